@@ -1,0 +1,1 @@
+"""Compiles networks with their sparsity and measures them on devices. Knows nothing of searching."""

@@ -1,0 +1,85 @@
+"""Everything that the device farm raises.
+
+FarmError
+ +- InvalidGraph           the network description is wrong (the caller's error)
+ +- UnsupportedOperator    the compiler has no kernel for an operator (the caller's error)
+ +- CompileError           TVM or the linker failed on a network that should compile
+ +- TransportError         the way to a device
+ |   +- DeviceGone         the device or its link vanished
+ |   +- DeadlineExceeded   the total deadline of one call passed
+ |   +- Refused            the device answered, and said no
+ +- MeasurementError       the device ran, and its numbers cannot be believed
+ |   +- WrongAnswer        the output differs from the host's reference
+ |   +- Unstable           the samples vary more than the protocol allows
+ |   `- RunnerFailed       the runner ended with an error, a signal or garbage
+ `- LeaseError             the fleet
+     +- NoSuchDevice       no device of the asked model is known
+     +- Fenced             a result came under a lease that has expired
+     `- Poisoned           the artifact failed on two different devices
+"""
+
+from __future__ import annotations
+
+
+class FarmError(Exception):
+    """Base of all errors of the device farm."""
+
+
+class InvalidGraph(FarmError):
+    """The network description is wrong: unknown input, impossible shape, duplicate name."""
+
+
+class UnsupportedOperator(FarmError):
+    """The compiler has no kernel for an operator; the message names layer, operator and way out."""
+
+
+class CompileError(FarmError):
+    """TVM or the linker failed on a network that should compile."""
+
+
+class TransportError(FarmError):
+    """The way to a device failed."""
+
+
+class DeviceGone(TransportError):
+    """The device or its link vanished."""
+
+
+class DeadlineExceeded(TransportError):
+    """The total deadline of one call passed."""
+
+
+class Refused(TransportError):
+    """The device answered, and said no."""
+
+
+class MeasurementError(FarmError):
+    """The device ran, and its numbers cannot be believed."""
+
+
+class WrongAnswer(MeasurementError):
+    """The device's output differs from the host's reference."""
+
+
+class Unstable(MeasurementError):
+    """The samples vary more than the protocol allows."""
+
+
+class RunnerFailed(MeasurementError):
+    """The runner ended with an error, a signal or garbage."""
+
+
+class LeaseError(FarmError):
+    """The fleet could not serve a request."""
+
+
+class NoSuchDevice(LeaseError):
+    """No device of the asked model is known."""
+
+
+class Fenced(LeaseError):
+    """A result came under a lease that has expired."""
+
+
+class Poisoned(LeaseError):
+    """The artifact failed on two different devices and is not tried on a third."""

@@ -1,0 +1,51 @@
+"""What is asked of a device and what it answers. A latency is never a bare float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a latency is taken. Part of a measurement's identity: another protocol is another measurement."""
+
+    warmup_s: float = 0.05
+    min_time_s: float = 0.2
+    min_samples: int = 20
+    max_samples: int = 20_000
+    max_relative_ci: float = 0.05  # half width of the interval / latency; wider is measured again
+    attempts: int = 3
+    deadline_s: float = 60.0  # one whole session: push, run, pull
+
+    @property
+    def key(self) -> str:
+        return f"{self.warmup_s}-{self.min_time_s}-{self.min_samples}-{self.max_samples}-{self.max_relative_ci}"
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a transport found out about its device."""
+
+    serial: str
+    model: str
+    target: str  # name of a compiler target
+    emulated: bool = False
+    details: dict[str, Any] = field(default_factory=dict)  # SoC, cores, features, OS version
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A believed latency: the answer was right and the samples agree. All times in milliseconds."""
+
+    artifact_key: str
+    device: DeviceFacts
+    protocol_key: str
+    latency_ms: float  # the protocol's statistic of the samples
+    ci_low_ms: float  # 95 % interval of it
+    ci_high_ms: float
+    samples: int
+    percentiles_ms: dict[str, float]  # p1, p10, p50, p90, p99
+    max_relative_error: float  # of the output against the host's reference
+    steps_ms: tuple[tuple[str, float], ...]  # profile: layer and its time
+    conditions: dict[str, Any]  # affinity, frequency, thermal state before and after, load, time taken at

@@ -1,0 +1,37 @@
+/* The seam between generated code (plan.c, one for each artifact) and the runner (runner.c, one for all). */
+#ifndef NPAS_PLAN_H
+#define NPAS_PLAN_H
+#include <stdint.h>
+
+#define NPAS_PLAN_ABI 1
+
+typedef struct {
+  const char *name;  /* of the layer */
+  const char *kind;  /* of the operator, as in graph.py, or of a fused group */
+  double macs;       /* dense */
+  double kept_macs;  /* left by the sparsity */
+  void (*run)(void);
+} npas_step_t;
+
+typedef struct {
+  int32_t abi;
+  const char *key;                        /* content hash of the artifact */
+  int32_t input_elements, output_elements;
+  int32_t step_count;
+  const npas_step_t *steps;
+  int (*prepare)(void);                   /* once: lay out or generate weights, zero borders; 0 = well */
+  void (*set_input)(const float *nhwc);   /* flat NHWC -> the network's own input buffer */
+  void (*get_output)(float *flat);        /* the network's output -> flat NHWC */
+} npas_plan_t;
+
+extern const npas_plan_t npas_plan;
+
+/* Element i of stream s under a seed: uniform in [-1, 1), the same bits as device_farm/compiler/seeded.py. */
+static inline float npas_uniform(uint64_t seed, uint64_t stream, uint64_t i) {
+  uint64_t z = seed * UINT64_C(0x9E3779B97F4A7C15) + (stream << 40) + i + UINT64_C(0x9E3779B97F4A7C15);
+  z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+  z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+  z = z ^ (z >> 31);
+  return (float)(uint32_t)(z >> 40) * (1.0f / 8388608.0f) - 1.0f;
+}
+#endif
