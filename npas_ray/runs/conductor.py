@@ -21,13 +21,11 @@ MAX_FAILURES_IN_A_ROW = 4
 
 @dataclass(frozen=True)
 class Issued:
-    """A candidate that is to be evaluated now, with what is known of it from before a crash."""
+    """A candidate that is to be evaluated now."""
 
     ordinal: int
     key: str
     architecture: Architecture
-    measurements: Mapping[str, Mapping[str, Any]]
-    evaluations: tuple[Mapping[str, Any], ...]
 
 
 class Conductor:
@@ -43,8 +41,11 @@ class Conductor:
         self._batch_size = batch_size
         known = journal.candidates()
         self._proposed = len(known)
-        self._known = {candidate.key: candidate for candidate in known}
-        self._queue = deque(candidate.key for candidate in known if candidate.status is None)
+        self._queue = deque(
+            Issued(candidate.ordinal, candidate.key, candidate.architecture)
+            for candidate in known
+            if candidate.status is None
+        )
         self._unexplained: list[tuple[str, str]] = []  # lost to infrastructure since the last success
         self._exhausted = False
         policy.restore([candidate.architecture for candidate in known], journal.observations())
@@ -53,16 +54,11 @@ class Conductor:
         """The next candidate, in the journal before it is returned; None when there are enough or no more."""
         if not self._queue:
             self._propose()
-        if not self._queue:
-            return None
-        candidate = self._known[self._queue.popleft()]
-        return Issued(
-            ordinal=candidate.ordinal,
-            key=candidate.key,
-            architecture=candidate.architecture,
-            measurements=candidate.measurements,
-            evaluations=candidate.evaluations,
-        )
+        return self._queue.popleft() if self._queue else None
+
+    def recall(self, key: str) -> Candidate:
+        """All that is on disk of a candidate. Raises JournalError if it was never issued."""
+        return self._journal.candidate(key)
 
     def _propose(self) -> None:
         while not self._exhausted and not self._queue and self._proposed < self._wanted:
@@ -72,9 +68,7 @@ class Conductor:
                 if not self._journal.propose(architecture):
                     continue  # a policy that repeats itself costs a proposal, never an evaluation
                 self._proposed += 1
-                candidate = Candidate(self._proposed, architecture, None, None, 0.0, None, None)
-                self._known[candidate.key] = candidate
-                self._queue.append(candidate.key)
+                self._queue.append(Issued(self._proposed, architecture.key, architecture))
 
     def measured(self, key: str, model: str, measurement: Mapping[str, Any]) -> None:
         """A latency of a candidate; on disk when this returns."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from device_farm.errors import CompileError, MeasurementError, Poisoned
-from npas_ray.runs.conductor import Issued
+from npas_ray.journal import Candidate
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture
 
@@ -50,38 +50,38 @@ class Evaluator:
     train: Callable[[Architecture], Future[Mapping[str, Any]]]
     book: Book
 
-    def evaluate(self, issued: Issued) -> Outcome:
+    def evaluate(self, candidate: Candidate) -> Outcome:
         """Measures and trains what is not known yet, writes each fact down when it is there, concludes.
 
         Raises whatever the farm or the trainer raises about itself (not about the candidate): try again later.
         """
-        trained = dict(issued.evaluations[-1]) if issued.evaluations else None
-        training = self.train(issued.architecture) if trained is None and not self.budgets_ms else None
+        trained = dict(candidate.evaluations[-1]) if candidate.evaluations else None
+        training = self.train(candidate.architecture) if trained is None and not self.budgets_ms else None
         try:
-            latency_ms = self._latencies(issued)
+            latency_ms = self._latencies(candidate)
         except CANDIDATE_FAULTS as error:
-            return self._conclude(issued, Status.FAILED, None, {}, f"{type(error).__name__}: {error}")
+            return self._conclude(candidate, Status.FAILED, None, {}, f"{type(error).__name__}: {error}")
         over = [m for m, budget in self.budgets_ms.items() if m in latency_ms and latency_ms[m] > budget]
         if over:
             reason = ", ".join(f"{latency_ms[m]:.4g} ms on {m}, budget {self.budgets_ms[m]:g} ms" for m in over)
-            return self._conclude(issued, Status.OVER_BUDGET, None, latency_ms, reason)
+            return self._conclude(candidate, Status.OVER_BUDGET, None, latency_ms, reason)
         if trained is None:
-            trained = dict((training or self.train(issued.architecture)).result())
-            self.book.trained(issued.key, trained)
-        return self._conclude(issued, Status.DONE, trained["accuracy"], latency_ms, None)
+            trained = dict((training or self.train(candidate.architecture)).result())
+            self.book.trained(candidate.key, trained)
+        return self._conclude(candidate, Status.DONE, trained["accuracy"], latency_ms, None)
 
-    def _latencies(self, issued: Issued) -> dict[str, float]:
+    def _latencies(self, candidate: Candidate) -> dict[str, float]:
         latency_ms = {}
         for model in self.models:
-            measurement = issued.measurements.get(model)
+            measurement = candidate.measurements.get(model)
             if measurement is None:
-                measurement = self.measure(issued.architecture, model)
-                self.book.measured(issued.key, model, measurement)
+                measurement = self.measure(candidate.architecture, model)
+                self.book.measured(candidate.key, model, measurement)
             latency_ms[model] = float(measurement["latency_ms"])
         return latency_ms
 
     def _conclude(
-        self, issued: Issued, status: Status, accuracy: float | None, latency_ms: dict[str, float], reason: str | None
+        self, candidate: Candidate, status: Status, accuracy: float | None, latency_ms: dict[str, float], reason: str | None
     ) -> Outcome:
-        self.book.conclude(issued.key, status, reason)
+        self.book.conclude(candidate.key, status, reason)
         return Outcome(status, accuracy, latency_ms, reason)

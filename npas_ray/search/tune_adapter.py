@@ -64,11 +64,8 @@ class ConductedSearcher(Searcher):
         return {
             "key": issued.key,
             "ordinal": issued.ordinal,
-            "architecture": issued.architecture.to_json(),
-            "known": {
-                "measurements": dict(issued.measurements),
-                "evaluations": [dict(evaluation) for evaluation in issued.evaluations],
-            },
+            # layer by layer, so that TensorBoard's hyper-parameter page has a column for each
+            "layers": {f"{index:02d}": str(choice) for index, choice in enumerate(issued.architecture.layers)},
         }
 
     def _finished_or_none(self) -> Any:

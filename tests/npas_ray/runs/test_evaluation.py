@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from device_farm.errors import DeviceGone, NoSuchDevice, WrongAnswer
-from npas_ray.runs.conductor import Issued
+from npas_ray.journal import Candidate
 from npas_ray.runs.evaluation import Evaluator
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
@@ -54,20 +54,20 @@ class Lab:
         return future
 
 
-def issued(**known: Any) -> Issued:
-    return Issued(1, ARCHITECTURE.key, ARCHITECTURE, known.get("measurements", {}), known.get("evaluations", ()))
+def candidate(**known: Any) -> Candidate:
+    return Candidate(1, ARCHITECTURE, None, None, 0.0, None, None, **known)
 
 
 def test_a_candidate_within_its_budget_is_measured_and_trained() -> None:
     lab = Lab({"local": 1.0}, budgets_ms={"local": 2.0})
-    outcome = lab.evaluator.evaluate(issued())
+    outcome = lab.evaluator.evaluate(candidate())
     assert (outcome.status, outcome.accuracy, outcome.latency_ms) == (Status.DONE, 0.9, {"local": 1.0})
     assert lab.book.lines == [("measured", "local", 1.0), ("trained", 0.9), ("conclude", Status.DONE)]
 
 
 def test_a_candidate_over_its_budget_is_not_trained() -> None:
     lab = Lab({"local": 3.0, "other": 1.0}, budgets_ms={"local": 2.0})
-    outcome = lab.evaluator.evaluate(issued())
+    outcome = lab.evaluator.evaluate(candidate())
     assert outcome.status is Status.OVER_BUDGET
     assert outcome.accuracy is None
     assert "3 ms on local, budget 2 ms" in str(outcome.reason)
@@ -78,7 +78,7 @@ def test_a_candidate_over_its_budget_is_not_trained() -> None:
 def test_what_is_known_is_not_done_again() -> None:
     lab = Lab({"a": 1.0, "b": 1.5}, budgets_ms={})
     known = {"measurements": {"a": {"latency_ms": 1.0}}, "evaluations": ({"accuracy": 0.7, "seed": 0},)}
-    outcome = lab.evaluator.evaluate(issued(**known))
+    outcome = lab.evaluator.evaluate(candidate(**known))
     assert (lab.measurements, lab.trainings) == (1, 0)
     assert (outcome.accuracy, outcome.latency_ms) == (0.7, {"a": 1.0, "b": 1.5})
     assert lab.book.lines == [("measured", "b", 1.5), ("conclude", Status.DONE)]
@@ -86,7 +86,7 @@ def test_what_is_known_is_not_done_again() -> None:
 
 def test_a_wrong_answer_concludes_the_candidate_with_its_reason() -> None:
     lab = Lab({"local": WrongAnswer("off by 3")}, budgets_ms={"local": 2.0})
-    outcome = lab.evaluator.evaluate(issued())
+    outcome = lab.evaluator.evaluate(candidate())
     assert (outcome.status, outcome.reason) == (Status.FAILED, "WrongAnswer: off by 3")
     assert outcome.latency_ms == {}
 
@@ -95,5 +95,5 @@ def test_a_wrong_answer_concludes_the_candidate_with_its_reason() -> None:
 def test_trouble_of_the_farm_is_not_the_candidates_fault(error: Exception) -> None:
     lab = Lab({"local": error}, budgets_ms={"local": 2.0})
     with pytest.raises(type(error)):
-        lab.evaluator.evaluate(issued())
+        lab.evaluator.evaluate(candidate())
     assert lab.book.lines == []
