@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from npas_ray.errors import SpaceError
 from npas_ray.space.choices import RATES, Operator, Scheme
-from npas_ray.space.errors import SpaceError, did_you_mean
+from npas_ray.space.names import did_you_mean
 
 Name = TypeVar("Name", bound=StrEnum)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.operators import SubLayer, pruned_layers
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
-from npas_ray.space.errors import SpaceError
 from npas_ray.space.legality import Place, places
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from npas_ray.errors import SpaceError
 from npas_ray.space.allowed import Allowed
 from npas_ray.space.choices import LayerChoice, Operator, Scheme
-from npas_ray.space.errors import SpaceError
 from npas_ray.space.legality import Place, kept, plain, why_impossible
 from npas_ray.space.steps import near_choices
 

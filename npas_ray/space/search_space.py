@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
+from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import Backbone
 from npas_ray.space.allowed import OPERATORS, SCHEMES, Allowed, mapping, one_of
 from npas_ray.space.choices import RATES, Architecture, LayerChoice, Operator, Scheme
-from npas_ray.space.errors import SpaceError
 from npas_ray.space.layers import enumerate_layer, why_not_allowed
 from npas_ray.space.legality import places, plain, why_impossible
 from npas_ray.space.steps import nearest_choice
@@ -66,7 +66,7 @@ class SearchSpace:
         >>> from npas_ray.networks.backbone import DIGITS
         >>> SearchSpace.from_spec(DIGITS, {"operators": ["3x3d"]})
         Traceback (most recent call last):
-        npas_ray.space.errors.SpaceError: space.operators[0]: unknown operator '3x3d', did you mean '3x3dw+1x1'? \
+        npas_ray.errors.SpaceError: space.operators[0]: unknown operator '3x3d', did you mean '3x3dw+1x1'? \
 (1x1, 3x3, 3x3dw+1x1, 1x1+3x3dw+1x1, skip, fc)
         """
         keys = ("operators", "schemes", "rates", "layers")
@@ -76,7 +76,9 @@ class SearchSpace:
         stands = places(backbone)
         names = [place.name for place in stands]
         layers = {}
-        for name, lists in mapping(single or {}, f"{where}.layers", keys=names, noun="layer").items():
+        for name, lists in mapping(
+            {} if single is None else single, f"{where}.layers", keys=names, noun="layer"
+        ).items():
             layers[name] = common.with_spec(lists, f"{where}.layers.{name}")
         try:
             return cls(
@@ -90,7 +92,7 @@ class SearchSpace:
             raise SpaceError(f"{where}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"SearchSpace({self.backbone.name!r}, {len(self._layers)} layers, {float(self.size):.3g} architectures)"
+        return f"SearchSpace({self.backbone.name!r}, {len(self._layers)} layers, 10^{math.log10(self.size):.1f} architectures)"
 
     # What there is
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import DIGITS, make_backbone
-from npas_ray.space.errors import SpaceError
 from npas_ray.space.labelled_graph import labelled_graph
 from npas_ray.space.search_space import SearchSpace
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import DIGITS, Backbone, make_backbone
 from npas_ray.networks.operators import Cut, pruned_layers
 from npas_ray.pruning.schemes import make_mask
 from npas_ray.space.allowed import OPERATORS, Allowed
 from npas_ray.space.choices import RATES, Architecture, LayerChoice, Operator, Scheme
-from npas_ray.space.errors import SpaceError
 from npas_ray.space.legality import Place, places, plain
 from npas_ray.space.search_space import SearchSpace
 
@@ -219,7 +219,8 @@ def test_spaces_from_one_to_huge() -> None:
     parent = huge.sample(rng)
     assert huge.mutate(parent, rng) in huge
     assert next(iter(huge)) in huge
-    assert "51 layers" in repr(huge)
+    assert "51 layers, 10^89.0 architectures" in repr(huge)
+    assert "10^352.7" in repr(SearchSpace(backbone(*[(64, 1)] * 200, stem=64)))  # no float is that large
 
 
 def test_the_space_does_not_depend_on_the_order_of_the_lists() -> None:

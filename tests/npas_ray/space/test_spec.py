@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import DIGITS, Backbone, make_backbone
-from npas_ray.space.errors import SpaceError, did_you_mean
+from npas_ray.space.names import did_you_mean
 from npas_ray.space.search_space import SearchSpace
 
 EMPTY = make_backbone("empty", input_shape=(3, 8, 8), stem=(8, 1), blocks=(), classes=10)

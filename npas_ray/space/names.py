@@ -1,13 +1,9 @@
-"""What the search space raises."""
+"""The nearest valid name of what was typed, for error messages."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-
-class SpaceError(ValueError):
-    """A search space that cannot be, or an architecture that is not in it. The user's error; the message says where."""
 
 
 def did_you_mean(got: str, names: Iterable[str]) -> str:
