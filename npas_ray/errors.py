@@ -5,6 +5,7 @@ NpasError
  |   +- ConfigError        a configuration file or --set
  |   +- SpaceError         an architecture or a search space
  |   `- RunError           a run directory: missing, unwritable, in use, of another configuration
+ +- InvalidObservation     exit 1   a result that no policy can learn from: NaN, out of range, incomplete
  +- NoFeasibleCandidate    exit 3   the search ended well and found nothing within the budgets
  `- InfrastructureError    exit 4   Ray, a device, the disk; try again with --resume
      `- JournalError       the journal is damaged or cannot be written
@@ -37,6 +38,10 @@ class SpaceError(UserError):
 
 class RunError(UserError):
     """A run directory cannot be used."""
+
+
+class InvalidObservation(NpasError, ValueError):
+    """A result that no policy can learn from: NaN, out of range, incomplete, of another space."""
 
 
 class NoFeasibleCandidate(NpasError):

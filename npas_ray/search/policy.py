@@ -1,7 +1,11 @@
-"""The one interface of all searchers: a pure function of its seed and what it has observed. No Ray in here.
+"""The one interface of all searchers: a pure function of its seed, what it proposed and what it observed. No Ray here.
 
-A policy is thrown away and rebuilt by replaying its observations in their order; the same seed and the same calls
-give the same proposals.
+The state of a policy is (settings, seed, proposals in order, observations in order) and nothing else. How the
+observations were grouped, and how calls of `propose` and `observe` were interleaved, leaves no trace. So a policy is
+thrown away and rebuilt from a journal, which holds the proposals in order and the conclusions in order:
+
+    policy = make_policy(...)                           # same name, space, objective, seed and settings
+    policy.restore(proposed, observations)              # then propose(n) is what the lost policy would have said
 """
 
 from __future__ import annotations
@@ -44,8 +48,18 @@ class Policy(ABC):
 
     @abstractmethod
     def propose(self, count: int) -> list[Architecture]:
-        """Up to `count` new candidates."""
+        """Up to `count` new candidates, which count as proposed from now on. Raises ValueError if `count` < 0."""
 
     @abstractmethod
     def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn from results, which may come late, out of order, and for candidates that it did not propose."""
+        """Learn from results, which may come late, out of order, and for candidates that it did not propose.
+
+        All or nothing: raises InvalidObservation (a ValueError) before anything is learned.
+        """
+
+    @abstractmethod
+    def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
+        """Become the policy that made these proposals and was told these observations, each in their order.
+
+        Raises RuntimeError if this policy has proposed or observed already, InvalidObservation as `observe` does.
+        """

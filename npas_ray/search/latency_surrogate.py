@@ -1,0 +1,201 @@
+"""Latency as a policy knows it: learned from the measurements so far, or predicted and then corrected by them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from npas_ray.networks.backbone import Backbone, Block
+from npas_ray.networks.operators import body_layers, head_layer, pruned_layers
+from npas_ray.search.encoding import Encoding, IntArray
+from npas_ray.search.gaussian_process import GaussianProcess
+from npas_ray.search.reward import Objective
+from npas_ray.space.choices import Architecture, LayerChoice, Operator
+
+Floats = NDArray[np.float64]
+#: predicts `latency_ms [m]` by device model for `m` architectures
+LatencyPredictor = Callable[[Sequence[Architecture]], Mapping[str, Floats]]
+
+
+class LatencySurrogate(ABC):
+    """What is believed of the latency of candidates, per device model that has a budget."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.budgets_ms = dict(objective.budgets_ms)
+        self._rows: dict[str, list[IntArray]] = {model: [] for model in self.budgets_ms}
+        self._latency_ms: dict[str, list[float]] = {model: [] for model in self.budgets_ms}
+
+    def learn(self, row: IntArray, latency_ms: Mapping[str, float]) -> None:
+        """Take in what was measured of one architecture `[L]`."""
+        for model in self.budgets_ms:
+            if model in latency_ms:
+                self._rows[model].append(row)
+                self._latency_ms[model].append(latency_ms[model])
+
+    @abstractmethod
+    def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:
+        """Mean and standard deviation `[m]` in ms of the latency of rows `[m, L]`; None if nothing is known."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Take what was learned into account from now on."""
+
+    def log_feasible(self, rows: IntArray) -> Floats:
+        """log P(every budget is kept) `[m]`. Zeros where nothing is known."""
+        total = np.zeros(len(rows))
+        for model, budget_ms in self.budgets_ms.items():
+            belief = self.predict(model, rows)
+            if belief is not None:
+                mean_ms, std_ms = belief
+                total += log_ndtr((budget_ms - mean_ms) / np.maximum(std_ms, 1e-3 * budget_ms))
+        return total
+
+    def load(self, rows: IntArray) -> Floats:
+        """The largest of expected latency / budget `[m]`; NaN where nothing is known."""
+        loads = [
+            belief[0] / budget_ms
+            for model, budget_ms in self.budgets_ms.items()
+            if (belief := self.predict(model, rows)) is not None
+        ]
+        return np.max(loads, axis=0) if loads else np.full(len(rows), np.nan)
+
+
+class LearnedLatency(LatencySurrogate):
+    """Learned online. Latency is nearly a sum over layers, so the surrogate is a sum over layers as well.
+
+    A linear model with Gaussian priors, as a Gaussian process: a broad prior on milliseconds per MAC of each operator,
+    dense and as pruned, and a narrower one on what each layer, operator, scheme and rate adds to that. How
+    much narrower is fitted. The first few measurements fix the scale, later ones the details.
+    """
+
+    #: prior deviations of the details, relative to the effect of a MAC
+    _DETAILS = (0.05, 0.2, 0.6)
+    #: the kernel is refitted when the measurements have grown by this factor
+    _GROWTH = 1.15
+
+    def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
+        super().__init__(objective)
+        self._features = CostFeatures(encoding, backbone)
+        self._processes: dict[str, tuple[GaussianProcess, Floats, float]] = {}
+
+    def refresh(self) -> None:
+        self._processes = {}
+        for model, measured in self._latency_ms.items():
+            if not measured:
+                continue
+            features = [self._features(np.stack(self._rows[model]), details) for details in self._DETAILS]
+            process = GaussianProcess.fit([f @ f.T for f in features], np.array(measured))
+            self._processes[model] = (process, features[process.kernel], self._DETAILS[process.kernel])
+
+    def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:
+        if model not in self._processes:
+            return None
+        process, observed, details = self._processes[model]
+        features = self._features(rows, details)
+        mean, std = process.predict(features @ observed.T, np.einsum("md,md->m", features, features))
+        return mean, np.sqrt(std**2 + process.noise)
+
+
+class CostFeatures:
+    """Additive features of latency: the work of each operator, and indicators of each layer's choice."""
+
+    def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
+        blocks: list[Block | None] = [*backbone.blocks, *([None] if backbone.searchable_head else [])]
+        operators = list(Operator)
+        typical = 0.0
+        coarse, fine = [], []
+        for block, choices in zip(blocks, encoding.choices, strict=True):
+            work = np.array([_work(backbone, block, choice) for choice in choices])  # k x (kept, dense)
+            typical += float(work[:, 0].mean()) / len(blocks)
+            onehot = np.array([[choice.operator is operator for operator in operators] for choice in choices])
+            coarse.append(np.concatenate([onehot * work[:, :1], onehot * work[:, 1:], onehot], axis=1))
+            kinds = sorted({(choice.operator, choice.scheme) for choice in choices})
+            kind = np.array([[(choice.operator, choice.scheme) == k for k in kinds] for choice in choices])
+            fine.append(np.concatenate([onehot, kind / np.array([[c.rate] for c in choices]), kind], axis=1))
+        scale = np.array([1.0] * len(operators) + [0.3] * len(operators) + [0.0] * len(operators))
+        unit = np.array([1 / typical] * 2 * len(operators) + [1.0] * len(operators))
+        scale[2 * len(operators) :] = 0.2
+        self._coarse = [table * unit * scale for table in coarse]  # per layer: k x 3 operators
+        self._fine = fine
+
+    def __call__(self, rows: IntArray, details: float) -> Floats:
+        """Features `[m, d]` of rows `[m, L]`; `details` is the prior deviation of the indicators."""
+        coarse = sum(table[rows[:, layer]] for layer, table in enumerate(self._coarse))
+        fine = [details * table[rows[:, layer]] for layer, table in enumerate(self._fine)]
+        return np.concatenate([np.asarray(coarse), *fine], axis=1)
+
+
+def _work(backbone: Backbone, block: Block | None, choice: LayerChoice) -> tuple[float, float]:
+    """MACs of a layer that its pruning keeps, and without pruning."""
+    if block is None:
+        head = head_layer(backbone)
+        return head.in_channels * head.out_channels / choice.rate, float(head.in_channels * head.out_channels)
+    kept = dense = 0.0
+    height, width = block.height, block.width
+    pruned = pruned_layers(choice)
+    for layer in body_layers(block, choice.operator):
+        height, width = -(-height // layer.stride), -(-width // layer.stride)
+        macs = float(math.prod(layer.weight_shape) * height * width)
+        dense += macs
+        kept += macs / choice.rate if pruned is not None and layer.name in pruned.layers else macs
+    return kept, dense
+
+
+class PredictedLatency(LatencySurrogate):
+    """A predictor's word, corrected by the bias and with the error that its predictions of measured candidates had.
+
+    Args:
+        predictor: latency by device model for a batch of architectures.
+        error: relative standard deviation that is assumed before anything was measured, worth five measurements.
+    """
+
+    def __init__(
+        self, objective: Objective, encoding: Encoding, predictor: LatencyPredictor, *, error: float = 0.05
+    ) -> None:
+        super().__init__(objective)
+        self._encoding = encoding
+        self._predictor = predictor
+        self._error = error
+        self._known: dict[bytes, dict[str, float]] = {}
+        self._correction: dict[str, tuple[float, float]] = {}
+
+    def _ask(self, model: str, rows: IntArray) -> Floats:
+        """The predictor's word `[m]` in ms, asked once for each architecture."""
+        if len(self._known) > 50_000:
+            self._known.clear()
+        keys = [row.tobytes() for row in rows]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            answer = self._predictor([self._encoding.decode(rows[i]) for i in new])
+            columns = {}
+            for wanted in self.budgets_ms:
+                column = np.asarray(answer[wanted], dtype=np.float64) if wanted in answer else np.empty(0)
+                if column.shape != (len(new),) or not (np.isfinite(column).all() and (column > 0).all()):
+                    raise ValueError(
+                        f"the latency predictor must give {len(new)} positive numbers of ms for {wanted!r}, got"
+                        f" {column[:5] if wanted in answer else 'none'}"
+                    )
+                columns[wanted] = column.tolist()
+            for place, i in enumerate(new):
+                self._known[keys[i]] = {wanted: column[place] for wanted, column in columns.items()}
+        return np.array([self._known[key][model] for key in keys])
+
+    def refresh(self) -> None:
+        for model, measured in self._latency_ms.items():
+            errors = np.empty(0)
+            if measured:
+                errors = np.log(np.array(measured) / self._ask(model, np.stack(self._rows[model])))
+            weight = 5.0
+            bias = float(errors.sum() / (len(errors) + 1.0))
+            variance = (((errors - bias) ** 2).sum() + weight * self._error**2) / (len(errors) + weight)
+            self._correction[model] = (bias, float(np.sqrt(variance)))
+
+    def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:
+        bias, error = self._correction.get(model, (0.0, self._error))
+        mean = self._ask(model, rows) * np.exp(bias)
+        return mean, mean * error

@@ -1,0 +1,70 @@
+"""Policies by name, for configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from npas_ray.errors import ConfigError
+from npas_ray.search.local_policy import LocalPolicy
+from npas_ray.search.npas_policy import NpasPolicy
+from npas_ray.search.paper_policy import PaperPolicy
+from npas_ray.search.q_learning import QLearningSettings
+from npas_ray.search.random_policy import RandomPolicy
+from npas_ray.search.replayable import ReplayablePolicy
+from npas_ray.search.reward import Objective
+from npas_ray.space.search_space import SearchSpace
+
+POLICIES: dict[str, type[ReplayablePolicy]] = {
+    policy.name: policy for policy in (NpasPolicy, PaperPolicy, RandomPolicy, LocalPolicy)
+}
+
+#: what every policy takes; the rest of its constructor's keywords are its settings
+_COMMON = {"self", "space", "objective", "seed"}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a policy with their defaults. Raises ConfigError for an unknown name."""
+    parameters = inspect.signature(_policy(name)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _COMMON}
+
+
+def make_policy(
+    name: str, space: SearchSpace, objective: Objective, *, seed: int, settings: Mapping[str, Any] | None = None
+) -> ReplayablePolicy:
+    """A policy by its name, with settings by their names. Raises ConfigError for unknown names and impossible values.
+
+    Settings of the paper's agent are a mapping: {"q_learning": {"learning_rate": 0.05}}.
+    """
+    policy, given = _policy(name), dict(settings or {})
+    _refuse_unknown(given, settings_of(name), f"searcher {name!r}")
+    if isinstance(given.get("q_learning"), Mapping):
+        known = {field.name: field.default for field in dataclasses.fields(QLearningSettings)}
+        _refuse_unknown(given["q_learning"], known, f"q_learning of searcher {name!r}")
+    try:
+        if isinstance(given.get("q_learning"), Mapping):
+            given["q_learning"] = QLearningSettings(**given["q_learning"])
+        return policy(space, objective, seed=seed, **given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"settings of searcher {name!r}: {error}") from error
+
+
+def _policy(name: str) -> type[ReplayablePolicy]:
+    if name not in POLICIES:
+        raise ConfigError(f"unknown searcher {name!r}{_nearest(name, list(POLICIES))}; known: {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], of: str) -> None:
+    for setting in given:
+        if setting not in known:
+            names = ", ".join(known) or "none"
+            raise ConfigError(f"{of} has no setting {setting!r}{_nearest(str(setting), list(known))}; it has: {names}")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,130 @@
+"""What all policies share: the record of what was proposed and observed, and randomness that depends on it alone."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from npas_ray.errors import InvalidObservation
+from npas_ray.search.policy import Observation, Policy
+from npas_ray.search.reward import Objective
+from npas_ray.search.unseen import unseen
+from npas_ray.space.choices import Architecture
+from npas_ray.space.search_space import SearchSpace
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """The value of a setting. Raises ValueError unless it is a whole number >= `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is a whole number >= {least}, got {value!r}")
+    return value
+
+
+class ReplayablePolicy(Policy):
+    """A policy whose subclass says what to try (`_candidates`) and how to learn (`_learn`); the rest is done here.
+
+    - every call of `propose` draws from a generator seeded with (seed, proposals so far, observations so far), so
+      there is no generator state to restore;
+    - what `_candidates` gives is checked: illegal, not canonical and known architectures are dropped and random new ones take their
+      place, until the space is exhausted;
+    - observations are checked before any of them is learned;
+    - linear algebra runs on one thread, so that no rounding depends on the machine's number of cores.
+    """
+
+    #: how many the caller should ask for at a time, if it can
+    batch_size: int = 5
+
+    def __init__(self, space: SearchSpace, objective: Objective, *, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"a seed is a whole number >= 0, got {seed!r}")
+        self.space = space
+        self.objective = objective
+        self.seed = seed
+        self._proposed: dict[Architecture, None] = {}
+        self._observed: dict[Architecture, None] = {}
+        self._observations: list[Observation] = []
+
+    # --- for subclasses ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
+        """Candidates, best first; `count` of them are needed, more do no harm. All randomness comes from `rng`."""
+
+    def _learn(self, observation: Observation) -> None:
+        """Take in one valid observation; called in their order."""
+
+    @property
+    def observations(self) -> Sequence[Observation]:
+        """All that was observed, in its order."""
+        return self._observations
+
+    @property
+    def pending(self) -> list[Architecture]:
+        """Proposed and not yet observed, in their order."""
+        return [architecture for architecture in self._proposed if architecture not in self._observed]
+
+    def is_known(self, architecture: Architecture) -> bool:
+        """Proposed or observed before."""
+        return architecture in self._proposed or architecture in self._observed
+
+    # --- the interface -----------------------------------------------------------------------------------------
+
+    def propose(self, count: int) -> list[Architecture]:
+        if count < 0:
+            raise ValueError(f"the number of proposals is at least 0, got {count!r}")
+        if count == 0:
+            return []
+        rng = np.random.default_rng([self.seed, len(self._proposed), len(self._observations)])
+        chosen: dict[Architecture, None] = {}
+        with _threads().limit(limits=1):
+            for candidate in self._candidates(count, rng):
+                if len(chosen) == count:
+                    break
+                if candidate in self.space and not self.is_known(candidate):
+                    chosen[candidate] = None
+        if len(chosen) < count:
+            known = {**self._proposed, **self._observed, **chosen}
+            chosen.update(dict.fromkeys(unseen(self.space, known=known, count=count - len(chosen), rng=rng)))
+        self._proposed.update(chosen)
+        return list(chosen)
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        for observation in observations:
+            self._check(observation)
+        with _threads().limit(limits=1):
+            for observation in observations:
+                self._observed[observation.architecture] = None
+                self._observations.append(observation)
+                self._learn(observation)
+
+    def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
+        if self._proposed or self._observations:
+            raise RuntimeError(f"policy {self.name!r} is in use already; restore a new one")
+        for observation in observations:
+            self._check(observation)
+        for architecture in proposed:
+            if architecture not in self.space:
+                raise InvalidObservation(f"proposal {architecture.key}: {self._not_in_space(architecture)}")
+        self._proposed.update(dict.fromkeys(proposed))
+        self.observe(observations)
+
+    def _check(self, observation: Observation) -> None:
+        self.objective.check(observation)
+        architecture = observation.architecture
+        if architecture not in self.space:
+            raise InvalidObservation(f"result of candidate {architecture.key}: {self._not_in_space(architecture)}")
+
+    def _not_in_space(self, architecture: Architecture) -> str:
+        return (
+            f"{architecture.to_json()} is no canonical architecture of this space, {self.space!r};"
+            " does it come from a run of another configuration?"
+        )
