@@ -43,7 +43,15 @@ class MobileNetV2(nn.Module):
     """x: 1 x 3 x H x W -> 1 x classes."""
 
     # expansion, channels, repeats, stride of the first
-    SETTINGS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    SETTINGS = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
 
     def __init__(self, classes: int = 1000, width: float = 1.0) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from device_farm.compiler.graph import DepthwiseConv2d, Input, Op, Padding, Shap
 from device_farm.errors import UnsupportedOperator
 
 Array = NDArray[Any]
+USE_RELU = "use ReLU or ReLU6 in its place (and fine-tune)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Call:
     def tensor(self, index: int = 0) -> Tensor:
         value = self.args[index]
         if not isinstance(value, Tensor):
-            raise self.unsupported("reads a constant where an activation is expected", "compute the constant beforehand")
+            raise self.unsupported(
+                "reads a constant where an activation is expected", "compute the constant beforehand"
+            )
         return value
 
     def constant(self, index: int) -> Array:
@@ -57,6 +60,9 @@ class Call:
         raise self.unsupported("needs weights that are constant", "weights computed from the input cannot be compiled")
 
 
+Handler = Callable[["Builder", Call], Any]
+
+
 class Builder:
     """Collects the operators of the graph and their weights, in float64 until everything is folded."""
 
@@ -66,7 +72,14 @@ class Builder:
         self.weights: dict[str, Array] = {}
         self._append(Input("input", (), input_shape))
 
-    def add(self, call: Call, make: Callable[..., Op], *inputs: Tensor, weights: dict[str, Array] | None = None, **fields: Any) -> Tensor:  # fmt: skip
+    def add(
+        self,
+        call: Call,
+        make: Callable[..., Op],
+        *inputs: Tensor,
+        weights: Mapping[str, Array] | None = None,
+        **fields: Any,
+    ) -> Tensor:
         """Append an operator under the layer's name; a flat activation stays flat where it is a vector."""
         name = self._unique(call.layer)
         self._append(make(name, tuple(tensor.op for tensor in inputs), **fields))
@@ -74,14 +87,17 @@ class Builder:
             self.weights[f"{name}.{suffix}"] = value
         return Tensor(name, call.dims)
 
-    def affine(self, call: Call, tensor: Tensor, scale: Array, shift: Array, padding: Padding = Padding()) -> Tensor:
+    def affine(
+        self, call: Call, tensor: Tensor, scale: Array, shift: Array, *, padding: Padding | None = None
+    ) -> Tensor:
         """scale * x + shift for every channel, as the 1x1 depthwise convolution that passes can fold."""
         channels = self.shapes[tensor.op].channels
         weights = {
             "weight": np.broadcast_to(scale, (channels,)).astype(np.float64).reshape(channels, 1, 1, 1),
             "bias": np.broadcast_to(shift, (channels,)).astype(np.float64),
         }
-        return self.add(call, DepthwiseConv2d, tensor, weights=weights, kernel=(1, 1), padding=padding)
+        border = padding or Padding()
+        return self.add(call, DepthwiseConv2d, tensor, weights=weights, kernel=(1, 1), padding=border)
 
     def chw(self, tensor: Tensor) -> tuple[int, int, int]:
         """The extents behind an activation, in torch's order."""
@@ -98,3 +114,8 @@ class Builder:
             count += 1
             name = f"{layer}#{count}"
         return name
+
+
+def pair(values: tuple[int, ...]) -> tuple[int, int]:
+    """(vertical, horizontal) of an attribute that may be one number for both."""
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])

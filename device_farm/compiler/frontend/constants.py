@@ -39,14 +39,15 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 def _reduction(function: Callable[..., Array]) -> Callable[[Call], Array]:
     def reduce(call: Call) -> Array:
         axes = None if call.attrs.axis is None else call.ints("axis")
-        return function(call.args[0], axis=axes, keepdims=bool(call.attrs.keepdims))
+        return np.asarray(function(call.args[0], axis=axes, keepdims=bool(call.attrs.keepdims)))
 
     return reduce
 
 
 def _astype(call: Call) -> Array:
     dtype = np.dtype(str(call.attrs.dtype))
-    return call.args[0].astype(np.float64 if dtype.kind == "f" else dtype)
+    array: Array = call.args[0]
+    return array.astype(np.float64 if dtype.kind == "f" else dtype)
 
 
 def _permute(call: Call) -> Array:

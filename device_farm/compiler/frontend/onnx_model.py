@@ -23,11 +23,11 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
 
     `input_shape` fixes an input whose shape is not fixed in the model, and is otherwise compared with it.
 
-    Raises InvalidGraph: not a model, opset below 11, not float32, batch other than 1, several inputs or outputs, dynamic shape.
+    Raises InvalidGraph: not a model, opset below 11, not float32, batch other than 1, several inputs or
+    outputs, dynamic shape.
     Raises UnsupportedOperator: an operator without a kernel; the message names the node.
     """
     import onnx
-    from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
     if not isinstance(model, onnx.ModelProto):
         try:
@@ -42,21 +42,41 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
     name, shape = _input(model, input_shape)
     _check_operators(model)
 
-    importer = ONNXGraphImporter({name: shape}, "float32", keep_params_in_input=False, sanitize=True)
     # TVM warns of renamed inputs and prints whole relax programs when a conversion fails.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            module = importer.from_onnx(model.graph, opset)
+            function, layers = _relax(model.graph, opset, {name: shape})
         except Exception as error:  # a converter raises whatever TVM's C++ raises
             raise UnsupportedOperator(f"TVM's ONNX front end failed: {str(error).strip().splitlines()[-1]}") from error
-    nodes = {output: node.name or output for node in model.graph.node for output in node.output}
-    variables = {output: getattr(value, "name", None) for output, value in importer._nodes.items()}
+    return import_function(function, layers)
+
+
+def _relax(graph: onnx.GraphProto, opset: int, shapes: dict[str, list[int]]) -> tuple[Any, dict[str, str]]:
+    """The relax function of the model, and the node of its variables."""
+    from tvm import relax
+    from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
     layers: dict[str, str] = {}
-    for output, variable in variables.items():
-        if variable is not None and output in nodes:
-            layers.setdefault(variable, nodes[output])
-    return import_function(module["main"], layers)
+
+    class Importer(ONNXGraphImporter):  # type: ignore[misc]
+        """Binds what every node computes to a variable of its own, and remembers whose it is."""
+
+        def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            value = super()._convert_operator(op_name, inputs, attrs, opset)
+            return self._bound(value, attrs["tvm_custom"]["name"] or op_name)
+
+        def _bound(self, value: Any, layer: str) -> Any:
+            if isinstance(value, relax.Tuple):
+                return relax.Tuple([self._bound(item, layer) for item in value.fields])
+            if isinstance(value, relax.Call | relax.TupleGetItem) and isinstance(value.ty, relax.TensorType):
+                value = self.bb.emit(value)
+            if isinstance(value, relax.Var):
+                layers.setdefault(value.name, layer)  # a node that passes its input on did not make it
+            return value
+
+    importer = Importer(shapes, "float32", keep_params_in_input=False, sanitize=True)
+    return importer.from_onnx(graph, opset)["main"], layers
 
 
 def _input(model: onnx.ModelProto, asked: Shape | None) -> tuple[str, list[int]]:

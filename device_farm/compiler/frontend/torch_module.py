@@ -42,7 +42,9 @@ def _export(module: torch.nn.Module, shape: Shape | None) -> ExportedProgram:
     import torch
 
     if shape is None:
-        raise InvalidGraph("a module does not know the size of its image: give input_shape=Shape(height, width, channels)")
+        raise InvalidGraph(
+            "a module does not know the size of its image: give input_shape=Shape(height, width, channels)"
+        )
     for name, tensor in module.named_parameters():
         if tensor.dtype != torch.float32:
             raise InvalidGraph(f"parameter {name!r} is {tensor.dtype}, expected torch.float32; call module.float()")
@@ -60,10 +62,16 @@ def _export(module: torch.nn.Module, shape: Shape | None) -> ExportedProgram:
 
 
 def _check(program: ExportedProgram, shape: Shape | None) -> None:
+    import torch
+
     inputs = program.graph_signature.user_inputs
     if len(inputs) != 1:
-        raise InvalidGraph(f"a network reads one image, this one has {len(inputs)} inputs: {', '.join(map(str, inputs))}")
+        raise InvalidGraph(
+            f"a network reads one image, this one has {len(inputs)} inputs: {', '.join(map(str, inputs))}"
+        )
     (image,) = (node.meta["val"] for node in program.graph.nodes if node.name == inputs[0])
+    if image.dtype != torch.float32:
+        raise InvalidGraph(f"the program reads {image.dtype}, expected torch.float32; convert the model with .float()")
     expected = None if shape is None else (1, shape.channels, shape.height, shape.width)
     if expected is not None and tuple(image.shape) != expected:
         raise InvalidGraph(f"the program was exported for {tuple(image.shape)}, input_shape asks for {expected}")
@@ -77,26 +85,39 @@ def _relax(program: ExportedProgram) -> tuple[Any, dict[str, str]]:
     # Without this, TVM 0.27 reads the arguments of aten.batch_norm one off (epsilon becomes the momentum).
     program = program.run_decompositions()
     importer = ExportedProgramImporter()
-    known = importer.convert_map
+    known = importer.convert_map.keys() | _MORE_OPERATORS.keys()
     for node in program.graph.nodes:
         if node.op == "call_function" and getattr(node.target, "__name__", "") not in known:
             raise UnsupportedOperator(
                 f"layer {_layer(node)!r}: TVM's front end does not know the operator {node.target}; "
                 "replace it by supported operators"
             )
-    module = importer.from_exported_program(
-        program,
-        keep_params_as_input=False,
-        unwrap_unit_return_tuple=True,
-        no_bind_return_tuple=False,
-        custom_convert_map=None,
-    )
+    try:
+        module = importer.from_exported_program(
+            program,
+            keep_params_as_input=False,
+            unwrap_unit_return_tuple=True,
+            no_bind_return_tuple=False,
+            custom_convert_map=_MORE_OPERATORS,
+        )
+    except Exception as error:  # a converter raises whatever TVM's C++ raises
+        raise UnsupportedOperator(f"TVM's torch front end failed: {str(error).strip().splitlines()[-1]}") from error
     variables = {node: getattr(value, "name", None) for node, value in importer.env.items()}
     layers: dict[str, str] = {}
     for node, variable in variables.items():
         if variable is not None and node.op == "call_function":
             layers.setdefault(variable, _layer(node))  # the first node made the variable, later ones pass it on
     return module["main"], layers
+
+
+def _amax(node: Any, importer: Any) -> Any:
+    from tvm import relax
+
+    image, axes, *keepdims = node.args
+    return importer.block_builder.emit(relax.op.max(importer.env[image], axes, bool(keepdims and keepdims[0])))
+
+
+_MORE_OPERATORS = {"amax.default": _amax}  # what TVM's front end lacks and the compiler has
 
 
 def _layer(node: Any) -> str:

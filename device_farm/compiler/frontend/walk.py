@@ -47,7 +47,9 @@ def import_function(function: Any, layers: Mapping[str, str]) -> Imported:
     names = _names(bindings, layers)
     for binding, layer in zip(bindings, names, strict=True):
         if not isinstance(binding, relax.VarBinding):
-            raise UnsupportedOperator(f"layer {layer!r}: {type(binding).__name__} depends on values; export with fixed shapes")
+            raise UnsupportedOperator(
+                f"layer {layer!r}: {type(binding).__name__} depends on values; export with fixed shapes"
+            )
         values[binding.var] = _value(binding.value, layer, values, builder)
     return _finish(builder, values[function.body.body])
 
@@ -113,7 +115,7 @@ def _value(expression: Any, layer: str, values: Mapping[Any, Any], builder: Buil
 
 
 def _call(expression: Any, layer: str, convert: Callable[[Any], Any]) -> Call:
-    """A relax call in plain values. A call of TE code goes by the name of its function: the ONNX front end does that."""
+    """A relax call in plain values. TE code, which the ONNX front end emits, goes by its function's name."""
     operator, arguments = expression.op.name.removeprefix("relax."), list(expression.args)
     if operator == "call_tir":
         operator = arguments[0].name_hint.rstrip("0123456789_")

@@ -7,15 +7,14 @@ when no neighbour can take it, it is simply compiled.
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
-import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Activation, Conv2d, DepthwiseConv2d, Graph, Op, Padding
 from device_farm.compiler.passes.rewriting import Rewrite, Weights
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def fold_affines(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:

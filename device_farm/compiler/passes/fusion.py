@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Activate, Activation, Add, Conv2d, DepthwiseConv2d, Graph, Op
@@ -12,7 +12,7 @@ from device_farm.compiler.passes.affine import fold_affines
 from device_farm.compiler.passes.rewriting import Rewrite, Weights, drop_dead, weights_of
 
 
-def fuse(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, NDArray[np.generic]]]:
+def fuse(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, NDArray[Any]]]:
     """The same function in fewer operators: convolution + scale, shift, residual and activation become one.
 
     Weights keep their dtype; those of vanished operators are dropped. Convolutions keep their names.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Graph, Op
 
-Weights = Mapping[str, NDArray[np.generic]]
+Weights = Mapping[str, NDArray[Any]]
 
 
 class Rewrite:
@@ -66,7 +66,7 @@ def drop_dead(graph: Graph) -> Graph:
     return rewrite.graph()
 
 
-def weights_of(graph: Graph, weights: Weights) -> dict[str, NDArray[np.generic]]:
+def weights_of(graph: Graph, weights: Weights) -> dict[str, NDArray[Any]]:
     """The weights that belong to operators of the graph."""
     names = {op.name for op in graph.ops}
     return {key: value for key, value in weights.items() if key.rpartition(".")[0] in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +56,12 @@ def sparsify(graph: Graph, rates: Rates, block_height: int, *, layers: Collectio
 
 def prune_weights(
     graph: Graph, weights: Weights, rates: Rates, block_height: int, *, layers: Collection[str] | None = None
-) -> tuple[Graph, dict[str, NDArray[np.generic]]]:
+) -> tuple[Graph, dict[str, NDArray[Any]]]:
     """Zero the weakest taps of every block (L2 norm over the block's filters) and set the sparsity that is left.
 
     Every block keeps exactly `kept_taps(taps, rate)` taps, fewer only where the weights were zero before. Ties go to
-    the earlier tap, so the result is the same everywhere. Raises as `sparsify`, and InvalidGraph if weights are missing.
+    the earlier tap, so the result is the same everywhere. Raises as `sparsify`, and
+    InvalidGraph if weights are missing.
     """
     chosen = _rates_by_name(graph, rates, layers)
     _check_height(block_height)
@@ -79,15 +81,15 @@ def prune_weights(
     return find_sparsity(graph, pruned, block_height, layers=tuple(chosen)), pruned
 
 
-def find_sparsity(
-    graph: Graph, weights: Weights, block_height: int, *, layers: Collection[str] | None = None
-) -> Graph:
+def find_sparsity(graph: Graph, weights: Weights, block_height: int, *, layers: Collection[str] | None = None) -> Graph:
     """The graph with the sparsity that the weights already have: a tap lives if any weight of its block is not zero.
 
     `layers` defaults to all convolutions. A layer that has lost no tap is dense.
     """
     _check_height(block_height)
-    chosen = _rates_by_name(graph, 1.0, [op.name for op in graph.ops if isinstance(op, Conv2d)] if layers is None else layers)
+    chosen = _rates_by_name(
+        graph, 1.0, [op.name for op in graph.ops if isinstance(op, Conv2d)] if layers is None else layers
+    )
 
     def found(op: Op) -> Op:
         if not isinstance(op, Conv2d) or op.name not in chosen:
