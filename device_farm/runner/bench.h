@@ -5,10 +5,11 @@
 #include "guard.h"
 #include "plan.h"
 #include "tvm_slots.h"
+#include "windows.h"
 
 typedef struct {
-  double warmup_s, min_time_s;
-  int min_samples, max_samples;
+  double warmup_s;
+  sampling_options_t sampling;
   int cpu; /* -1 = wherever the kernel likes */
   uint64_t input_seed;
   int profile;
@@ -68,11 +69,12 @@ static int bench(const bench_options_t *options) {
   float *input = allocate(inputs, sizeof *input);
   float *first = allocate(outputs, sizeof *first);
   float *output = allocate(outputs, sizeof *output);
-  int64_t *samples = allocate((size_t)options->max_samples, sizeof *samples);
+  int64_t *samples = allocate((size_t)options->sampling.max_samples, sizeof *samples);
   int64_t *steps_ns = allocate((size_t)npas_plan.step_count, sizeof *steps_ns);
   conditions_t before, after;
 
-  memset(samples, 1, (size_t)options->max_samples * sizeof *samples); /* no page fault between samples */
+  windows_t windows = allocate_windows(options->sampling.max_samples);
+  memset(samples, 1, (size_t)options->sampling.max_samples * sizeof *samples); /* no page fault between samples */
   for (size_t i = 0; i < inputs; ++i) input[i] = npas_uniform(options->input_seed, 0, i);
 
   run_network(input, first); /* also touches every buffer of the plan */
@@ -83,15 +85,18 @@ static int bench(const bench_options_t *options) {
   }
   read_conditions(&before); /* after the warm-up: the clock that the samples will see */
 
-  int count = 0;
+  int count = 0, done = 0;
   disturbance_t start = disturbance_since((disturbance_t){0, 0, 0});
-  int64_t begin = now_ns(), min_time_ns = (int64_t)(options->min_time_s * 1e9);
-  while (count < options->max_samples && (count < options->min_samples || now_ns() - begin < min_time_ns)) {
+  next_window(&windows, 0);
+  while (!done) {
     int64_t from = now_ns();
     run_network(input, output);
-    samples[count++] = now_ns() - from;
+    int64_t until = now_ns();
+    samples[count++] = until - from;
+    if (until - windows.opened_ns < WINDOW_NS && count < options->sampling.max_samples) continue;
+    next_window(&windows, count);
+    done = enough(&windows, &options->sampling);
   }
-  int64_t sampled_ns = now_ns() - begin;
   disturbance_t disturbance = disturbance_since(start);
   read_conditions(&after);
   int repeats = memcmp(first, output, outputs * sizeof *output) == 0;
@@ -108,9 +113,11 @@ static int bench(const bench_options_t *options) {
   }
   printf("],\"output_repeats\":%s,\"affinity\":", repeats ? "true" : "false");
   json_affinity(options->cpu);
-  printf(",\"warmup_runs\":%d,\"sampled_ns\":%lld,\"samples_ns\":[", warmup_runs, (long long)sampled_ns);
+  printf(",\"warmup_runs\":%d,\"samples_ns\":[", warmup_runs);
   for (int i = 0; i < count; ++i) printf(i ? ",%lld" : "%lld", (long long)samples[i]);
-  fputs("],\"profile\":", stdout);
+  fputs("],\"windows\":", stdout);
+  json_windows(&windows);
+  fputs(",\"profile\":", stdout);
   if (options->profile) json_profile(passes, steps_ns);
   else fputs("null", stdout);
   fputs(",\"before\":", stdout);
@@ -119,7 +126,7 @@ static int bench(const bench_options_t *options) {
   json_conditions(&after);
   printf(",\"voluntary_switches\":%ld,\"involuntary_switches\":%ld,\"page_faults\":%ld}\n", disturbance.voluntary,
          disturbance.involuntary, disturbance.faults);
-  free(input), free(first), free(output), free(samples), free(steps_ns);
+  free(input), free(first), free(output), free(samples), free(steps_ns), free(windows.all);
   return NPAS_EXIT_OK;
 }
 #endif

@@ -1,7 +1,8 @@
 /* The program around the generated kernels. It is compiled as one unit (its parts are the headers beside it) and linked
  * with one plan.c and the kernels that the plan calls. C11, Linux, static musl, nothing else.
  *
- *   runner bench --warmup-s S --min-time-s S --min-samples N --max-samples N --cpu K|-1 --input-seed N [--profile]
+ *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --cpu K|-1 --input-seed N
+ *                [--quiet-probe-ns N] [--profile]
  *   runner classify --input FILE --output FILE
  *   runner info
  *
@@ -117,7 +118,9 @@ static uint64_t parse_seed(const char *option, const char *text) {
 }
 
 int main(int argc, char **argv) {
-  bench_options_t options = {.warmup_s = 0.05, .min_time_s = 0.2, .min_samples = 20, .max_samples = 20000, .cpu = -1};
+  bench_options_t options = {.warmup_s = 0.05, .cpu = -1};
+  sampling_options_t *sampling = &options.sampling;
+  *sampling = (sampling_options_t){.min_time_s = 0.2, .max_time_s = 2.0, .min_samples = 20, .max_samples = 20000};
   double wall_limit_s = 60.0;
   const char *input_path = NULL, *output_path = NULL, *mode = argc > 1 ? argv[1] : "";
   int is_bench = strcmp(mode, "bench") == 0, is_classify = strcmp(mode, "classify") == 0;
@@ -138,19 +141,22 @@ int main(int argc, char **argv) {
     const char *value = argv[++i];
     if (strcmp(option, "--wall-limit-s") == 0) wall_limit_s = parse_seconds(option, value);
     else if (is_bench && strcmp(option, "--warmup-s") == 0) options.warmup_s = parse_seconds(option, value);
-    else if (is_bench && strcmp(option, "--min-time-s") == 0) options.min_time_s = parse_seconds(option, value);
+    else if (is_bench && strcmp(option, "--min-time-s") == 0) sampling->min_time_s = parse_seconds(option, value);
+    else if (is_bench && strcmp(option, "--max-time-s") == 0) sampling->max_time_s = parse_seconds(option, value);
+    else if (is_bench && strcmp(option, "--quiet-probe-ns") == 0)
+      sampling->quiet_probe_ns = parse_integer(option, value, 0, 1000000000);
     else if (is_bench && strcmp(option, "--min-samples") == 0)
-      options.min_samples = (int)parse_integer(option, value, 1, 10000000);
+      sampling->min_samples = (int)parse_integer(option, value, 1, 10000000);
     else if (is_bench && strcmp(option, "--max-samples") == 0)
-      options.max_samples = (int)parse_integer(option, value, 1, 10000000);
+      sampling->max_samples = (int)parse_integer(option, value, 1, 10000000);
     else if (is_bench && strcmp(option, "--cpu") == 0) options.cpu = (int)parse_integer(option, value, -1, INT_MAX);
     else if (is_bench && strcmp(option, "--input-seed") == 0) options.input_seed = parse_seed(option, value);
     else if (is_classify && strcmp(option, "--input") == 0) input_path = value;
     else if (is_classify && strcmp(option, "--output") == 0) output_path = value;
     else fail(NPAS_EXIT_USAGE, "unknown option of '%s': %s", mode, option);
   }
-  if (options.min_samples > options.max_samples) {
-    fail(NPAS_EXIT_USAGE, "--min-samples %d is more than --max-samples %d", options.min_samples, options.max_samples);
+  if (sampling->min_samples > sampling->max_samples) {
+    fail(NPAS_EXIT_USAGE, "--min-samples %d is more than --max-samples %d", sampling->min_samples, sampling->max_samples);
   }
   if (is_classify && (input_path == NULL || output_path == NULL)) {
     fail(NPAS_EXIT_USAGE, "classify needs --input FILE and --output FILE");
