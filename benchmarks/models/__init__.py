@@ -1,0 +1,1 @@
+"""Plain torch definitions of the networks that are measured."""
