@@ -237,12 +237,26 @@ class Journal:
 
     def candidates(self) -> list[Candidate]:
         """All candidates in the order of their proposals."""
+        return self._read_candidates(None)
+
+    def candidate(self, key: str) -> Candidate:
+        """One candidate. Raises JournalError if it was never proposed."""
+        found = self._read_candidates(key)
+        if not found:
+            raise JournalError(f"no candidate {key!r} was proposed")
+        return found[0]
+
+    def _read_candidates(self, key: str | None) -> list[Candidate]:
         with self._guard(self.path):
-            self._connection.execute("BEGIN")
+            self._connection.execute("BEGIN")  # one snapshot for both queries
             try:
-                rows = self._connection.execute("SELECT * FROM candidates ORDER BY ordinal").fetchall()
+                rows = self._connection.execute(
+                    "SELECT * FROM candidates WHERE ?1 IS NULL OR key = ?1 ORDER BY ordinal", (key,)
+                ).fetchall()
                 facts = self._connection.execute(
-                    "SELECT kind, key, data FROM events WHERE kind IN ('measured', 'trained') ORDER BY id"
+                    "SELECT kind, key, data FROM events WHERE kind IN ('measured', 'trained')"
+                    " AND (?1 IS NULL OR key = ?1) ORDER BY id",
+                    (key,),
                 ).fetchall()
             finally:
                 self._connection.execute("COMMIT")

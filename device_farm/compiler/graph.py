@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -49,6 +49,9 @@ class Padding(NamedTuple):
     def same(cls, kernel: int) -> Padding:
         """The padding that torch's `padding=kernel // 2` gives."""
         return cls(*(kernel // 2,) * 4)
+
+
+NO_PADDING = Padding()
 
 
 class Activation(StrEnum):
@@ -101,13 +104,16 @@ class Op:
         return self.macs(*inputs)
 
 
+_PIXEL = Shape(1, 1, 1)
+
+
 @dataclass(frozen=True)
 class Input(Op):
     """The image, NHWC."""
 
     kind: ClassVar[str] = "input"
     arity: ClassVar[int] = 0
-    shape: Shape = Shape(1, 1, 1)
+    shape: Shape = _PIXEL
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return self.shape
@@ -137,7 +143,7 @@ class Conv2d(Op):
     filters: int = 0
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    padding: Padding = Padding()
+    padding: Padding = NO_PADDING
     dilation: tuple[int, int] = (1, 1)
     activation: Activation = Activation.NONE
     sparsity: BlockSparsity | None = None
@@ -175,7 +181,7 @@ class DepthwiseConv2d(Op):
     kind: ClassVar[str] = "depthwise_conv2d"
     kernel: tuple[int, int] = (3, 3)
     stride: tuple[int, int] = (1, 1)
-    padding: Padding = Padding()
+    padding: Padding = NO_PADDING
     dilation: tuple[int, int] = (1, 1)
     activation: Activation = Activation.NONE
 
@@ -195,7 +201,7 @@ class Pool2d(Op):
     pool: PoolKind = PoolKind.AVERAGE
     kernel: tuple[int, int] = (2, 2)
     stride: tuple[int, int] = (2, 2)
-    padding: Padding = Padding()
+    padding: Padding = NO_PADDING
 
     def output_shape(self, *inputs: Shape) -> Shape:
         window = _window(self, inputs[0], self.kernel, self.stride, self.padding, (1, 1))
@@ -336,7 +342,7 @@ def _op_from_json(item: Any) -> Op:
         raise InvalidGraph(f"not an operator: {str(item)[:80]}")
     op = OPS[item["kind"]]
     fields = {key: value for key, value in item.items() if key != "kind"}
-    converters = {
+    converters: dict[str, Callable[[Any], Any]] = {
         "inputs": tuple, "kernel": tuple, "stride": tuple, "dilation": tuple,
         "padding": lambda v: Padding(*v), "shape": lambda v: Shape(*v),
         "activation": Activation, "pool": PoolKind,

@@ -12,10 +12,12 @@ def uniform(seed: int, stream: int, count: int, *, start: int = 0) -> NDArray[np
     """Elements start .. start+count of a stream: float32 in [-1, 1), the same bits as npas_uniform in plan.h."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
-        z = np.uint64(seed) * golden + (np.uint64(stream) << np.uint64(40)) + golden
-        z = z + np.arange(start, start + count, dtype=np.uint64)
+        first = np.uint64(seed) * golden + (np.uint64(stream) << np.uint64(40)) + golden
+        z = first + np.arange(start, start + count, dtype=np.uint64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-    mantissa = (z >> np.uint64(40)).astype(np.float32)
-    return mantissa * np.float32(1.0 / 8388608.0) - np.float32(1.0)
+    values: NDArray[np.float32] = (z >> np.uint64(40)).astype(np.float32)
+    values *= np.float32(1.0 / 8388608.0)
+    values -= np.float32(1.0)
+    return values

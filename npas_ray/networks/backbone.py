@@ -68,9 +68,10 @@ def make_backbone(
 DIGITS = make_backbone(
     "digits",
     input_shape=(1, 16, 16),
-    stem=(32, 1),
-    blocks=((32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (128, 2), (128, 1)),
+    stem=(32, 2),
+    blocks=((32, 1), (32, 1), (64, 1), (64, 1), (96, 2), (96, 1), (96, 1)),
     classes=10,
+    expansion=2,
 )
 
 BACKBONES = {backbone.name: backbone for backbone in (DIGITS,)}

@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all the set-up that they need. PYTHON=... names another interpreter (3.11-3.13).
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+DEV := .venv/installed-dev
+RUN ?= runs/digits-demo
+# aarch64 tests need qemu-user, which pip cannot bring; CI installs it with apt
+MARKS := $(if $(shell command -v qemu-aarch64 || command -v qemu-aarch64-static),not slow,not slow and not qemu)
+
+.PHONY: install demo verify test test-slow lint format bench clean
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "npas needs Python 3.11, 3.12 or 3.13; found $$(python3 --version 2>&1). Set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/npas search examples/demo.yaml --resume
+	$(BIN)/npas verify $(RUN)
+
+test: $(DEV)
+	@case "$(MARKS)" in *qemu*) echo "note: no qemu-aarch64 here, the aarch64 tests are left out (apt-get install qemu-user)";; esac
+	$(BIN)/python -m pytest -m "$(MARKS)"
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV)
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,69 @@
+"""Where candidates are measured and trained: the farm and the trainers of one run, as a handle that trials can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+
+from device_farm.fleet.farm import Farm
+from device_farm.measurement.json import measurement_to_json
+from npas_ray.networks.backbone import Backbone
+from npas_ray.networks.lowering import lower
+from npas_ray.runs.conductor import Conductor
+from npas_ray.runs.evaluation import Evaluator
+from npas_ray.space.choices import Architecture
+from npas_ray.training.trainer_pool import TrainerPool
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Measures and trains architectures of one backbone. Serialisable: every trial gets a copy.
+
+    `block_height` is the number of filters that share a tap list, the same for masks and kernels.
+    """
+
+    backbone: Backbone
+    block_height: int
+    models: tuple[str, ...]
+    budgets_ms: Mapping[str, float]
+    epochs: int
+    seed: int
+    farm: Farm
+    trainers: ActorHandle[TrainerPool]
+
+    def measure(self, architecture: Architecture, model: str) -> Mapping[str, Any]:
+        """Measurement of the architecture on a device of the model, as JSON. Raises FarmError."""
+        graph = lower(self.backbone, architecture, block_height=self.block_height)
+        return measurement_to_json(self.farm.measure(graph, model=model))
+
+    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Mapping[str, Any]]:
+        """Starts a fast evaluation and returns at once."""
+        pool = cast(Any, self.trainers)
+        seed = self.seed if seed is None else seed
+        result = pool.call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
+        return cast("Future[Mapping[str, Any]]", result.future())
+
+    def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
+        """An evaluator that works here and writes into the conductor's journal."""
+        return Evaluator(self.models, self.budgets_ms, self.measure, self.train, ConductorBook(conductor))
+
+
+class ConductorBook:
+    """The conductor's actor as a Book: every call returns when the fact is on disk."""
+
+    def __init__(self, conductor: ActorHandle[Conductor]) -> None:
+        self._conductor = cast(Any, conductor)
+
+    def measured(self, key: str, model: str, measurement: Mapping[str, Any]) -> None:
+        ray.get(self._conductor.measured.remote(key, model, measurement))
+
+    def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
+        ray.get(self._conductor.trained.remote(key, evaluation))
+
+    def conclude(self, key: str, status: Any, reason: str | None = None) -> None:
+        ray.get(self._conductor.conclude.remote(key, status, reason))

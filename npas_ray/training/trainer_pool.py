@@ -1,0 +1,37 @@
+"""Hands fast evaluations to idle trainers. An async Ray actor, so that any number of trials can wait at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+ATTEMPTS = 3
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class TrainerPool:
+    """Evaluates on whichever trainer is idle; a trainer that dies is restarted by Ray and its work done again."""
+
+    def __init__(self, trainers: Sequence[ActorHandle[Any]]) -> None:
+        self._idle: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
+        for trainer in trainers:
+            self._idle.put_nowait(trainer)
+
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        """The result of `trainer.method(*args, **kwargs)`. Raises what it raises."""
+        for attempt in range(1, ATTEMPTS + 1):
+            trainer = await self._idle.get()
+            try:
+                result: Mapping[str, Any] = await getattr(trainer, method).remote(*args, **kwargs)
+                return result
+            except RayActorError:
+                if attempt == ATTEMPTS:
+                    raise
+            finally:
+                self._idle.put_nowait(trainer)
+        raise AssertionError("unreachable")

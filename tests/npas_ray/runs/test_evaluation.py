@@ -1,0 +1,99 @@
+"""One candidate's way: measured first, trained only within its budget, nothing repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from device_farm.errors import DeviceGone, NoSuchDevice, WrongAnswer
+from npas_ray.journal import Candidate
+from npas_ray.runs.evaluation import Evaluator
+from npas_ray.search.policy import Status
+from npas_ray.space.choices import Architecture, LayerChoice, Operator
+
+ARCHITECTURE = Architecture((LayerChoice(Operator.CONV3X3),))
+
+
+class Notebook:
+    """A book that lists what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+
+    def measured(self, key: str, model: str, measurement: Mapping[str, Any]) -> None:
+        self.lines.append(("measured", model, measurement["latency_ms"]))
+
+    def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
+        self.lines.append(("trained", evaluation["accuracy"]))
+
+    def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
+        self.lines.append(("conclude", status))
+
+
+class Lab:
+    """Latencies as given, accuracy 0.9; counts what was asked of it."""
+
+    def __init__(self, latency_ms: Mapping[str, float | Exception], *, budgets_ms: Mapping[str, float]) -> None:
+        self.latency_ms, self.trainings, self.measurements, self.book = latency_ms, 0, 0, Notebook()
+        self.evaluator = Evaluator(tuple(latency_ms), budgets_ms, self.measure, self.train, self.book)
+
+    def measure(self, architecture: Architecture, model: str) -> Mapping[str, Any]:
+        self.measurements += 1
+        latency = self.latency_ms[model]
+        if isinstance(latency, Exception):
+            raise latency
+        return {"latency_ms": latency}
+
+    def train(self, architecture: Architecture) -> Future[Mapping[str, Any]]:
+        self.trainings += 1
+        future: Future[Mapping[str, Any]] = Future()
+        future.set_result({"accuracy": 0.9, "seed": 0})
+        return future
+
+
+def candidate(**known: Any) -> Candidate:
+    return Candidate(1, ARCHITECTURE, None, None, 0.0, None, None, **known)
+
+
+def test_a_candidate_within_its_budget_is_measured_and_trained() -> None:
+    lab = Lab({"local": 1.0}, budgets_ms={"local": 2.0})
+    outcome = lab.evaluator.evaluate(candidate())
+    assert (outcome.status, outcome.accuracy, outcome.latency_ms) == (Status.DONE, 0.9, {"local": 1.0})
+    assert lab.book.lines == [("measured", "local", 1.0), ("trained", 0.9), ("conclude", Status.DONE)]
+
+
+def test_a_candidate_over_its_budget_is_not_trained() -> None:
+    lab = Lab({"local": 3.0, "other": 1.0}, budgets_ms={"local": 2.0})
+    outcome = lab.evaluator.evaluate(candidate())
+    assert outcome.status is Status.OVER_BUDGET
+    assert outcome.accuracy is None
+    assert "3 ms on local, budget 2 ms" in str(outcome.reason)
+    assert lab.trainings == 0
+    assert lab.book.lines[-1] == ("conclude", Status.OVER_BUDGET)
+
+
+def test_what_is_known_is_not_done_again() -> None:
+    lab = Lab({"a": 1.0, "b": 1.5}, budgets_ms={})
+    known = {"measurements": {"a": {"latency_ms": 1.0}}, "evaluations": ({"accuracy": 0.7, "seed": 0},)}
+    outcome = lab.evaluator.evaluate(candidate(**known))
+    assert (lab.measurements, lab.trainings) == (1, 0)
+    assert (outcome.accuracy, outcome.latency_ms) == (0.7, {"a": 1.0, "b": 1.5})
+    assert lab.book.lines == [("measured", "b", 1.5), ("conclude", Status.DONE)]
+
+
+def test_a_wrong_answer_concludes_the_candidate_with_its_reason() -> None:
+    lab = Lab({"local": WrongAnswer("off by 3")}, budgets_ms={"local": 2.0})
+    outcome = lab.evaluator.evaluate(candidate())
+    assert (outcome.status, outcome.reason) == (Status.FAILED, "WrongAnswer: off by 3")
+    assert outcome.latency_ms == {}
+
+
+@pytest.mark.parametrize("error", [DeviceGone("unplugged"), NoSuchDevice("no pixel")])
+def test_trouble_of_the_farm_is_not_the_candidates_fault(error: Exception) -> None:
+    lab = Lab({"local": error}, budgets_ms={"local": 2.0})
+    with pytest.raises(type(error)):
+        lab.evaluator.evaluate(candidate())
+    assert lab.book.lines == []
