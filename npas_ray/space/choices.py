@@ -43,7 +43,7 @@ class LayerChoice:
     rate: float = 1.0
 
     def __str__(self) -> str:
-        return self.operator if self.scheme is Scheme.DENSE else f"{self.operator}/{self.scheme}@{self.rate:g}"
+        return self.operator.value if self.scheme is Scheme.DENSE else f"{self.operator}/{self.scheme}@{self.rate:g}"
 
     @classmethod
     def parse(cls, text: str) -> LayerChoice:
