@@ -1,4 +1,4 @@
-"""How things are named in messages: locations, values, and the nearest valid name."""
+"""How things are named in messages: locations, values, durations, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -60,3 +60,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """ "; did you mean 'x'?" or nothing."""
     found = nearest(word, choices)
     return f"; did you mean '{found}'?" if found is not None else ""
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 20 s, 12 s"""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole} s"
