@@ -84,7 +84,7 @@ def _lower(op: Op, graph: Graph, memory: Memory, packed: Packed, target: Target)
     elif isinstance(op, DepthwiseConv2d):
         depthwise = packed[op.name]
         assert isinstance(depthwise, PackedDepthwise)
-        tiling = depthwise_tiling(out.height, out.width, kernel=op.kernel, target=target)
+        tiling = depthwise_tiling(out.height, out.width, kernel=op.kernel, stride=op.stride, target=target)
         spec: KernelSpec = DepthwiseKernel(
             op.kernel, op.stride, op.dilation, tiling.tile_rows, tiling.tile_columns, y.pixel_stride, op.activation
         )

@@ -35,7 +35,7 @@ _HEAD = """\
 #include <stdint.h>
 #include "plan.h"
 #include "prepare.h"
-#define ALIGNED __attribute__((aligned(64)))
+#define ALIGNED __attribute__((aligned(NPAS_HUGE_PAGE)))
 #define A(offset) (arena + (offset))
 #define F(offset) ((float *)(parameters + 4 * INT64_C(offset)))
 #define I(offset) ((int32_t *)(parameters + 4 * INT64_C(offset)))
@@ -75,6 +75,10 @@ def plan_text(source: PlanSource) -> str:
 
 _INCBIN = """\
 __asm__(".section .rodata\\n.balign 64\\n.global npas_parameters\\nnpas_parameters:\\n.incbin %s\\n.text\\n");"""
+
+
+_HUGE_ARENA = "  npas_ask_huge_pages(arena, sizeof arena);\n"
+_HUGE_PARAMETERS = "  npas_ask_huge_pages(parameters, sizeof parameters);\n"
 
 
 def _string(text: str) -> str:
@@ -126,7 +130,7 @@ def _extents(layout: Layout) -> str:
 
 def _prepare(source: PlanSource) -> str:
     if source.blob is not None:
-        return "static int prepare(void) { return 0; }"
+        return f"static int prepare(void) {{\n{_HUGE_ARENA}  return 0;\n}}"
     declarations, calls = [], []
     seed = f"UINT64_C({source.seed})"
     for op in source.graph.ops:
@@ -146,7 +150,7 @@ def _prepare(source: PlanSource) -> str:
             calls.append(
                 f"  if (npas_seed_index({seed}, {stream}, {channels}, {op.channels}, I({packed.index}))) return 1;\n"
             )
-    return "\n".join([*declarations, f"static int prepare(void) {{\n{''.join(calls)}  return 0;\n}}"])
+    return "\n".join([*declarations, f"static int prepare(void) {{\n{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}"])
 
 
 def _conv_table(op: Conv2d, packed: PackedConv, stream: int, source: PlanSource) -> str:

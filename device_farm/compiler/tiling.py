@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from device_farm.compiler.target import Target
 
 TILE_OVERHEAD = 0.5  # what a tile costs beyond its pixels, in pixels: loading weights, starting and storing sums
+DEPTHWISE_OVERHEAD = 4.0  # the same for depthwise, in vector instructions
+DEPTHWISE_REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers, by lanes
 FEWEST_SUMS = 8  # accumulators that hide the latency of a multiply-add
 BAND_FLOATS = 65_536  # of input and output that a band may touch: a quarter of a megabyte
 SMALL_WEIGHTS = 65_536  # words of weights that stay in the second-level cache beside a band
@@ -26,9 +28,9 @@ class Tiling:
     def pixels(self) -> int:
         return self.tile_rows * self.tile_columns
 
-    def cost(self, fewest: int) -> float:
-        tiles = math.ceil(self.rows / self.tile_rows) * math.ceil(self.columns / self.tile_columns)
-        return tiles * (max(self.pixels, fewest) + TILE_OVERHEAD)
+    @property
+    def tiles(self) -> int:
+        return math.ceil(self.rows / self.tile_rows) * math.ceil(self.columns / self.tile_columns)
 
 
 def most_pixels(vectors: int, target: Target) -> int:
@@ -44,24 +46,34 @@ def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Ta
     if flat:
         area = height * width
         images += [(area // columns, columns) for columns in range(1, area + 1) if area % columns == 0]
-    return _cheapest(images, largest, fewest)
+
+    def cost(tiling: Tiling) -> float:
+        return tiling.tiles * (max(tiling.pixels, fewest) + TILE_OVERHEAD)
+
+    return min(_tilings(images, largest), key=lambda t: (cost(t), t.tile_rows, t.columns, t.pixels))
 
 
-def depthwise_tiling(height: int, width: int, *, kernel: tuple[int, int], target: Target) -> Tiling:
-    registers = 16 if target.simd_lanes == 8 else 32
+def depthwise_tiling(
+    height: int, width: int, *, kernel: tuple[int, int], stride: tuple[int, int], target: Target
+) -> Tiling:
+    """Every input vector of a tile is loaded once, so a tile near a square loads least."""
     weights = kernel[0] * kernel[1]
-    largest = registers - weights - 2 if weights + 6 <= registers else registers // 2
-    return _cheapest([(height, width)], largest, 1)
+    largest = max(DEPTHWISE_REGISTERS[target.simd_lanes] - weights - 1, 4)
+
+    def cost(tiling: Tiling) -> float:
+        loads = ((tiling.tile_rows - 1) * stride[0] + kernel[0]) * ((tiling.tile_columns - 1) * stride[1] + kernel[1])
+        return tiling.tiles * (tiling.pixels * weights + loads + DEPTHWISE_OVERHEAD)
+
+    return min(_tilings([(height, width)], min(largest, 14)), key=lambda t: (cost(t), t.pixels))
 
 
-def _cheapest(images: list[tuple[int, int]], largest: int, fewest: int) -> Tiling:
-    tilings = [
+def _tilings(images: list[tuple[int, int]], largest: int) -> list[Tiling]:
+    return [
         Tiling(rows, columns, tile_rows, tile_columns)
         for rows, columns in images
         for tile_columns in range(1, min(columns, largest) + 1)
         for tile_rows in range(1, min(rows, largest // tile_columns) + 1)
     ]
-    return min(tilings, key=lambda t: (t.cost(fewest), t.tile_rows, t.columns, t.pixels))
 
 
 def tap_unroll(tiling: Tiling, vectors: int) -> int:

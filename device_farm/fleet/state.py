@@ -131,7 +131,7 @@ class Fleet(Generic[R]):
         return self._grant(actions)
 
     def complete(self, serial: str, fence: int, *, result: R, now: float) -> list[Action[R]]:
-        """The lease `fence` of a device ended well. Raises Fenced, and changes nothing, if it is not its live lease."""
+        """The lease `fence` of a device ended well. Raises Fenced and changes nothing if it is not live."""
         self._advance(now)
         device, record = self._end(serial, fence)
         device.completed += 1
@@ -145,7 +145,7 @@ class Fleet(Generic[R]):
         return self._grant(actions)
 
     def fail(self, serial: str, fence: int, *, fault: Fault, now: float) -> list[Action[R]]:
-        """The lease `fence` of a device ended badly. Raises Fenced, and changes nothing, if it is not its live lease."""
+        """The lease `fence` of a device ended badly. Raises Fenced and changes nothing if it is not live."""
         self._advance(now)
         actions: list[Action[R]] = []
         self._fail(serial, fence, fault, actions)
@@ -254,8 +254,9 @@ class Fleet(Generic[R]):
         return actions
 
     def _queued(self, entry: _Entry) -> _Record | None:
+        """The job of a queue's entry, unless it was settled in the meantime."""
         record = self._jobs.get(entry[2])
-        return record if record is not None and record.sequence == entry[1] and record.lease is None else None
+        return record if record is not None and record.sequence == entry[1] else None
 
     def _pick(self, record: _Record, model: _Model) -> str | None:
         """An idle device that this job may have: an untried one, or a tried one when all usable ones are tried."""
@@ -332,7 +333,11 @@ class Fleet(Generic[R]):
             return Failed(fault.error, fault.message, failures, final=fault.blame is Blame.CALLER)
         own = self._evidence.get(record.job.artifact_key, [])
         here = sum(failure.serial == last.serial for failure in own)
-        if fault.blame is Blame.ARTIFACT and here >= self.policy.same_device_attempts and not self._untried_left(record):
+        if (
+            fault.blame is Blame.ARTIFACT
+            and here >= self.policy.same_device_attempts
+            and not self._untried_left(record)
+        ):
             message = f"{here} times on {last.serial}, the only usable device of its model: {fault.message}"
             return Failed(fault.error, message, tuple(own), final=True)
         infrastructure = sum(failure.fault.blame.is_infrastructure for failure in failures)

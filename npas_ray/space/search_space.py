@@ -72,13 +72,12 @@ class SearchSpace:
         keys = ("operators", "schemes", "rates", "layers")
         given = dict(mapping({} if spec is None else spec, where, keys=keys))
         single = given.pop("layers", None)
+        single = {} if single is None else single
         common = Allowed().with_spec(given, where)
         stands = places(backbone)
         names = [place.name for place in stands]
         layers = {}
-        for name, lists in mapping(
-            {} if single is None else single, f"{where}.layers", keys=names, noun="layer"
-        ).items():
+        for name, lists in mapping(single, f"{where}.layers", keys=names, noun="layer").items():
             layers[name] = common.with_spec(lists, f"{where}.layers.{name}")
         try:
             return cls(
@@ -92,7 +91,8 @@ class SearchSpace:
             raise SpaceError(f"{where}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"SearchSpace({self.backbone.name!r}, {len(self._layers)} layers, 10^{math.log10(self.size):.1f} architectures)"
+        magnitude = math.log10(self.size)
+        return f"SearchSpace({self.backbone.name!r}, {self.layers} layers, 10^{magnitude:.1f} architectures)"
 
     # What there is
 

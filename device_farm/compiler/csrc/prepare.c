@@ -1,10 +1,17 @@
+#define _GNU_SOURCE
 #include "prepare.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "plan.h"
+
+void npas_ask_huge_pages(void *memory, int64_t bytes) {
+  int64_t whole = bytes / NPAS_HUGE_PAGE * NPAS_HUGE_PAGE;
+  if (whole > 0) madvise(memory, (size_t)whole, MADV_HUGEPAGE); /* a refusal costs time only */
+}
 
 /* Marks the `count` smallest of uniform(first .. first + total), ties by index. */
 static void mark_smallest(uint64_t seed, uint64_t stream, uint64_t first, int32_t total, int32_t count, char *marks) {

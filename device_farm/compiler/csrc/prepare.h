@@ -3,6 +3,8 @@
 #define NPAS_PREPARE_H
 #include <stdint.h>
 
+#define NPAS_HUGE_PAGE 2097152
+
 typedef struct { /* blocks of one height within a convolution, as in packing.py */
   int32_t height, first_filter, blocks;
   float *weights;    /* [taps of all blocks][height] */
@@ -21,6 +23,9 @@ typedef struct {
   const npas_group_t *groups;
   float *bias;
 } npas_conv_t;
+
+/* Asks for huge pages, where the system has them: a network touches megabytes in every run. Only whole ones count. */
+void npas_ask_huge_pages(void *memory, int64_t bytes);
 
 /* Weights, taps and bias from a seed, as weights.py makes them. 0 = well, else out of memory. */
 int npas_seed_conv(uint64_t seed, const npas_conv_t *conv);

@@ -241,7 +241,9 @@ def test_a_struck_device_cools_longer_each_time_and_a_success_clears_it() -> Non
 
 
 def test_strikes_in_a_row_quarantine_but_not_the_last_device() -> None:
-    fleet = fleet_of("a", "b", policy=Policy(quarantine_strikes=1, quarantine_s=100, infrastructure_attempts=9, cool_s=1))
+    fleet = fleet_of(
+        "a", "b", policy=Policy(quarantine_strikes=1, quarantine_s=100, infrastructure_attempts=9, cool_s=1)
+    )
     lease = run(fleet.fail("a", run(fleet.submit(job("j"), now=0)).fence, fault=REFUSED, now=0))
     assert state(fleet, "a") is DeviceState.QUARANTINED
     fleet.fail("b", lease.fence, fault=REFUSED, now=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,11 +13,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from device_farm.errors import Fenced
 from device_farm.fleet.state import Fleet
-from device_farm.fleet.words import Action, Blame, DeviceState, Done, Failed, Fault, Job, Lease, Policy, Restart, Run, Settle
+from device_farm.fleet.words import (
+    Action,
+    Blame,
+    DeviceState,
+    Done,
+    Failed,
+    Fault,
+    Job,
+    Lease,
+    Policy,
+    Restart,
+    Run,
+    Settle,
+)
 
 SERIALS = [f"d{n}" for n in range(5)]
 MODEL_OF = {serial: ("phone" if n < 3 else "tablet") for n, serial in enumerate(SERIALS)}
-POLICY = Policy(lease_s=10, absent_s=40, cool_s=1, max_cool_s=4, quarantine_s=30, infrastructure_attempts=3, max_attempts=6)
+POLICY = Policy(
+    lease_s=10, absent_s=40, cool_s=1, max_cool_s=4, quarantine_s=30, infrastructure_attempts=3, max_attempts=6
+)
 
 serials = st.sampled_from(SERIALS)
 blames = st.sampled_from(list(Blame))
@@ -71,7 +88,12 @@ class FleetMachine(RuleBasedStateMachine):
         for lease in [lease for lease in self.live.values() if lease.serial == serial]:
             self.end(lease)
 
-    @rule(artifact=artifacts, model=st.sampled_from(["phone", "tablet"]), priority=st.integers(0, 1), variant=st.integers(0, 2))
+    @rule(
+        artifact=artifacts,
+        model=st.sampled_from(["phone", "tablet"]),
+        priority=st.integers(0, 1),
+        variant=st.integers(0, 2),
+    )
     def submit(self, artifact: int, model: str, priority: int, variant: int) -> None:
         key = f"{artifact}/{model}/{variant}"
         self.waiting[key] = 1
@@ -113,11 +135,12 @@ class FleetMachine(RuleBasedStateMachine):
     def late(self, pick: int, well: bool) -> None:
         lease = self.ended[pick % len(self.ended)]
         before = (self.fleet.devices(), self.fleet.open_keys(), self.fleet.leases())
+        fault = Fault(Blame.ARTIFACT, "WrongAnswer", "")
+        report: Callable[[], object] = partial(self.fleet.fail, lease.serial, lease.fence, fault=fault, now=self.now)
+        if well:
+            report = partial(self.fleet.complete, lease.serial, lease.fence, result="late", now=self.now)
         with pytest.raises(Fenced):
-            if well:
-                self.fleet.complete(lease.serial, lease.fence, result="late", now=self.now)
-            else:
-                self.fleet.fail(lease.serial, lease.fence, fault=Fault(Blame.ARTIFACT, "WrongAnswer", ""), now=self.now)
+            report()
         assert before == (self.fleet.devices(), self.fleet.open_keys(), self.fleet.leases())
 
     @rule(seconds=st.sampled_from([0.5, 1, 3, 9, 35]))

@@ -165,5 +165,5 @@ def test_masks_of_another_architecture_are_refused() -> None:
         return Architecture((*(LayerChoice(Operator.CONV3X3, Scheme.FILTER, rate),) * 5, LayerChoice(Operator.FC)))
 
     network, masks = trained_like(BACKBONE, of(2.0), seed=3)
-    with pytest.raises(ValueError, match="block0.conv: the masks keep 5 filters, the architecture 2"):
+    with pytest.raises(ValueError, match=r"block0\.conv: the masks keep 5 filters, the architecture 2"):
         deploy(network, BACKBONE, of(5.0), masks, block_height=BLOCK_HEIGHT)

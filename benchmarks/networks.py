@@ -1,0 +1,167 @@
+"""Whole networks on one core: our artifacts, dense and block-pruned, beside ONNX Runtime dense in the same run.
+
+    python benchmarks/networks.py [--quick] [--json FILE] [--networks mobilenet_v2 resnet18] [--rates 1,2,3,5,10]
+
+`ours` is the benchmark artifact (weights and taps from a seed: what a search times); `shipped` is the deployable one of
+the same shape with pruned weights, whose answer is compared with torch: its relative error stands in the last column.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # run as a script: the packages lie beside this folder
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+from benchmarks._harness import (
+    OnnxRuntime,
+    Session,
+    artifact_session,
+    bench_artifact,
+    classify,
+    finish,
+    interleave,
+    parser,
+    relative_error,
+    table,
+)
+from benchmarks._onnx import to_onnx
+from benchmarks.models import MODELS, calibrated
+from device_farm.compiler import compile_network, host_target, reference_output
+from device_farm.compiler.frontend import import_module
+from device_farm.compiler.graph import Shape
+from device_farm.compiler.passes import prune_weights, sparsify
+
+TOLERANCE = 1e-4
+DENSE_BAR, PRUNED_BAR = 1.0, (5.0, 2.4)  # ours / ONNX Runtime at most; (rate, speed-up over ONNX Runtime at least)
+
+
+def measure(name: str, rates: Sequence[float], *, rounds: int, seconds: float, pixels: int, cache: Path) -> dict[str, Any]:
+    """Time and verify one network at every rate."""
+    target = host_target()
+    module = calibrated(name, pixels=pixels)
+    graph, weights = (imported := import_module(module, Shape(pixels, pixels, 3))).graph, imported.weights
+    image = torch.randn(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(1))
+    nhwc = image.permute(0, 2, 3, 1).contiguous().numpy()
+    with torch.no_grad():
+        expected = module(image).numpy()
+
+    runtime = OnnxRuntime(to_onnx(graph, weights).SerializeToString())
+    sessions: dict[str, Session] = {"onnxruntime": runtime}
+    errors = {"onnxruntime": relative_error(runtime.answer(image.numpy()), expected)}
+    builds, kept = {}, {}
+    with tempfile.TemporaryDirectory(prefix="networks-") as scratch_name:
+        scratch = Path(scratch_name)
+        for rate in rates:
+            label = _label(rate)
+            shape = sparsify(graph, rate, target.block_height)
+            pruned, pruned_weights = prune_weights(graph, weights, rate, target.block_height)
+            timed = compile_network(shape, target=target, out_dir=scratch, cache_dir=cache)
+            shipped = compile_network(pruned, target=target, out_dir=scratch, cache_dir=cache, weights=pruned_weights)
+            answer = expected if rate == 1 else reference_output(pruned, pruned_weights, nhwc)
+            errors[label] = relative_error(classify(shipped.path, nhwc, scratch), answer)
+            builds[label], kept[label] = timed.path, shape.kept_macs
+            sessions[label] = artifact_session(timed.path)
+            sessions[f"{label} shipped"] = artifact_session(shipped.path)
+        timings = interleave(sessions, rounds=rounds, seconds=seconds)
+        profiles = {label: _profile(path) for label, path in builds.items()}
+
+    peer = timings["onnxruntime"]
+    print(f"\n{name} {pixels}x{pixels}, {graph.macs / 1e6:.0f} M MACs, {target.name}, one core, {rounds} rounds")
+    header = ("", "kept M MACs", "ms", "typical", "GFLOP/s", "x ORT dense", "shipped ms", "rel. error")
+    rows: list[Sequence[object]] = [
+        ("onnxruntime dense", f"{graph.macs / 1e6:.0f}", peer.ms, peer.typical_ms, _gflops(graph.macs, peer.ms), 1.0, "-", f"{errors['onnxruntime']:.1e}")
+    ]  # fmt: skip
+    for label in builds:
+        ours, shipped_timing = timings[label], timings[f"{label} shipped"]
+        rows.append((
+            f"ours {label}", f"{kept[label] / 1e6:.0f}", ours.ms, ours.typical_ms, _gflops(kept[label], ours.ms),
+            peer.over(ours), shipped_timing.ms, f"{errors[label]:.1e}",
+        ))  # fmt: skip
+    print(table(header, rows))
+    return {
+        "network": name, "pixels": pixels, "target": target.name, "macs": graph.macs, "kept_macs": kept,
+        "timings": {label: timing.to_json() for label, timing in timings.items()},
+        "speedup_over_onnxruntime": {label: peer.over(timings[label]) for label in builds},
+        "relative_errors": errors, "profiles": profiles,
+    }  # fmt: skip
+
+
+def _profile(path: Path) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = bench_artifact(path, seconds=0.2, profile=True)["profile"]["steps"]
+    return steps
+
+
+def _label(rate: float) -> str:
+    return "dense" if rate == 1 else f"{rate:g}x"
+
+
+def _gflops(macs: int, ms: float) -> str:
+    return f"{2 * macs / ms / 1e6:.0f}"
+
+
+def bars(result: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What the project promises of MobileNetV2, and whether this run shows it."""
+    speedups, errors = result["speedup_over_onnxruntime"], result["relative_errors"]
+    checked = [(f"relative error at most {TOLERANCE:g}", max(errors.values()) <= TOLERANCE)]
+    if result["network"] == "mobilenet_v2" and "dense" in speedups:
+        checked.append((f"dense: x{speedups['dense']:.2f} of ONNX Runtime", speedups["dense"] >= DENSE_BAR))
+    if result["network"] == "mobilenet_v2" and "5x" in speedups:
+        checked.append((f"5x: x{speedups['5x']:.2f} of ONNX Runtime dense", speedups["5x"] >= PRUNED_BAR[1]))
+    return checked
+
+
+def slowest_steps(result: dict[str, Any], label: str, count: int = 8) -> str:
+    """Where the time of one artifact goes."""
+    steps = sorted(result["profiles"][label], key=lambda step: -step["median_ns"])
+    total = sum(step["median_ns"] for step in steps)
+    rows = [
+        (s["name"], s["kind"], s["median_ns"] / 1e6, f"{s['median_ns'] / total:.1%}", _gflops(s["kept_macs"], max(s["median_ns"], 1) / 1e6))
+        for s in steps[:count]
+    ]  # fmt: skip
+    return table(("slowest steps, " + label, "kind", "ms", "share", "GFLOP/s"), rows)
+
+
+def main() -> int:
+    options = parser(__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    options.add_argument("--networks", nargs="+", choices=sorted(MODELS), default=["mobilenet_v2", "resnet18"])
+    options.add_argument("--rates", default="1,2,3,5,10", help="pruning rates, comma-separated; 1 is dense")
+    options.add_argument("--pixels", type=int, default=224)
+    options.add_argument("--profile", action="store_true", help="print the slowest steps")
+    options.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "npas", help="compiled kernels")
+    arguments = options.parse_args()
+    try:
+        rates = [float(rate) for rate in arguments.rates.split(",")]
+    except ValueError:
+        options.error(f"--rates: expected numbers separated by commas, got {arguments.rates!r}")
+    if not all(1 <= rate < math.inf for rate in rates):
+        options.error(f"--rates: a rate is weights before / weights kept, so 1 or more; got {arguments.rates!r}")
+    torch.set_num_threads(1)
+    np.seterr(all="raise", under="ignore")
+    rounds, seconds = (4, 0.1) if arguments.quick else (12, 0.3)
+    results = [
+        measure(name, rates, rounds=rounds, seconds=seconds, pixels=arguments.pixels, cache=arguments.cache)
+        for name in arguments.networks
+    ]
+    missed = 0
+    for result in results:
+        if arguments.profile:
+            for label in result["profiles"]:
+                print("\n" + slowest_steps(result, label))
+        for text, held in bars(result):
+            missed += not held
+            print(f"{'held  ' if held else 'MISSED'} {result['network']}: {text}")
+    finish("networks", {"results": results}, arguments.json)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
