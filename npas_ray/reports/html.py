@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from npas_ray.config.words import duration
+from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports import charts
 from npas_ray.reports.run_data import RunData, accuracy_std, macs_of
@@ -76,6 +76,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -86,6 +87,13 @@ def _environment() -> Environment:
     environment.filters["duration"] = duration
     environment.filters["count"] = _short_count
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """Text with its control characters spelled out: names and reasons come from devices."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c in "\n\t" or c.isprintable() else printable(c) for c in value)
 
 
 def _short_count(count: int) -> str:
@@ -147,12 +155,14 @@ class Front:
     budget_ms: float | None
     charts: tuple[charts.Chart, ...]
     clipped: int
+    kinds: frozenset[str]
 
 
 def _front(data: RunData, model: str) -> Front:
     drawn = tuple(chart for frame in _FRAMES if (chart := charts.pareto_chart(data, model, frame)) is not None)
     clipped = sum(mark.clipped for mark in drawn[0].marks) if drawn else 0
-    return Front(model, data.emulated(model), data.budgets_ms.get(model), drawn, clipped)
+    kinds = frozenset(mark.kind for chart in drawn for mark in chart.marks)
+    return Front(model, data.emulated(model), data.budgets_ms.get(model), drawn, clipped, kinds)
 
 
 @dataclass(frozen=True)
