@@ -50,6 +50,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
     try:
         if address == LOCAL:
             ray.init(
+                address="local",  # never a cluster that happens to run on this machine
                 num_cpus=num_cpus,
                 resources=dict(resources or {}),
                 include_dashboard=False,
