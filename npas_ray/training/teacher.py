@@ -103,9 +103,7 @@ def train_teacher(task: Task, backbone: Backbone, settings: TeacherSettings | No
         network = build_module(backbone, teacher_architecture(backbone))
         fit(network, task.train, settings.schedule, seed=settings.seed)
         validation_accuracy = accuracy(network, task.validation)
-        tensors = {
-            name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "fc."))
-        }
+        tensors = {name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "fc."))}
         tensors |= _operators(network, backbone, task.train, settings)
     tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
     return Teacher(backbone, validation_accuracy, time.perf_counter() - started, tensors)
@@ -151,9 +149,7 @@ def _reconstruct(module: BlockModule, features: Tensor, wanted: Tensor, settings
         optimizer.step()
 
 
-def cached_teacher(
-    directory: Path, task: Task, backbone: Backbone, settings: TeacherSettings | None = None
-) -> Teacher:
+def cached_teacher(directory: Path, task: Task, backbone: Backbone, settings: TeacherSettings | None = None) -> Teacher:
     """The teacher in `directory`, trained and kept there if there is none of these settings, task and backbone.
 
     Both files are replaced atomically, the settings last: what they describe is complete. Damaged or foreign files are
