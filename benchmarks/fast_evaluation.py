@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -93,14 +94,14 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="24 candidates, 12 epochs of full training")
+    parser.add_argument("--quick", action="store_true", help="24 candidates, 10 epochs of full training, no peer")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--candidates", type=int)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--teacher", type=Path, help="directory of a cached teacher (default: a temporary one)")
     options = parser.parse_args()
     count = options.candidates or (24 if options.quick else 60)
-    full_epochs = 12 if options.quick else 25
+    full_epochs = 10 if options.quick else 25
 
     torch.set_num_threads(1)
     space = SearchSpace(DIGITS)
@@ -112,6 +113,8 @@ def main() -> None:
         print(f"teacher: accuracy {teacher.accuracy:.3f}, {teacher.wall_s:.1f} s with all operators (one thread)")
         methods = [("inherited", epochs, 0) for epochs in RUNGS]
         methods += [("inherited", 2, 1), ("scratch", 2, 0), ("inherited", full_epochs, 7)]
+        if options.quick:
+            methods.remove(("scratch", 2, 0))
         with ProcessPoolExecutor(
             options.processes, get_context("spawn"), initializer=_start, initargs=(str(directory),)
         ) as pool:
@@ -119,7 +122,10 @@ def main() -> None:
                 method: [pool.submit(_run, candidate.to_json(), *method) for candidate in candidates]
                 for method in methods
             }
-            results = {method: [future.result() for future in listed] for method, listed in futures.items()}
+            results = {}
+            for method, listed in futures.items():
+                results[method] = [future.result() for future in listed]
+                print(f"  done: {method}", file=sys.stderr)
 
     full = [value for value, _ in results[methods[-1]]]
     rows = []

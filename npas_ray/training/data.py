@@ -51,7 +51,7 @@ class Task:
 
 
 def digits_task(seed: int = 0) -> Task:
-    """The embedded task: 2,000 training, 1,000 validation and 2,000 test images [n, 1, 16, 16]. Equal for equal seeds."""
+    """The embedded task: 2,000 training, 1,000 validation and 2,000 test images [n, 1, 16, 16]; the seed decides."""
     from sklearn.datasets import load_digits  # slow to import, and only this task needs it
 
     digits = load_digits()

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from npas_ray.networks.backbone import Backbone
-from npas_ray.networks.module import Network, build_module
+from npas_ray.networks.module import Network, build_module, to_channels_last
 from npas_ray.space.choices import Architecture
 from npas_ray.training.data import digits_task
 from npas_ray.training.fast_evaluation import DEFAULT_EPOCHS, Trained, evaluate, full_train
@@ -77,7 +77,8 @@ class Trainer:
 def pack(trained: Trained) -> bytes:
     """Weights and masks of a trained candidate as safetensors."""
     tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
-    return save(tensors | {_MASK + name: mask for name, mask in trained.masks.items()})
+    data: bytes = save(tensors | {_MASK + name: mask for name, mask in trained.masks.items()})
+    return data
 
 
 def unpack(data: bytes, backbone: Backbone, architecture: Architecture) -> tuple[Network, Mapping[str, Tensor]]:
@@ -89,4 +90,5 @@ def unpack(data: bytes, backbone: Backbone, architecture: Architecture) -> tuple
     network = build_module(backbone, architecture)
     network.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_MASK)})
     masks = {name.removeprefix(_MASK): value for name, value in tensors.items() if name.startswith(_MASK)}
-    return network.to(memory_format=torch.channels_last).eval(), masks
+    to_channels_last(network)
+    return network.eval(), masks
