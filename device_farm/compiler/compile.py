@@ -101,7 +101,9 @@ def load_artifact(path: Path) -> Artifact:
     """The artifact whose executable lies at `path`, from the manifest beside it. Raises CompileError if either is damaged."""
     artifact = _load(path.absolute())
     if artifact is None:
-        raise CompileError(f"no whole artifact at {path}: executable or manifest is missing or damaged; compile it again")
+        raise CompileError(
+            f"no whole artifact at {path}: executable or manifest is missing or damaged; compile it again"
+        )
     return artifact
 
 
@@ -127,7 +129,9 @@ def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, s
             emit.build_object(spec, symbol=symbol, target=target, path=str(path))
         except Exception as error:
             layers = [step.op.name for step in steps if any(call.spec == spec for call in step.calls)]
-            raise CompileError(f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}") from error
+            raise CompileError(
+                f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}"
+            ) from error
 
     return cache.get_or_make(symbol, make)
 

@@ -104,7 +104,7 @@ def _share(graph: Graph, sizes: Mapping[str, int]) -> tuple[dict[str, int], int]
     birth = {op.name: step for step, op in enumerate(graph.ops)}
     death = dict(birth)
     for step, op in enumerate(graph.ops):
-        death.update({name: step for name in op.inputs})
+        death.update(dict.fromkeys(op.inputs, step))
     death[graph.input.name] = death[graph.output.name] = len(graph.ops)
     offsets: dict[str, int] = {}
     for name in sorted(sizes, key=lambda name: (-sizes[name], birth[name])):

@@ -232,5 +232,3 @@ def _conv(
             }
         calls.append(Call(spec, arguments))
     return tuple(calls)
-
-

@@ -50,7 +50,7 @@ def plan_text(source: PlanSource) -> str:
         parts.append(f"static ALIGNED unsigned char parameters[{max(4 * source.parameter_words, 64)}];")
     else:
         parts.append(_INCBIN % json.dumps(json.dumps(source.blob))[1:-1])
-        parts.append("extern unsigned char parameters[] __asm__(\"npas_parameters\");")
+        parts.append('extern unsigned char parameters[] __asm__("npas_parameters");')
     parts += [f"void {symbol}({_prototype(spec)});" for spec, symbol in source.symbols.items()]
     parts += [_step_function(i, step, source) for i, step in enumerate(source.steps)]
     table = "".join(
@@ -83,7 +83,9 @@ _HUGE_PARAMETERS = "  npas_ask_huge_pages(parameters, sizeof parameters);\n"
 
 def _string(text: str) -> str:
     """A C string literal of any text: octal escapes cannot swallow what follows them."""
-    return '"' + "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode()) + '"'
+    return (
+        '"' + "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode()) + '"'
+    )
 
 
 def _prototype(spec: KernelSpec) -> str:
@@ -150,7 +152,9 @@ def _prepare(source: PlanSource) -> str:
             calls.append(
                 f"  if (npas_seed_index({seed}, {stream}, {channels}, {op.channels}, I({packed.index}))) return 1;\n"
             )
-    return "\n".join([*declarations, f"static int prepare(void) {{\n{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}"])
+    return "\n".join(
+        [*declarations, f"static int prepare(void) {{\n{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}"]
+    )
 
 
 def _conv_table(op: Conv2d, packed: PackedConv, stream: int, source: PlanSource) -> str:
@@ -171,5 +175,3 @@ def _conv_table(op: Conv2d, packed: PackedConv, stream: int, source: PlanSource)
         f"{height}, {kept}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
         f"F({packed.bias})}};"
     )
-
-

@@ -44,9 +44,9 @@ def seeded_weights(graph: Graph, *, seed: int) -> dict[str, Array]:
         stream = tap_stream(graph, op)
         if isinstance(op, ScatterChannels):
             channels = graph.input_shapes(op)[0].channels
-            weights[f"{op.name}.index"] = _smallest(uniform(seed, stream, op.channels)[None], [channels])[0].nonzero()[
-                0
-            ].astype(np.int32)
+            weights[f"{op.name}.index"] = (
+                _smallest(uniform(seed, stream, op.channels)[None], [channels])[0].nonzero()[0].astype(np.int32)
+            )
         if not isinstance(op, Conv2d | DepthwiseConv2d):
             continue
         shape = weight_shape(graph, op)

@@ -67,9 +67,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
         for p, (r, c) in enumerate(pixels):
             value = e.vector(f"x_{u}_{p}")
             body.append(tirx.Bind(value, e.splat(e.scalar(e.x, at + (r * spec.line_stride + c * spec.pixel_stride)))))
-            body += [
-                e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
-            ]
+            body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)]
         return body
 
     begin, end, whole = e.integer("begin"), e.integer("end"), e.integer("whole")

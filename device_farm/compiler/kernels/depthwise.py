@@ -53,9 +53,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
-                lambda column: in_tile(
-                    row, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
-                ),
+                lambda column: in_tile(row, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias),
             ),
         )
 

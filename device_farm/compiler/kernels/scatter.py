@@ -20,9 +20,7 @@ def emit(spec: ScatterKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(source, row * e.x_row + column * e.x_pixel),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
             loop("z", e.vectors, lambda z: e.store(e.y, e.splat(0.0), out + z * e.lanes)),
-            loop(
-                "c", e.channels, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + c), out + e.scalar(e.index, c))
-            ),
+            loop("c", e.channels, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + c), out + e.scalar(e.index, c))),
         )
 
     return e.function(

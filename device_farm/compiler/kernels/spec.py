@@ -47,7 +47,9 @@ class ConvKernel(KernelSpec):
     tile_rows: int
     tile_columns: int
     pixel_stride: int  # in x, from one output pixel's window to the next
-    line_stride: int  # in x, from one output row's windows to the next; 0 where tile_rows is 1, as it then is no constant
+    line_stride: (
+        int  # in x, from one output row's windows to the next; 0 where tile_rows is 1, as it then is no constant
+    )
     tap_unroll: int  # independent sums over taps, which hide the latency of small tiles
     activation: Activation
     residual: bool
