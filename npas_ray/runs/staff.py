@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from device_farm.compiler import host_target
 from device_farm.fleet.config import FarmConfig
@@ -41,12 +41,13 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
         # a trial takes a sliver of a CPU, a trainer one; the rest only wait, or run for a moment
         with ray_session(config.cluster.address, num_cpus=workers + 1):
             conductor = _conductor(config, run)
-            trainers = _trainers(config, run, workers=workers, progress=progress)
-            farm = _farm(config, reserved=plan.reserved)
-            try:
-                yield _laboratory(config, farm=farm, trainers=trainers, workers=workers), conductor
-            finally:
-                farm.stop()
+            with _trainers(config, run, workers=workers, progress=progress) as trainers:
+                progress.phase("starting the device farm")
+                farm = _farm(config, reserved=plan.reserved)
+                try:
+                    yield _laboratory(config, farm=farm, trainers=trainers, workers=workers), conductor
+                finally:
+                    farm.stop()
     finally:
         cores.release(plan)
 
@@ -77,23 +78,29 @@ def _conductor(config: SearchConfig, run: RunDirectory) -> Any:
     return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config)
 
 
-def _trainers(config: SearchConfig, run: RunDirectory, *, workers: int, progress: Progress) -> Any:
+@contextmanager
+def _trainers(config: SearchConfig, run: RunDirectory, *, workers: int, progress: Progress) -> Iterator[Any]:
     """A pool of trainers, all with the run's teacher. The first trains it, if it is not there yet."""
     import ray
 
     from npas_ray.training.trainer_actor import Trainer
     from npas_ray.training.trainer_pool import TrainerPool
 
-    def hire() -> Any:
-        return Trainer.options(scheduling_strategy=_here()).remote(
-            backbone_of(config), str(run.teacher.resolve()), block_height=block_height_of(config), task_seed=config.seed
-        )
-
-    progress.phase("training the teacher")
-    first = hire()
-    facts = ray.get(first.teacher.remote())
-    progress.log(f"teacher: {facts['accuracy']:.1%} on the validation set, {facts['wall_s']:.0f} s")
-    return TrainerPool.remote([first, *(hire() for _ in range(workers - 1))])
+    arguments = {"block_height": block_height_of(config), "task_seed": config.seed}
+    names = [f"trainer-{config.name}-{index}" for index in range(workers)]
+    trainers: list[Any] = []
+    try:
+        for name in names:
+            actor = cast(Any, Trainer).options(name=name, scheduling_strategy=_here())
+            trainers.append(actor.remote(backbone_of(config), str(run.teacher.resolve()), **arguments))
+            if len(trainers) == 1:  # the others find what it leaves
+                progress.phase("training the teacher")
+                facts = ray.get(trainers[0].teacher.remote())
+                progress.log(f"teacher: {facts['accuracy']:.1%} on the validation set, {facts['wall_s']:.0f} s")
+        yield cast(Any, TrainerPool).remote(names)
+    finally:
+        for trainer in trainers:
+            ray.kill(trainer)
 
 
 def _farm(config: SearchConfig, *, reserved: int | None) -> Farm:
