@@ -40,12 +40,12 @@ def compile_network(
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
 
-    With `weights` (torch's layout, see graph.py) the artifact is deployable: it carries them, and a tap of a block lives
-    if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`, with the
-    counts of every layer's BlockSparsity, and the executable is small whatever the network.
+    With `weights` (torch's layout, see graph.py) the artifact is deployable: it carries them, and a tap of a block
+    lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
+    with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
 
-    Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape; any
-    number of processes may share both folders.
+    Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
+    any number of processes may share both folders.
 
     Raises InvalidGraph (weights that do not fit), UnsupportedOperator, CompileError.
     """
@@ -83,7 +83,7 @@ def compile_network(
         key=key,
         path=path,
         target=target.name,
-        input_shape=tuple(graph.input.shape),
+        input_shape=(graph.input.shape.height, graph.input.shape.width, graph.input.shape.channels),
         output_elements=graph.shapes[graph.output.name].elements,
         input_seed=seed,
         expected_output=tuple(expected.reshape(-1).tolist()),
@@ -98,7 +98,7 @@ def compile_network(
 
 
 def load_artifact(path: Path) -> Artifact:
-    """The artifact whose executable lies at `path`, from the manifest beside it. Raises CompileError if either is damaged."""
+    """The artifact whose executable lies at `path`, by its manifest. Raises CompileError if either is damaged."""
     artifact = _load(path.absolute())
     if artifact is None:
         raise CompileError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from device_farm.compiler.cache import ObjectCache
 from device_farm.compiler.target import Target
-from device_farm.compiler.version import digest, support_files
+from device_farm.compiler.version import digest, support_files, zig_version
 from device_farm.errors import CompileError
 from device_farm.runner import sources
 
@@ -35,16 +35,16 @@ def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
 
     They do not get the kernels' -mcpu: they must start on any core, to report that an instruction is missing.
     """
-    files = {path.name: path for path in (*sources.source_files(), *support_files())}
-    content = digest([*(part for name, path in sorted(files.items()) for part in (name, path.read_bytes()))])
-    objects = []
-    for source in (sources.RUNNER_SOURCE, SUPPORT_DIR / "prepare.c"):
-        command = [*_compiler(target), *_INCLUDES, "-c", str(source)]
-        key = digest([content, source.name, *command[1:4], *sources.CFLAGS])
-        objects.append(
-            cache.get_or_make(key, lambda path, command=command: _run([*command, "-o", str(path)], cache.folder))  # type: ignore[misc]
-        )
-    return objects
+    files = (*sources.source_files(), *support_files())
+    content = digest([zig_version(), *(part for path in sorted(files) for part in (path.name, path.read_bytes()))])
+
+    def compiled(source: Path) -> bytes:
+        def make(path: Path) -> None:
+            _run([*_compiler(target), *_INCLUDES, "-c", str(source), "-o", str(path)], cache.folder)
+
+        return cache.get_or_make(digest([content, source.name, target.triple, *sources.CFLAGS]), make)
+
+    return [compiled(source) for source in (sources.RUNNER_SOURCE, SUPPORT_DIR / "prepare.c")]
 
 
 def link(plan: Path, objects: Sequence[Path], *, target: Target, output: Path, cache_dir: Path) -> None:
@@ -58,7 +58,9 @@ def _compiler(target: Target) -> list[str]:
 
 
 def _run(command: list[str], cache_dir: Path) -> None:
-    environment = dict(os.environ)
+    # zig keeps what it compiles for ever: musl is worth it and stays in zig's global cache, a plan.c is not.
+    scratch = Path(command[-1]).parent / "zig-local"
+    environment = dict(os.environ) | {"ZIG_LOCAL_CACHE_DIR": str(scratch)}
     if "HOME" not in environment and "XDG_CACHE_HOME" not in environment:
         environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_dir / "zig"))
     try:

@@ -27,7 +27,7 @@ from device_farm.compiler.kernels.spec import (
     ScatterKernel,
 )
 from device_farm.compiler.layout import Layout, Memory
-from device_farm.compiler.packing import Packed, PackedConv, PackedDepthwise, PackedScatter
+from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import band_tiles, conv_tiling, depthwise_tiling, tap_unroll
 from device_farm.errors import UnsupportedOperator
@@ -64,171 +64,188 @@ class Step:
 
 def lower(graph: Graph, memory: Memory, packed: Packed, target: Target) -> tuple[Step, ...]:
     """Steps in the order of the graph. Raises UnsupportedOperator."""
-    return tuple(_lower(op, graph, memory, packed, target) for op in graph.ops if not isinstance(op, Input))
+    lowering = _Lowering(graph, memory, packed, target)
+    return tuple(lowering.step(op) for op in graph.ops if not isinstance(op, Input))
 
 
-def _lower(op: Op, graph: Graph, memory: Memory, packed: Packed, target: Target) -> Step:
-    shapes, lanes = graph.input_shapes(op), target.simd_lanes
-    inputs, y = [memory.layouts[name] for name in op.inputs], memory.layouts[op.name]
+@dataclass(frozen=True)
+class _Lowering:
+    graph: Graph
+    memory: Memory
+    packed: Packed
+    target: Target
 
-    def at(name: str, row: int = 0, column: int = 0, channel: int = 0) -> Place:
-        return Place("arena", memory.offsets[name] + memory.layouts[name].offset(row, column) + channel)
+    def step(self, op: Op) -> Step:
+        macs = kept_macs = op.macs(*self.graph.input_shapes(op))
+        match op:
+            case Conv2d():
+                packed, out = self.packed[op.name], self._layout(op.name).shape
+                assert isinstance(packed, PackedConv)
+                calls = tuple(self._conv(op, packed, group) for group in packed.groups)
+                kept_macs = packed.kept_macs(op.filters, out.height * out.width)
+            case DepthwiseConv2d():
+                calls = (self._depthwise(op),)
+            case Pool2d():
+                calls = (self._pool(op),)
+            case Add() | Activate():
+                calls = (self._elementwise(op),)
+            case ResizeChannels():
+                calls = (self._resize(op),)
+            case ScatterChannels():
+                calls = (self._scatter(op),)
+            case _:
+                raise UnsupportedOperator(
+                    f"{op.name}: no kernel for {op.kind!r}; express it by the operators of device_farm.compiler.graph"
+                )
+        return Step(op, calls, macs, kept_macs)
 
-    macs = kept_macs = op.macs(*shapes)
-    out = y.shape
-    if isinstance(op, Conv2d):
-        parameters = packed[op.name]
-        assert isinstance(parameters, PackedConv)
-        kept_macs = parameters.kept_macs(op.filters, out.height * out.width)
-        calls = _conv(op, inputs, y, parameters, memory, target)
-    elif isinstance(op, DepthwiseConv2d):
-        depthwise = packed[op.name]
-        assert isinstance(depthwise, PackedDepthwise)
-        tiling = depthwise_tiling(out.height, out.width, kernel=op.kernel, stride=op.stride, target=target)
-        spec: KernelSpec = DepthwiseKernel(
-            op.kernel, op.stride, op.dilation, tiling.tile_rows, tiling.tile_columns, y.pixel_stride, op.activation
-        )
-        calls = (
-            Call(
-                spec,
-                {
-                    "x": at(op.inputs[0], -op.padding.top, -op.padding.left),
-                    "y": at(op.name),
-                    "weights": Place("parameters", depthwise.weights),
-                    "bias": Place("parameters", depthwise.bias),
-                    "rows": out.height,
-                    "columns": out.width,
-                    "x_row": inputs[0].row_stride,
-                    "y_row": y.row_stride,
-                },
-            ),
-        )
-    elif isinstance(op, Pool2d):
-        calls = (Call(PoolKernel(op.pool), _pool_arguments(op, inputs[0], y, lanes) | _xy(op, at, inputs[0], y)),)
-    elif isinstance(op, Add | Activate):
-        calls = (
-            Call(
-                ElementwiseKernel(len(inputs), op.activation),
-                {
-                    "a": at(op.inputs[0]),
-                    "b": at(op.inputs[-1]),
-                    "y": at(op.name),
-                    "rows": out.height,
-                    "vectors": out.width * y.pixel_stride // lanes,
-                    "a_row": inputs[0].row_stride,
-                    "b_row": inputs[-1].row_stride,
-                    "y_row": y.row_stride,
-                },
-            ),
-        )
-    elif isinstance(op, ResizeChannels):
-        grows = op.channels >= shapes[0].channels
-        sizes = {
-            "copied": inputs[0].pixel_stride // lanes if grows else op.channels // lanes,
-            "tail": 0 if grows else op.channels % lanes,
-            "vectors": y.pixel_stride // lanes,
-            "rows": out.height,
-            "columns": out.width,
+    def _layout(self, name: str) -> Layout:
+        return self.memory.layouts[name]
+
+    def _at(self, name: str, y: int = 0, x: int = 0, channel: int = 0) -> Place:
+        return Place("arena", self.memory.offsets[name] + self._layout(name).offset(y, x) + channel)
+
+    def _vectors(self, layout: Layout) -> int:
+        """SIMD vectors of one pixel."""
+        return layout.pixel_stride // self.target.simd_lanes
+
+    def _pixels(self, op: Op) -> dict[str, Argument]:
+        """The arguments of all kernels that go from x to y pixel by pixel."""
+        x, y = self._layout(op.inputs[0]), self._layout(op.name)
+        return {
+            "x": self._at(op.inputs[0]),
+            "y": self._at(op.name),
+            "rows": y.shape.height,
+            "columns": y.shape.width,
+            "vectors": self._vectors(y),
+            "x_row": x.row_stride,
+            "x_pixel": x.pixel_stride,
+            "y_row": y.row_stride,
+            "y_pixel": y.pixel_stride,
         }
-        calls = (Call(ResizeKernel(), sizes | _xy(op, at, inputs[0], y)),)
-    elif isinstance(op, ScatterChannels):
-        scatter = packed[op.name]
-        assert isinstance(scatter, PackedScatter)
-        sizes = {
-            "channels": shapes[0].channels,
-            "vectors": y.pixel_stride // lanes,
-            "rows": out.height,
-            "columns": out.width,
-        }
-        index = {"index": Place("parameters", scatter.index)}
-        calls = (Call(ScatterKernel(), index | sizes | _xy(op, at, inputs[0], y)),)
-    else:
-        raise UnsupportedOperator(
-            f"{op.name}: no kernel for {op.kind!r}; express it by the operators of device_farm.compiler.graph"
-        )
-    return Step(op, calls, macs, kept_macs)
 
+    def _conv(self, op: Conv2d, packed: PackedConv, group: Group) -> Call:
+        x, y = self._layout(op.inputs[0]), self._layout(op.name)
+        residual = op.inputs[1] if len(op.inputs) == 2 else None
+        layouts = [self._layout(name) for name in (*op.inputs, op.name)]
+        flat = op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
+        tiling = conv_tiling(y.shape.height, y.shape.width, flat=flat, vectors=group.vectors, target=self.target)
+        # Where the image is flat, its rows may have been cut anew.
+        recut = tiling.columns != y.shape.width
 
-def _xy(op: Op, at: object, x: Layout, y: Layout) -> dict[str, Argument]:
-    assert callable(at)
-    return {
-        "x": at(op.inputs[0]),
-        "y": at(op.name),
-        "x_row": x.row_stride,
-        "x_pixel": x.pixel_stride,
-        "y_row": y.row_stride,
-        "y_pixel": y.pixel_stride,
-    }
+        def row(layout: Layout) -> int:
+            return tiling.columns * layout.pixel_stride if recut else layout.row_stride
 
-
-def _pool_arguments(op: Pool2d, x: Layout, y: Layout, lanes: int) -> dict[str, Argument]:
-    return {
-        "scale": 1.0 / (op.kernel[0] * op.kernel[1]) if op.pool is PoolKind.AVERAGE else 1.0,
-        "rows": y.shape.height,
-        "columns": y.shape.width,
-        "vectors": y.pixel_stride // lanes,
-        "height": x.shape.height,
-        "width": x.shape.width,
-        "window_height": op.kernel[0],
-        "window_width": op.kernel[1],
-        "stride_y": op.stride[0],
-        "stride_x": op.stride[1],
-        "top": op.padding.top,
-        "left": op.padding.left,
-    }
-
-
-def _conv(
-    op: Conv2d, inputs: list[Layout], y: Layout, packed: PackedConv, memory: Memory, target: Target
-) -> tuple[Call, ...]:
-    x, residual = inputs[0], inputs[1] if len(inputs) == 2 else None
-    out, (stride_y, stride_x) = y.shape, op.stride
-    window_start = memory.offsets[op.inputs[0]] + x.offset(-op.padding.top, -op.padding.left)
-    flat = op.kernel == op.stride == (1, 1) and all(
-        layout.contiguous for layout in (x, y, residual) if layout is not None
-    )
-    calls = []
-    for group in packed.groups:
-        tiling = conv_tiling(out.height, out.width, flat=flat, vectors=group.vectors, target=target)
-        reshaped = tiling.columns != out.width  # only where flat
-        x_row = tiling.columns * x.pixel_stride if reshaped else stride_y * x.row_stride
         spec = ConvKernel(
             vectors=group.vectors,
             tile_rows=tiling.tile_rows,
             tile_columns=tiling.tile_columns,
-            pixel_stride=stride_x * x.pixel_stride if tiling.columns > 1 else 0,
-            line_stride=x_row if tiling.tile_rows > 1 else 0,
+            pixel_stride=op.stride[1] * x.pixel_stride if tiling.columns > 1 else 0,
+            line_stride=op.stride[0] * row(x) if tiling.tile_rows > 1 else 0,
             tap_unroll=tap_unroll(tiling, group.vectors),
             activation=op.activation,
             residual=residual is not None,
         )
-        weights = sum(group.kept) * group.height
-        arguments: dict[str, Argument] = {
-            "x": Place("arena", window_start),
-            "y": Place("arena", memory.offsets[op.name] + y.offset(0, 0) + group.first_filter),
-            "weights": Place("parameters", group.weights),
-            "bias": Place("parameters", packed.bias + group.first_filter),
-            "residual": Place("parameters", 0),
-            "taps": Place("parameters", group.taps),
-            "pointers": Place("parameters", group.pointers),
-            "blocks": len(group.kept),
-            "band": band_tiles(
-                tiling, in_floats=x.elements, out_floats=out.height * out.width * y.pixel_stride, weights=weights
-            ),
-            "rows": tiling.rows,
-            "columns": tiling.columns,
-            "x_row": x_row,
-            "y_row": tiling.columns * y.pixel_stride if reshaped else y.row_stride,
-            "y_pixel": y.pixel_stride,
-            "r_row": 0,
-            "r_pixel": 0,
+        band = band_tiles(
+            tiling,
+            in_floats=x.elements,
+            out_floats=y.shape.height * y.shape.width * y.pixel_stride,
+            weights=sum(group.kept) * group.height,
+        )
+        return Call(
+            spec,
+            {
+                "x": self._at(op.inputs[0], -op.padding.top, -op.padding.left),
+                "y": self._at(op.name, channel=group.first_filter),
+                "weights": Place("parameters", group.weights),
+                "bias": Place("parameters", packed.bias + group.first_filter),
+                "residual": self._at(residual or op.name, channel=group.first_filter),
+                "taps": Place("parameters", group.taps),
+                "pointers": Place("parameters", group.pointers),
+                "blocks": len(group.kept),
+                "band": band,
+                "rows": tiling.rows,
+                "columns": tiling.columns,
+                "x_row": op.stride[0] * row(x),
+                "y_row": row(y),
+                "y_pixel": y.pixel_stride,
+                "r_row": row(self._layout(residual)) if residual else 0,
+                "r_pixel": self._layout(residual).pixel_stride if residual else 0,
+            },
+        )
+
+    def _depthwise(self, op: DepthwiseConv2d) -> Call:
+        x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]
+        assert isinstance(packed, PackedDepthwise)
+        tiling = depthwise_tiling(y.shape.height, y.shape.width, kernel=op.kernel, stride=op.stride, target=self.target)
+        spec = DepthwiseKernel(
+            kernel=op.kernel,
+            stride=op.stride,
+            dilation=op.dilation,
+            tile_rows=tiling.tile_rows,
+            tile_columns=tiling.tile_columns,
+            pixel_stride=y.pixel_stride,
+            activation=op.activation,
+        )
+        return Call(
+            spec,
+            {
+                "x": self._at(op.inputs[0], -op.padding.top, -op.padding.left),
+                "y": self._at(op.name),
+                "weights": Place("parameters", packed.weights),
+                "bias": Place("parameters", packed.bias),
+                "rows": tiling.rows,
+                "columns": tiling.columns,
+                "x_row": x.row_stride,
+                "y_row": y.row_stride,
+            },
+        )
+
+    def _pool(self, op: Pool2d) -> Call:
+        x = self._layout(op.inputs[0])
+        window: dict[str, Argument] = {
+            "scale": 1.0 / (op.kernel[0] * op.kernel[1]) if op.pool is PoolKind.AVERAGE else 1.0,
+            "height": x.shape.height,
+            "width": x.shape.width,
+            "window_height": op.kernel[0],
+            "window_width": op.kernel[1],
+            "stride_y": op.stride[0],
+            "stride_x": op.stride[1],
+            "top": op.padding.top,
+            "left": op.padding.left,
         }
-        if residual is not None:
-            origin = memory.offsets[op.inputs[1]] + residual.offset(0, 0)
-            arguments |= {
-                "residual": Place("arena", origin + group.first_filter),
-                "r_row": tiling.columns * residual.pixel_stride if reshaped else residual.row_stride,
-                "r_pixel": residual.pixel_stride,
-            }
-        calls.append(Call(spec, arguments))
-    return tuple(calls)
+        return Call(PoolKernel(op.pool), self._pixels(op) | window)
+
+    def _elementwise(self, op: Add | Activate) -> Call:
+        a, b, y = (self._layout(name) for name in (op.inputs[0], op.inputs[-1], op.name))
+        return Call(
+            ElementwiseKernel(len(op.inputs), op.activation),
+            {
+                "a": self._at(op.inputs[0]),
+                "b": self._at(op.inputs[-1]),
+                "y": self._at(op.name),
+                "rows": y.shape.height,
+                "vectors": y.shape.width * self._vectors(y),
+                "a_row": a.row_stride,
+                "b_row": b.row_stride,
+                "y_row": y.row_stride,
+            },
+        )
+
+    def _resize(self, op: ResizeChannels) -> Call:
+        x, lanes = self._layout(op.inputs[0]), self.target.simd_lanes
+        grows = op.channels >= x.shape.channels
+        copied: dict[str, Argument] = {
+            "copied": self._vectors(x) if grows else op.channels // lanes,
+            "tail": 0 if grows else op.channels % lanes,
+        }
+        return Call(ResizeKernel(), self._pixels(op) | copied)
+
+    def _scatter(self, op: ScatterChannels) -> Call:
+        packed = self.packed[op.name]
+        assert isinstance(packed, PackedScatter)
+        index: dict[str, Argument] = {
+            "index": Place("parameters", packed.index),
+            "channels": self._layout(op.inputs[0]).shape.channels,
+        }
+        return Call(ScatterKernel(), self._pixels(op) | index)

@@ -1,4 +1,4 @@
-"""Weights and taps in the order in which the kernels read them, and where each array lies among an artifact's parameters."""
+"""Weights and taps in the order in which the kernels read them, and their places among an artifact's parameters."""
 
 from __future__ import annotations
 

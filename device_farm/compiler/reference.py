@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from device_farm.compiler.graph import (
 )
 from device_farm.compiler.weights import Array, checked_weights
 from device_farm.errors import InvalidGraph, UnsupportedOperator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reference_output(
@@ -58,11 +63,10 @@ def reference_output(
     return np.ascontiguousarray(output)
 
 
-def _compute(op: Op, inputs: list, weights: Mapping[str, object]):  # type: ignore[no-untyped-def, type-arg]
-    import torch
+def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
     from torch.nn import functional
 
-    def pad(image, padding: Padding, value: float = 0.0):  # type: ignore[no-untyped-def]
+    def pad(image: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
         left_right_top_bottom = (padding.left, padding.right, padding.top, padding.bottom)
         return functional.pad(image, left_right_top_bottom, value=value) if any(padding) else image
 
@@ -70,15 +74,15 @@ def _compute(op: Op, inputs: list, weights: Mapping[str, object]):  # type: igno
     if isinstance(op, Conv2d | DepthwiseConv2d):
         y = functional.conv2d(
             pad(x, op.padding),
-            weights[f"{op.name}.weight"],  # type: ignore[arg-type]
-            weights[f"{op.name}.bias"],  # type: ignore[arg-type]
+            weights[f"{op.name}.weight"],
+            weights[f"{op.name}.bias"],
             stride=op.stride,
             dilation=op.dilation,
             groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else 1,
         )
         return _activate(y + inputs[1] if len(inputs) == 2 else y, op.activation)
     if isinstance(op, Pool2d) and op.pool is PoolKind.MAX:
-        return functional.max_pool2d(pad(x, op.padding, -torch.inf), op.kernel, op.stride)
+        return functional.max_pool2d(pad(x, op.padding, -math.inf), op.kernel, op.stride)
     if isinstance(op, Pool2d):
         return functional.avg_pool2d(pad(x, op.padding), op.kernel, op.stride)
     if isinstance(op, Add):
@@ -89,12 +93,12 @@ def _compute(op: Op, inputs: list, weights: Mapping[str, object]):  # type: igno
         return functional.pad(x[:, : op.channels], (0, 0, 0, 0, 0, max(op.channels - x.shape[1], 0)))
     if isinstance(op, ScatterChannels):
         y = x.new_zeros(1, op.channels, *x.shape[2:])
-        y[:, weights[f"{op.name}.index"]] = x  # type: ignore[index]
+        y[:, weights[f"{op.name}.index"]] = x
         return y
     raise UnsupportedOperator(f"{op.name}: the reference cannot compute {op.kind!r}")
 
 
-def _activate(x, activation: Activation):  # type: ignore[no-untyped-def]
+def _activate(x: Tensor, activation: Activation) -> Tensor:
     if activation is Activation.NONE:
         return x
     return x.clamp(0.0, 6.0) if activation is Activation.RELU6 else x.clamp_min(0.0)

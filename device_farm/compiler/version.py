@@ -25,14 +25,19 @@ def digest(parts: Iterable[bytes | str]) -> str:
 @cache
 def generator_version() -> str:
     """Of what decides a kernel object besides its spec and target."""
-    return digest([_tvm_version(), *_contents((_HERE / "kernels").glob("*.py"))])
+    tvm_version = importlib.metadata.version("apache-tvm")
+    return digest([tvm_version, *_contents((_HERE / "kernels").glob("*.py"))])
 
 
 @cache
 def compiler_version() -> str:
     """Of all that decides an artifact besides graph, target and weights."""
     own = [*_HERE.glob("*.py"), *support_files(), *sources.source_files()]
-    return digest([generator_version(), *_contents(own)])
+    return digest([generator_version(), zig_version(), *_contents(own)])
+
+
+def zig_version() -> str:
+    return importlib.metadata.version("ziglang")
 
 
 def support_files() -> list[Path]:
@@ -41,7 +46,3 @@ def support_files() -> list[Path]:
 
 def _contents(paths: Iterable[Path]) -> list[bytes]:
     return [part for path in sorted(paths) for part in (path.name.encode(), path.read_bytes())]
-
-
-def _tvm_version() -> str:
-    return importlib.metadata.version("apache-tvm")

@@ -98,7 +98,7 @@ def checked_weights(graph: Graph, weights: Mapping[str, Array]) -> dict[str, Arr
         name = f"{op.name}.{part}"
         if name not in weights:
             raise InvalidGraph(f"{op.name}: the weights have no {name!r}, expected shape {shape}")
-        array = np.ascontiguousarray(weights[name], dtype)
+        array: Array = np.ascontiguousarray(weights[name], dtype)
         if array.shape != shape:
             raise InvalidGraph(f"{op.name}: {name!r} has shape {array.shape}, expected {shape}")
         if not np.isfinite(array).all():

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 
 from device_farm.compiler.graph import Graph
 from device_farm.fleet.farm import Farm
-from device_farm.measurement import measurement_to_json
+from device_farm.measurement.codec import measurement_to_json
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.conductor import Conductor
@@ -21,6 +21,9 @@ from npas_ray.runs.evaluation import Evaluator
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture
 from npas_ray.training.trainer_pool import TrainerPool
+
+#: on disk and in memory, what a training leaves: see Evaluation
+Evaluation = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,20 @@ class Laboratory:
         """Measurement of what ships, with its own weights, as JSON. Raises FarmError."""
         return measurement_to_json(self.farm.measure(graph, model=model, weights=weights))
 
-    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Mapping[str, Any]]:
+    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
         """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
         seed = self.seed if seed is None else seed
         result = cast(Any, self.trainers).call.remote(
             "evaluate", architecture.to_json(), epochs=self.epochs, seed=seed
         )
-        return cast("Future[Mapping[str, Any]]", result.future())
+        return cast("Future[Evaluation]", result.future())
 
-    def train_in_full(self, architecture: Architecture, *, epochs: int) -> Mapping[str, Any]:
-        """The training of what ships, see TrainerActor.full_train."""
+    def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:
+        """The training of what ships: its evaluation, and weights and masks as trainer_actor.pack makes them."""
         result = cast(Any, self.trainers).call.remote(
             "full_train", architecture.to_json(), epochs=epochs, seed=self.seed
         )
-        return cast("Mapping[str, Any]", ray.get(result))
+        return cast("tuple[Evaluation, bytes]", ray.get(result))
 
     def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
         """An evaluator that works here and writes into the conductor's journal."""

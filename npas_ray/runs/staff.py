@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_farm.compiler import TARGETS
-from device_farm.fleet import Farm, FarmConfig, LocalDevice
+from device_farm.compiler import host_target
+from device_farm.fleet.config import FarmConfig
+from device_farm.fleet.devices import LocalDevice
+from device_farm.fleet.farm import Farm
 from device_farm.transport import cores
 from npas_ray.config import SearchConfig
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.ray_session import LOCAL, ray_session
+from npas_ray.runs.ray_session import ray_session
 from npas_ray.runs.setting import backbone_of
 
 
@@ -35,37 +37,96 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
     try:
         progress.log(plan.describe())
         workers = _workers(config, len(plan.others))
-        # a trial takes a sliver of a CPU, a trainer one; compilers and the rest take none
+        progress.phase("starting Ray")
+        # a trial takes a sliver of a CPU, a trainer one; the rest only wait, or run for a moment
         with ray_session(config.cluster.address, num_cpus=workers + 1):
-            yield _hired(config, run, progress, workers=workers, reserved=plan.reserved)
+            conductor = _conductor(config, run)
+            trainers = _trainers(config, run, workers=workers, progress=progress)
+            farm = _farm(config, reserved=plan.reserved)
+            try:
+                yield _laboratory(config, farm=farm, trainers=trainers, workers=workers), conductor
+            finally:
+                farm.stop()
     finally:
         cores.release(plan)
 
 
 def _workers(config: SearchConfig, cores_left: int) -> int:
-    wanted = config.training.workers
-    if wanted != "auto":
-        return wanted
-    if config.cluster.address == LOCAL:
-        return config.cluster.cpus if config.cluster.cpus != "auto" else max(1, cores_left)
-    return 4
+    """How many trainers: as told, else one for every core that is left."""
+    if config.training.workers != "auto":
+        return config.training.workers
+    if config.cluster.cpus != "auto":
+        return config.cluster.cpus
+    return max(1, cores_left)
 
 
-def _hired(
-    config: SearchConfig, run: RunDirectory, progress: Progress, *, workers: int, reserved: int | None
-) -> tuple[Laboratory, Any]:
+def _here() -> Any:
+    """Keeps an actor on this node, because the run's directory is on it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _conductor(config: SearchConfig, run: RunDirectory) -> Any:
     import ray
 
     from npas_ray.runs.conductor_actor import ConductorActor
-    from npas_ray.training.trainer_actor import TrainerActor
+
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": _here()}
+    return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config)
+
+
+def _trainers(config: SearchConfig, run: RunDirectory, *, workers: int, progress: Progress) -> Any:
+    """A pool of trainers, all with the run's teacher. The first trains it, if it is not there yet."""
+    import ray
+
+    from npas_ray.training.trainer_actor import Trainer
     from npas_ray.training.trainer_pool import TrainerPool
 
-    immortal = {"max_restarts": -1, "max_task_retries": -1}
-    # the conductor writes into the run's directory, so it lives where the directory is: on this node
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
+    def hire() -> Any:
+        return Trainer.options(scheduling_strategy=_here()).remote(
+            backbone_of(config), str(run.teacher.resolve()), block_height=block_height_of(config), task_seed=config.seed
+        )
+
+    progress.phase("training the teacher")
+    first = hire()
+    facts = ray.get(first.teacher.remote())
+    progress.log(f"teacher: {facts['accuracy']:.1%} on the validation set, {facts['wall_s']:.0f} s")
+    return TrainerPool.remote([first, *(hire() for _ in range(workers - 1))])
+
+
+def _farm(config: SearchConfig, *, reserved: int | None) -> Farm:
+    devices = tuple(
+        LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
+        for device in config.devices
     )
-    conductor = ray.remote(ConductorActor).options(num_cpus=0, scheduling_strategy=here, **immortal)
-    conductor = conductor.remote(run.path.resolve(), config)
-    progress.phase("starting the device farm")
-    ...
+    workers = config.compilation.workers
+    return Farm.start(
+        FarmConfig(
+            devices=devices,
+            cache_dir=cache_dir(),
+            compile_workers=1 if workers == "auto" else workers,
+            protocol=config.measurement.protocol(),
+            name=f"farm-{config.name}",
+        )
+    )
+
+
+def block_height_of(config: SearchConfig) -> int:
+    """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
+    return max(host_target().block_height for _ in config.devices)
+
+
+def _laboratory(config: SearchConfig, *, farm: Farm, trainers: Any, workers: int) -> Laboratory:
+    return Laboratory(
+        backbone=backbone_of(config),
+        block_height=block_height_of(config),
+        models=config.models,
+        budgets_ms=dict(config.objective.budgets_ms),
+        epochs=config.training.epochs,
+        seed=config.seed,
+        trials_at_once=workers + len(config.devices),  # some train while others are measured
+        farm=farm,
+        trainers=trainers,
+    )

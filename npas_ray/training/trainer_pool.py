@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -22,13 +22,12 @@ class TrainerPool:
         for trainer in trainers:
             self._idle.put_nowait(trainer)
 
-    async def call(self, method: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """The result of `trainer.method(*args, **kwargs)`. Raises what it raises."""
         for attempt in range(1, ATTEMPTS + 1):
             trainer = await self._idle.get()
             try:
-                result: Mapping[str, Any] = await getattr(trainer, method).remote(*args, **kwargs)
-                return result
+                return await getattr(trainer, method).remote(*args, **kwargs)
             except RayActorError:
                 if attempt == ATTEMPTS:
                     raise

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ ROOT = HERE.parents[2]
 SERIALS = ("d0", "d1", "d2")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Any]:
     """Three raylets; device d<n> is attached to node n by its resource."""
     sys.path.insert(0, str(HERE))
@@ -28,7 +28,7 @@ def ray_cluster() -> Iterator[Any]:
 
     from device_farm.fleet.devices import phone_resource
 
-    memory = {"object_store_memory": 10**8}
+    memory: dict[str, Any] = {"object_store_memory": 10**8}
     # Room for several farms at once: each of them takes one unit.
     head = {"num_cpus": 2, "include_dashboard": False, "resources": {phone_resource("d0"): 9}, **memory}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -37,7 +37,7 @@ def ray_cluster() -> Iterator[Any]:
     ray.init(address=cluster.address, namespace="npas-tests", log_to_driver=False)
     yield cluster
     ray.shutdown()
-    cluster.shutdown()
+    cast(Any, cluster).shutdown()
     os.environ.clear()
     os.environ.update(before)
     sys.path.remove(str(HERE))
@@ -47,7 +47,7 @@ _numbers = itertools.count()
 
 
 def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
-    from standins import ScriptedDevice  # type: ignore[import-not-found]
+    from standins import ScriptedDevice
 
     from device_farm.fleet.devices import phone_resource
     from device_farm.fleet.farm import Farm, FarmConfig
@@ -58,7 +58,7 @@ def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
         devices = tuple(
             ScriptedDevice(serial, folder / "log", resource=phone_resource(serial), opens=opens) for serial in serials
         )
-        config = {
+        config: dict[str, Any] = {
             "devices": devices,
             "cache_dir": folder,
             "protocol": Protocol(deadline_s=2.0),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 
@@ -32,15 +32,17 @@ from device_farm.errors import (
     UnsupportedOperator,
     WrongAnswer,
 )
-from device_farm.fleet.farm import Farm, FarmDevice
+from device_farm.fleet.broker import check_admissible
+from device_farm.fleet.farm import Farm, FarmConfig, FarmDevice, LocalDevice
 from device_farm.fleet.words import DeviceState, Failed
+from device_farm.measurement.types import DeviceFacts
 
 StartFarm = Callable[..., Farm]
 MODEL = "scripted"
 
 
 def network(key: str, **script: Any) -> Any:
-    from standins import network as make  # type: ignore[import-not-found]
+    from standins import network as make
 
     return make(key, **script)
 
@@ -69,6 +71,15 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 def device(farm: Farm, serial: str) -> FarmDevice:
     return next(device for device in farm.devices() if device.serial == serial)
+
+
+def processes() -> dict[int, str]:
+    """Command lines of all processes, by pid; empty for zombies."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return {pid: command for pid, command in found.items() if command}
 
 
 def broker(farm: Farm) -> Any:
@@ -109,7 +120,7 @@ def test_the_same_request_is_measured_once_by_however_many_it_is_asked(trio: Far
 def test_weights_and_seed_tell_requests_apart(trio: Farm, at_trio: Path) -> None:
     one, other = {"w": np.ones(2, np.float32)}, {"w": np.zeros(2, np.float32)}
     for kwargs in ({"weights": one}, {"weights": other}, {"weights": dict(one)}, {"seed": 1}, {"seed": 2}):
-        trio.measure(network("w"), model=MODEL, timeout_s=30, **kwargs)  # type: ignore[arg-type]
+        trio.measure(network("w"), model=MODEL, timeout_s=30, **kwargs)
     assert len(runs(at_trio, "w")) == 4
 
 
@@ -128,8 +139,7 @@ def test_a_hanging_device_loses_its_lease_and_the_job_is_done_elsewhere(trio: Fa
     until(lambda: device(trio, hung).state is DeviceState.HEALTHY)
     pending = [trio.submit(network(f"after{n}", seconds=0.2), model=MODEL) for n in range(3)]
     assert hung in {p.result(30).device.serial for p in pending}
-    ours = str(at_trio / "devices")
-    until(lambda: not any(ours in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])))
+    until(lambda: not any(str(at_trio / "devices") in command for command in processes().values()))
 
 
 def test_a_killed_device_actor_comes_back_and_the_job_is_done(solo: Farm, at_solo: Path) -> None:
@@ -150,7 +160,7 @@ def test_a_stopped_process_cannot_hold_a_job(solo: Farm) -> None:
     stopped = measure(solo, "stop").conditions["pid"]
     os.kill(stopped, signal.SIGSTOP)
     assert measure(solo, "stop again").conditions["pid"] != stopped
-    until(lambda: not psutil.pid_exists(stopped))
+    until(lambda: stopped not in processes())
 
 
 def test_a_wrong_answer_is_never_a_latency(trio: Farm, at_trio: Path) -> None:
@@ -263,23 +273,50 @@ def test_a_farm_is_found_again_and_not_mistaken_for_another(start_farm: StartFar
 
 
 def test_devices_that_do_not_start_are_named_with_their_reason(start_farm: StartFarm) -> None:
-    with pytest.raises(NoSuchDevice, match="d0: Refused: unauthorized: accept the key"):
-        start_farm("d0", opens="refused", start_timeout_s=5)
-    with pytest.raises(NoSuchDevice, match=r"d7: .*Ray has .*d7 wants 0 CPU and phone_d7"):
-        start_farm("d7", start_timeout_s=2)
+    with pytest.raises(NoSuchDevice, match=r"d0: Refused: unauthorized: accept the key.*Ray has .* d7 wants 0 CPU"):
+        start_farm("d0", "d7", opens="refused", start_timeout_s=8)
 
 
-def test_unequal_devices_do_not_pass_for_one_model(start_farm: StartFarm, tmp_path: Path) -> None:
+def test_each_model_is_compiled_for_its_own_target(start_farm: StartFarm, tmp_path: Path) -> None:
     from standins import ScriptedDevice
 
     one = ScriptedDevice("d0", tmp_path / "log", resource="phone_d0")
-    other = dataclasses.replace(one, serial="d1", resource="phone_d1", target="aarch64-neon")
-    with pytest.raises(NoSuchDevice, match=r"of the same model 'scripted' is .*name their models apart"):
-        start_farm(devices=(one, other), start_timeout_s=5)
-    farm = start_farm(devices=(one, dataclasses.replace(other, model="arm")))
+    other = dataclasses.replace(one, serial="d1", resource="phone_d1", target="aarch64-neon", model="arm")
+    farm = start_farm(devices=(one, other))
     for model in (MODEL, "arm"):
-        farm.measure(network("n"), model=model, timeout_s=30)
+        assert farm.measure(network("n"), model=model, timeout_s=30).device.model == model
     assert (tmp_path / "compiled").read_text().split() == ["n", "x86_64-avx2", "n", "aarch64-neon"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"serial": "b"}, None),
+        ({"serial": "b", "target": "aarch64-neon"}, "b is aarch64-neon, big, but a .* is x86_64-avx2, big; name"),
+        ({"serial": "b", "details": {"processor": "small"}}, "b is x86_64-avx2, small, but a"),
+        ({"serial": "b", "model": "n", "target": "aarch64-neon"}, None),
+        ({"serial": "a", "target": "aarch64-neon"}, None),
+        ({"serial": "b", "target": "riscv"}, "'riscv'; the compiler knows x86_64-avx512"),
+    ],
+)
+def test_unequal_devices_do_not_pass_for_one_model(change: dict[str, Any], complaint: str | None) -> None:
+    known = DeviceFacts("a", "m", "x86_64-avx2", details={"processor": "big"})
+    expectation = contextlib.nullcontext() if complaint is None else pytest.raises(Refused, match=complaint)
+    with expectation:
+        check_admissible(dataclasses.replace(known, **change), [known])
+
+
+def test_impossible_configurations_are_refused(tmp_path: Path) -> None:
+    cpu0 = LocalDevice(cpu=0)
+    for change, complaint in (
+        ({"devices": ()}, "at least one device"),
+        ({"devices": (cpu0, cpu0)}, "two devices are called 'local-cpu0'"),
+        ({"compile_workers": 0}, "compile_workers must be at least 1, got 0"),
+        ({"lease_timeout_s": 60.0}, r"lease_timeout_s \(60\) must exceed protocol.deadline_s \(60\)"),
+    ):
+        config: dict[str, Any] = {"devices": (cpu0,), "cache_dir": tmp_path} | change
+        with pytest.raises(ValueError, match=complaint):
+            FarmConfig(**config)
 
 
 def test_the_farm_outlives_the_driver_that_started_it(ray_cluster: Any, tmp_path: Path) -> None:
