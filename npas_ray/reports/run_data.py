@@ -91,7 +91,7 @@ class RunData:
     @property
     def done(self) -> list[Candidate]:
         """Trained, and within every budget."""
-        return [candidate for candidate in self.with_status(Status.DONE) if candidate.accuracy is not None]
+        return [candidate for candidate in self.candidates if is_done(candidate)]
 
     @property
     def finished(self) -> bool:
@@ -124,12 +124,16 @@ class RunData:
 
     def emulated(self, model: str | None = None) -> bool:
         """Whether any latency (of a model) was taken on an emulated device."""
-        return any(
-            bool(_inner(measurement, "device", "emulated"))
+        return bool(self._emulated) if model is None else model in self._emulated
+
+    @cached_property
+    def _emulated(self) -> set[str]:
+        return {
+            model
             for candidate in self.candidates
-            for name, measurement in candidate.measurements.items()
-            if model is None or name == model
-        )
+            for model, measurement in candidate.measurements.items()
+            if _inner(measurement, "device", "emulated")
+        }
 
     def latest_note(self, kind: str) -> dict[str, Any]:
         """The data of the last note of a kind; empty if there is none."""
@@ -180,6 +184,11 @@ def read_run(run_dir: Path) -> RunData:
         changed_at=events[-1][0] if events else None,
         running=_is_held(run.path / "run.lock"),
     )
+
+
+def is_done(candidate: Candidate) -> bool:
+    """Trained, and within every budget."""
+    return candidate.status is Status.DONE and candidate.accuracy is not None
 
 
 def accuracy_std(candidate: Candidate) -> float | None:

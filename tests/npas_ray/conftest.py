@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,25 @@ def build_run(
     return path
 
 
+@pytest.fixture(scope="session")
+def built_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Every kind of run built once: a journal waits for the disk at each of its hundreds of writes."""
+    built: dict[str, Path] = {}
+
+    def build(**options: Any) -> Path:
+        kind = repr(sorted(options.items()))
+        if kind not in built:
+            built[kind] = build_run(tmp_path_factory.mktemp("run"), **options)
+        return built[kind]
+
+    return build
+
+
 @pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
+def make_run(tmp_path: Path, built_runs: Callable[..., Path]) -> MakeRun:
     """`make_run(name, **options)` makes a run in the test's directory; see build_run."""
-    return lambda name="example", **options: build_run(tmp_path / name, **options)
+
+    def make(name: str = "example", **options: Any) -> Path:
+        return Path(shutil.copytree(built_runs(**options), tmp_path / name, dirs_exist_ok=True))
+
+    return make
