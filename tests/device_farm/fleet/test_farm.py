@@ -101,7 +101,7 @@ def test_it_measures_and_says_where(trio: Farm, at_trio: Path) -> None:
     assert measurement.latency_ms == 1.5
     assert runs(at_trio, "n") == [measurement.device.serial] and measurement.device.model == MODEL
     assert {d.state for d in trio.devices()} == {DeviceState.HEALTHY}
-    assert list((at_trio / "devices").glob("*/artifact-*")) == []
+    assert list((at_trio / "devices").glob("*/*/artifact-*")) == []
 
 
 def test_the_same_request_is_measured_once_by_however_many_it_is_asked(trio: Farm, at_trio: Path) -> None:
@@ -327,7 +327,7 @@ from device_farm.fleet.farm import Farm, FarmConfig
 ray.init(address={ray_cluster.address!r}, log_to_driver=False)
 tmp = pathlib.Path({str(tmp_path)!r})
 Farm.start(FarmConfig(devices=(ScriptedDevice("d0", tmp / "log", resource="phone_d0"),), cache_dir=tmp, name="detached",
-    namespace="npas-tests", compile_with="standins:compile_script", measure_with="standins:measure"))
+    namespace="npas-tests", compile_with="standins:compile_script", measure_with="standins:ScriptedMeter"))
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
     farm = Farm.connect("detached", namespace="npas-tests")
