@@ -54,7 +54,7 @@ class Timing:
 
 
 def interleave(sessions: Mapping[str, Session], *, rounds: int, seconds: float) -> dict[str, Timing]:
-    """Time all sessions in turns of `seconds`; the order rotates, so that nobody is always behind the same neighbour."""
+    """Time all sessions in turns of `seconds`; the order rotates: nobody is always behind the same neighbour."""
     names = list(sessions)
     lows: dict[str, list[float]] = {name: [] for name in names}
     allowed = os.sched_getaffinity(0)
@@ -107,20 +107,11 @@ def bench_artifact(
 ) -> dict[str, Any]:
     """The runner's report (docs/runner.md). Raises RuntimeError with the runner's own words."""
     command = [
-        str(path), "bench", "--warmup-s", "0.05", "--min-time-s", str(seconds), "--min-samples", "5",
-        "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
+        str(path), "bench", "--warmup-s", "0.05", "--min-time-s", str(seconds), "--max-time-s", str(seconds),
+        "--min-samples", "5", "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
     ]  # fmt: skip
     report: dict[str, Any] = json.loads(_run(command + ["--profile"] * profile))
     return report
-
-
-def classify(path: Path, images: NDArray[np.float32], scratch: Path) -> NDArray[np.float32]:
-    """The executable's answers to NHWC images: one row an image."""
-    source, answers = scratch / "images.bin", scratch / "answers.bin"
-    np.ascontiguousarray(images, "<f4").tofile(source)
-    _run([str(path), "classify", "--input", str(source), "--output", str(answers)])
-    result: NDArray[np.float32] = np.fromfile(answers, "<f4").reshape(len(images), -1)
-    return result
 
 
 def _run(command: list[str]) -> str:
@@ -216,10 +207,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Right-aligned columns, the first one left-aligned; floats with three digits behind the point."""
     cells = [list(header), *([f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.rjust(width) if index else cell.ljust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]  # fmt: skip
+    formats = [f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])]
+    lines = ["  ".join(form.format(cell) for form, cell in zip(formats, row, strict=True)) for row in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 

@@ -97,9 +97,7 @@ class Landscape:
                     ]
                 )
             )
-            self._latency.append(
-                np.array([_latency_ms(block, c, speed[c.operator], gain[c.scheme]) for c in choices])
-            )
+            self._latency.append(np.array([_latency_ms(block, c, speed[c.operator], gain[c.scheme]) for c in choices]))
             self._log_rate.append(np.array([np.log(c.rate) for c in choices]))
             features = np.array([[c.operator is o for o in Operator] + [np.log(c.rate)] for c in choices])
             self._traits.append(np.tanh(features.astype(np.float64) @ mixing))  # k x 3
@@ -154,9 +152,11 @@ class Landscape:
     def optimum(self) -> float:
         """Best noiseless accuracy within the budget: evolution, then climbing over all single and double changes."""
         rng = np.random.default_rng(0)
-        score = lambda rows: np.where(  # noqa: E731
-            self.latency_ms(rows) <= self.budget_ms, self.accuracy(rows), -self.latency_ms(rows)
-        )
+
+        def score(rows: IntArray) -> Floats:
+            kept = self.latency_ms(rows) <= self.budget_ms
+            return np.where(kept, self.accuracy(rows), -self.latency_ms(rows))
+
         rows = self._random(2000, rng)
         for _ in range(150):
             a, b = rows[rng.integers(400, size=(2, 1600))]
@@ -246,7 +246,10 @@ def main() -> None:
         landscapes = [Landscape(space, seed=seed) for seed in range(seeds)]
         optima = np.array([landscape.optimum() for landscape in landscapes])
         print(f"\n{name}: {space.layers} layers, {float(space.size):.1e} architectures, {seeds} analytic landscapes,")
-        print(f"best within budget {100 * optima.min():.1f}-{100 * optima.max():.1f} %. Regret in points, mean (quartiles):")
+        print(
+            f"best within budget {100 * optima.min():.1f}-{100 * optima.max():.1f} %."
+            " Regret in points, mean (quartiles):"
+        )
         print(f"{'searcher':16}" + "".join(f"{f'after {c}':>22}" for c in checkpoints) + f"{'ms/candidate':>14}")
         rows: dict[str, object] = {}
         for policy in arguments.policy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -162,16 +163,7 @@ class Broker:
         return RayDevice(spec.serial, create, admit=self._admit, protocol=self._config.protocol)
 
     def _admit(self, facts: DeviceFacts) -> None:
-        """Devices of one model run the same artifacts. Raises Refused."""
-        if facts.target not in TARGETS:
-            raise Refused(f"{facts.serial} has target {facts.target!r}; the compiler knows {', '.join(TARGETS)}")
-        for other in self._facts.values():
-            alike = _kind(other) == _kind(facts)
-            if other.serial != facts.serial and other.model == facts.model and not alike:
-                raise Refused(
-                    f"{facts.serial} is {_kind(facts)}, but {other.serial} of the same model {facts.model!r} "
-                    f"is {_kind(other)}; name their models apart"
-                )
+        check_admissible(facts, self._facts.values())
         self._facts[facts.serial] = facts
 
     async def _target(self, model: str, devices: Pool[Compiled, Measurement]) -> str | Failed:
@@ -211,6 +203,18 @@ class Broker:
 
 # The pool decides what is tried again, and where. Three calls at once: hello, watch and the job.
 _RESTARTED_BUT_NOT_RETRIED = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": 3}
+
+
+def check_admissible(facts: DeviceFacts, known: Iterable[DeviceFacts]) -> None:
+    """Devices of one model run the same artifacts and are equally fast. Raises Refused for one that would not."""
+    if facts.target not in TARGETS:
+        raise Refused(f"{facts.serial} has target {facts.target!r}; the compiler knows {', '.join(TARGETS)}")
+    for other in known:
+        if other.serial != facts.serial and other.model == facts.model and _kind(other) != _kind(facts):
+            raise Refused(
+                f"{facts.serial} is {_kind(facts)}, but {other.serial} of the same model {facts.model!r} "
+                f"is {_kind(other)}; name their models apart"
+            )
 
 
 def _kind(facts: DeviceFacts) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from device_farm.errors import DeadlineExceeded, LeaseError, NoSuchDevice
 from device_farm.fleet.broker import Broker, FarmDevice, Request
@@ -152,6 +153,10 @@ class Farm:
             "max_restarts": -1,
             "max_task_retries": -1,
             "max_concurrency": _WAITING_CLIENTS,
+            # Beside whoever starts it, not on a phone host that may go; elsewhere if that node dies. Ray 2.60 places
+            # an actor without any resource at random in spite of a soft affinity, hence the one byte.
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(_this_node(), soft=True),
+            "memory": 1,
         }
         ray.remote(Broker).options(**options).remote(config)
         return True
@@ -204,7 +209,11 @@ def _digest(weights: Mapping[str, NDArray[Any]] | None) -> str:
 def _pinned(spec: DeviceSpec) -> DeviceSpec:
     if spec.resource is not None or spec.node_id is not None:
         return spec
-    return cast(DeviceSpec, replace(cast(Any, spec), node_id=ray.get_runtime_context().get_node_id()))
+    return cast(DeviceSpec, replace(cast(Any, spec), node_id=_this_node()))
+
+
+def _this_node() -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 def _hint(config: FarmConfig) -> str:

@@ -127,6 +127,7 @@ class Fleet(Generic[R]):
         device = self._device(serial)
         self._lose(device, f"{serial} {reason}", actions)
         device.present = False
+        device.reason = reason
         self._refresh(device)
         return self._grant(actions)
 

@@ -11,7 +11,8 @@ class Protocol:
     """How a latency is taken. Part of a measurement's identity: another protocol is another measurement."""
 
     warmup_s: float = 0.05
-    min_time_s: float = 0.2
+    min_time_s: float = 0.2  # of quiet sampling, see docs/measurement.md
+    max_time_s: float = 2.0  # of sampling in all, while the core is shared with something else
     min_samples: int = 20
     max_samples: int = 20_000
     max_relative_ci: float = 0.05  # half width of the interval / latency; wider is measured again
@@ -20,7 +21,10 @@ class Protocol:
 
     @property
     def key(self) -> str:
-        return f"{self.warmup_s}-{self.min_time_s}-{self.min_samples}-{self.max_samples}-{self.max_relative_ci}"
+        return (
+            f"{self.warmup_s}-{self.min_time_s}-{self.max_time_s}-{self.min_samples}-{self.max_samples}"
+            f"-{self.max_relative_ci}"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class DeviceFacts:
     model: str
     target: str  # name of a compiler target
     emulated: bool = False
+    cpu: int | None = None  # the core that measurements pin themselves to; None = wherever the kernel likes
     details: dict[str, Any] = field(default_factory=dict)  # SoC, cores, features, OS version
 
 

@@ -95,7 +95,7 @@ static int bench(const bench_options_t *options) {
     samples[count++] = until - from;
     if (until - windows.opened_ns < WINDOW_NS && count < options->sampling.max_samples) continue;
     next_window(&windows, count);
-    done = enough(&windows, &options->sampling);
+    done = enough(&windows, &options->sampling, before.spin_ns);
   }
   disturbance_t disturbance = disturbance_since(start);
   read_conditions(&after);

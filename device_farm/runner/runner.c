@@ -2,7 +2,7 @@
  * with one plan.c and the kernels that the plan calls. C11, Linux, static musl, nothing else.
  *
  *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --cpu K|-1 --input-seed N
- *                [--quiet-probe-ns N] [--profile]
+ *                [--issue-ratio R] [--profile]
  *   runner classify --input FILE --output FILE
  *   runner info
  *
@@ -88,11 +88,11 @@ static int classify(const char *input_path, const char *output_path) {
   return NPAS_EXIT_OK;
 }
 
-static double parse_seconds(const char *option, const char *text) {
+static double parse_number(const char *option, const char *text) {
   char *end;
   double value = strtod(text, &end);
   if (end == text || *end != '\0' || !(value >= 0 && value <= 1e6)) {
-    fail(NPAS_EXIT_USAGE, "%s: expected seconds between 0 and 1e6, got '%s'", option, text);
+    fail(NPAS_EXIT_USAGE, "%s: expected a number between 0 and 1e6, got '%s'", option, text);
   }
   return value;
 }
@@ -139,12 +139,11 @@ int main(int argc, char **argv) {
     }
     if (i + 1 >= argc) fail(NPAS_EXIT_USAGE, "%s: unknown option of '%s', or its value is missing", option, mode);
     const char *value = argv[++i];
-    if (strcmp(option, "--wall-limit-s") == 0) wall_limit_s = parse_seconds(option, value);
-    else if (is_bench && strcmp(option, "--warmup-s") == 0) options.warmup_s = parse_seconds(option, value);
-    else if (is_bench && strcmp(option, "--min-time-s") == 0) sampling->min_time_s = parse_seconds(option, value);
-    else if (is_bench && strcmp(option, "--max-time-s") == 0) sampling->max_time_s = parse_seconds(option, value);
-    else if (is_bench && strcmp(option, "--quiet-probe-ns") == 0)
-      sampling->quiet_probe_ns = parse_integer(option, value, 0, 1000000000);
+    if (strcmp(option, "--wall-limit-s") == 0) wall_limit_s = parse_number(option, value);
+    else if (is_bench && strcmp(option, "--warmup-s") == 0) options.warmup_s = parse_number(option, value);
+    else if (is_bench && strcmp(option, "--min-time-s") == 0) sampling->min_time_s = parse_number(option, value);
+    else if (is_bench && strcmp(option, "--max-time-s") == 0) sampling->max_time_s = parse_number(option, value);
+    else if (is_bench && strcmp(option, "--issue-ratio") == 0) sampling->issue_ratio = parse_number(option, value);
     else if (is_bench && strcmp(option, "--min-samples") == 0)
       sampling->min_samples = (int)parse_integer(option, value, 1, 10000000);
     else if (is_bench && strcmp(option, "--max-samples") == 0)

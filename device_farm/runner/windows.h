@@ -15,14 +15,14 @@
 enum { WINDOW_NS = 2000000, PROBE_ROUNDS = 20000 };
 
 /* Here they only decide how long to go on; which samples count is decided on the host (measurement/statistics.py). */
-static const double QUIET_RATIO = 1.03, CREDIBLE_RATIO = 1.005;
+static const double QUIET_RATIO = 1.03, CREDIBLE_RATIO = 1.005, KNOWN_RATIO = 1.08;
 static const int CREDIBLE_PROBES = 8;
 
 typedef struct {
   double min_time_s; /* of quiet windows, if there are any */
   double max_time_s; /* give up waiting for quiet */
   int min_samples, max_samples;
-  int64_t quiet_probe_ns; /* best probe of earlier sessions; 0 = unknown */
+  double issue_ratio; /* best probe / spin of earlier sessions on this device; 0 = unknown */
 } sampling_options_t;
 
 typedef struct {
@@ -63,27 +63,29 @@ static void next_window(windows_t *windows, int samples) {
   windows->opened_ns = now_ns();
 }
 
-/* Time in quiet windows; 0 while no quiet state is known, because the probes scatter as they do on a shared core. */
-static int64_t quiet_time_ns(const windows_t *windows, int64_t known_best_ns) {
-  int known = known_best_ns > 0;
-  int64_t best = known && known_best_ns < windows->best_ns ? known_best_ns : windows->best_ns, quiet = 0;
+/* Time in quiet windows. 0 while no quiet state is believed: without a known one it must repeat itself, as it does not on
+ * a shared core; with one it must be reached. */
+static int64_t quiet_time_ns(const windows_t *windows, double known_best_ns) {
+  double best = (double)windows->best_ns;
+  int64_t quiet = 0;
   int near = 0;
   for (int i = 0; i < windows->count; ++i) {
     const probe_t *p = &windows->all[i];
-    near += (double)p->took_ns <= CREDIBLE_RATIO * (double)best;
-    if (i == 0 || (double)p->took_ns > QUIET_RATIO * (double)best) continue;
-    if ((double)p[-1].took_ns <= QUIET_RATIO * (double)best) quiet += p->began_ns - p[-1].began_ns - p[-1].took_ns;
+    near += (double)p->took_ns <= CREDIBLE_RATIO * best;
+    if (i == 0 || (double)p->took_ns > QUIET_RATIO * best) continue;
+    if ((double)p[-1].took_ns <= QUIET_RATIO * best) quiet += p->began_ns - p[-1].began_ns - p[-1].took_ns;
   }
-  return known || near >= CREDIBLE_PROBES ? quiet : 0;
+  int credible = known_best_ns > 0 ? best <= KNOWN_RATIO * known_best_ns : near >= CREDIBLE_PROBES;
+  return credible ? quiet : 0;
 }
 
-static int enough(const windows_t *windows, const sampling_options_t *options) {
+static int enough(const windows_t *windows, const sampling_options_t *options, int64_t spin_ns) {
   const probe_t *last = &windows->all[windows->count - 1];
   double elapsed_s = 1e-9 * (double)(last->began_ns - windows->all[0].began_ns);
   if (last->first >= options->max_samples) return 1;
   if (last->first < options->min_samples || elapsed_s < options->min_time_s) return 0;
   return elapsed_s >= options->max_time_s ||
-         1e-9 * (double)quiet_time_ns(windows, options->quiet_probe_ns) >= options->min_time_s;
+         1e-9 * (double)quiet_time_ns(windows, options->issue_ratio * (double)spin_ns) >= options->min_time_s;
 }
 
 static void json_windows(const windows_t *windows) {

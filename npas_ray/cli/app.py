@@ -27,7 +27,7 @@ _EXIT_CODES = """exit codes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `npas` with these arguments (default: the process's) and gives the exit code. Raises SystemExit for usage."""
+    """Runs `npas` with these arguments (default: the process's); the exit code. Raises SystemExit for wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a poor locale must not end a search

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from npas_ray.config import SearchConfig, difference
-from npas_ray.errors import RunError, SpaceError
+from npas_ray.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,12 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
 
     Raises SpaceError (no legal candidate), ConfigError (settings of the policy), RunError (the run directory).
     """
-    from npas_ray.networks.backbone import BACKBONES
+    from npas_ray.runs.setting import make_objective, make_space
     from npas_ray.search.registry import make_policy
-    from npas_ray.search.reward import Objective
-    from npas_ray.space.search_space import SearchSpace
 
-    try:
-        space = SearchSpace.from_spec(BACKBONES[config.space.backbone], config.space.spec())
-    except ValueError as error:
-        raise SpaceError(str(error)) from error
-    objective = Objective(config.objective.budgets_ms, alpha=config.objective.alpha)
-    make_policy(config.search.policy, space, objective, seed=config.seed, settings=config.search.settings)
+    space = make_space(config)
+    policy = config.search
+    make_policy(policy.policy, space, make_objective(config), seed=config.seed, settings=policy.settings)
     return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size)
 
 
@@ -89,4 +85,4 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count:,}" if count < 10**7 else f"{float(count):.3g}"
+    return f"{count:,}" if count < 10**7 else f"{Decimal(count):.2e}"

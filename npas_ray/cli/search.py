@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from device_farm.errors import FarmError
 from npas_ray.cli.output import RUNS, print_json
 from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, NpasError
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
 
     from npas_ray.cli.progress import make_progress
-    from npas_ray.runs import run_search
+    from npas_ray.runs.search_run import run_search
 
     infeasible = None
     with contextlib.closing(make_progress()) as progress, _resumable(arguments, run_dir):
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             run_search(config, run_dir, resume=arguments.resume, progress=progress)
         except NoFeasibleCandidate as error:
             infeasible = error
-        except (KeyboardInterrupt, NpasError):
+        except (KeyboardInterrupt, NpasError, FarmError):
             _report_what_there_is(run_dir, progress)
             raise
 
@@ -83,7 +84,7 @@ def _resumable(arguments: argparse.Namespace, run_dir: Path) -> Iterator[None]:
     """Says how to go on after Ctrl-C or a failure of the infrastructure."""
     try:
         yield
-    except (KeyboardInterrupt, InfrastructureError):
+    except (KeyboardInterrupt, InfrastructureError, FarmError):
         from npas_ray.runs.directory import RunDirectory
 
         if RunDirectory(run_dir).journal.is_file():

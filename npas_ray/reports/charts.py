@@ -116,13 +116,14 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
         key=lambda mark: ("over-budget", "failed", "done", "front", "best").index(mark.kind)
     )  # drawn last: on top
     budget_ms = data.budgets_ms.get(model)
+    budget_x = None if budget_ms is None or not x.low <= budget_ms <= x.high else x(budget_ms)
     return Chart(
         frame,
         tuple(Tick(x(tick), f"{tick:g}") for tick in x.ticks(8 if frame.width > 500 else 4)),
         tuple(Tick(y(tick), f"{100 * tick:g}") for tick in y.ticks(6)),
         tuple(marks),
-        _staircase([(x(c.latency_ms[model]), y(c.accuracy or 0.0)) for c in members], frame),
-        None if budget_ms is None or not x.low <= budget_ms <= x.high else x(budget_ms),
+        _staircase([(x(c.latency_ms[model]), y(c.accuracy or 0.0)) for c in members], end=budget_x or frame.x1),
+        budget_x,
         x.logarithmic,
     )
 
@@ -152,7 +153,7 @@ def progress_chart(data: RunData, frame: Frame) -> Chart | None:
         tuple(Tick(x(tick), f"{tick:g}") for tick in x.ticks(8 if frame.width > 500 else 4) if tick == int(tick)),
         tuple(Tick(y(tick), f"{100 * tick:g}") for tick in y.ticks(6)),
         tuple(marks),
-        _staircase(steps, frame, end=x(len(concluded))),
+        _staircase(steps, end=x(len(concluded))),
     )
 
 
@@ -180,11 +181,11 @@ def _accuracy_scale(done: Sequence[Candidate], frame: Frame) -> Scale:
     return Scale(max(low, 0.0), min(high, 1.0), frame.y0, frame.y1)
 
 
-def _staircase(points: Sequence[tuple[float, float]], frame: Frame, *, end: float | None = None) -> str:
-    """An SVG path: each point holds until the next one; the last one to `end` (default: the right edge)."""
+def _staircase(points: Sequence[tuple[float, float]], *, end: float) -> str:
+    """An SVG path: each point holds until the next one, the last one to `end`."""
     if not points:
         return ""
     path = [f"M{points[0][0]:g} {points[0][1]:g}"]
     for x, y in points[1:]:
         path.append(f"H{x:g}V{y:g}")
-    return "".join([*path, f"H{frame.x1 if end is None else end:g}"])
+    return "".join([*path, f"H{max(end, points[-1][0]):g}"])

@@ -16,10 +16,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from npas_ray.config.words import duration
+from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports import charts
-from npas_ray.reports.run_data import RunData, accuracy_std, macs_of
+from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of
 from npas_ray.reports.short import SCHEMES, short
 from npas_ray.reports.text import counted
 from npas_ray.search.policy import Status
@@ -56,7 +56,7 @@ def render(data: RunData, *, now: float | None = None) -> str:
             tips={candidate.ordinal: _tip(candidate, data) for candidate in data.candidates},
             devices=_devices(data),
             conditions=_flat(_first_measurement(best).get("conditions")) if best else {},
-            notes=[(note, _flat(note.data)) for note in data.notes],
+            notes=[(note, _note(note)) for note in data.notes],
             config=yaml.safe_dump(json.loads(json.dumps(data.config)), sort_keys=False, allow_unicode=True),
             statistic=_statistic(data),
             all_schemes=SCHEMES,
@@ -76,6 +76,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -88,9 +89,22 @@ def _environment() -> Environment:
     return environment
 
 
+def _visible(value: Any) -> Any:
+    """Text with its control characters spelled out: names and reasons come from devices."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c in "\n\t" or c.isprintable() else printable(c) for c in value)
+
+
 def _short_count(count: int) -> str:
     """1,234 or 1.23 M"""
     return f"{count:,}" if count < 100_000 else f"{count / 1e6:.3g} M"
+
+
+def _note(note: Note) -> dict[str, str]:
+    """Its facts; the configuration of a session is that of the run, which the page shows anyway."""
+    shown = {k: v for k, v in note.data.items() if k != "config"} if isinstance(note.data, dict) else note.data
+    return _flat(shown)
 
 
 @dataclass(frozen=True)
@@ -147,12 +161,14 @@ class Front:
     budget_ms: float | None
     charts: tuple[charts.Chart, ...]
     clipped: int
+    kinds: frozenset[str]
 
 
 def _front(data: RunData, model: str) -> Front:
     drawn = tuple(chart for frame in _FRAMES if (chart := charts.pareto_chart(data, model, frame)) is not None)
     clipped = sum(mark.clipped for mark in drawn[0].marks) if drawn else 0
-    return Front(model, data.emulated(model), data.budgets_ms.get(model), drawn, clipped)
+    kinds = frozenset(mark.kind for chart in drawn for mark in chart.marks)
+    return Front(model, data.emulated(model), data.budgets_ms.get(model), drawn, clipped, kinds)
 
 
 @dataclass(frozen=True)

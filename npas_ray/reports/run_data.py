@@ -52,8 +52,9 @@ class RunData:
     def wanted(self) -> int | None:
         """How many candidates the run is to have; a later session may have asked for more than the first."""
         for note in reversed(self.notes):
-            if note.kind == "session" and isinstance(note.data, dict) and isinstance(note.data.get("candidates"), int):
-                return int(note.data["candidates"])
+            wanted = _inner(note.data, "config", "search", "candidates") if note.kind == "session" else None
+            if isinstance(wanted, int):
+                return wanted
         wanted = _inner(self.config, "search", "candidates")
         return wanted if isinstance(wanted, int) else None
 
@@ -152,6 +153,7 @@ class RunData:
             "changed_at": self.changed_at,
             "budgets_ms": self.budgets_ms,
             "emulated": self.emulated(),
+            "final": self.latest_note("final") or None,
             "best": None if self.best is None else as_json(self.best),
             "front": {model: [as_json(candidate) for candidate in self.front(model)] for model in self.models},
         }

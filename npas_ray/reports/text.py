@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def results(data: RunData, paths: ReportPaths) -> str:
     """The Pareto tables of all device models, and where the report lies."""
-    return "\n\n".join([*(pareto(data, model) for model in data.models), counted(data), f"report: {paths.html}"])
+    ending = [counted(data), shipped(data), f"report: {printable(str(paths.html))}"]
+    return "\n\n".join([*(pareto(data, model) for model in data.models), "\n".join(line for line in ending if line)])
 
 
 def pareto(data: RunData, model: str) -> str:
@@ -43,6 +44,19 @@ def counted(data: RunData) -> str:
     }
     said = [f"{count} {what}" for what, count in counts.items() if count]
     return f"{len(data.candidates)} candidates" + (f": {', '.join(said)}" if said else "")
+
+
+def shipped(data: RunData) -> str | None:
+    """shipped: candidate #31 after 20 epochs, test accuracy 92.30 %, 0.0712 ms on local"""
+    final = data.latest_note("final")
+    if not isinstance(final.get("test_accuracy"), int | float):
+        return None
+    latencies = final.get("latency_ms")
+    said = [
+        f"{ms:.4g} ms on {printable(model)}" for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
+    ]
+    told = [f"candidate #{final.get('ordinal', '?')} after {final.get('epochs', '?')} epochs"]
+    return "shipped: " + ", ".join([*told, f"test accuracy {100 * final['test_accuracy']:.2f} %", *said])
 
 
 def best(data: RunData) -> str | None:

@@ -12,6 +12,7 @@ from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
 from npas_ray.journal import Journal
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.ray_session import prepare_ray
 from npas_ray.runs.setting import make_objective, make_space
 from npas_ray.runs.tally import Tally
 
@@ -48,18 +49,19 @@ def _take_up(run: RunDirectory, config: SearchConfig) -> Tally:
                 f"{run.path} is a run of another configuration ({'; '.join(differences)});"
                 " resume it with its own, or name another --run-dir"
             )
-        journal.note("session", {"config": config.to_json(), "pid": os.getpid()})
+        journal.note("session", {"candidates": config.search.candidates, "config": config.to_json(), "pid": os.getpid()})
         return Tally.of(journal.candidates(), make_objective(config), wanted=config.search.candidates)
 
 
 def _search_and_ship(config: SearchConfig, run: RunDirectory, tally: Tally, progress: Progress) -> None:
+    prepare_ray()
     from ray.exceptions import RayError
 
-    from npas_ray.runs.laboratory import laboratory
     from npas_ray.runs.shipping import ship
+    from npas_ray.runs.staff import staff
 
     try:
-        with laboratory(config, run, progress) as (lab, conductor):
+        with staff(config, run, progress) as (lab, conductor):
             if tally.done < tally.wanted:
                 progress.phase("searching")
                 progress.update(*tally.counts, **tally.details)
@@ -82,8 +84,6 @@ def _tune(
     config: SearchConfig, run: RunDirectory, *, lab: Any, conductor: Any, on_result: Callable[[dict[str, Any]], None]
 ) -> None:
     """One Tune experiment for the candidates that are missing. Raises InfrastructureError."""
-    # Ctrl-C is ours: it must reach the caller as KeyboardInterrupt
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     import ray
     from ray import tune
 

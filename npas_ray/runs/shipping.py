@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from device_farm.compiler import TARGETS, compile_network
-from device_farm.compiler.graph import Graph
 from npas_ray.config import SearchConfig
-from npas_ray.files import write_atomically
+from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.laboratory import Laboratory, cache_dir
+from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.setting import make_objective
+from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
+from npas_ray.runs.staff import cache_dir
 from npas_ray.search.policy import Status
 from npas_ray.search.reward import Objective
 
@@ -23,13 +25,8 @@ from npas_ray.search.reward import Objective
 SEEDS_TO_BELIEVE = 3
 FINALISTS = 3
 
-SUMMARY, ARCHITECTURE, WEIGHTS = "summary.json", "architecture.json", "weights.safetensors"
-ARTIFACT, MEASUREMENT = "network", "measurement.json"
 
-
-def ship(
-    config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, objective: Objective, progress: Progress
-) -> None:
+def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, progress: Progress) -> None:
     """Leaves the best candidate within the budgets in `run.best`, and a note "final" in the journal.
 
     Can be interrupted and called again: evaluations are kept, and `best/` is replaced as a whole or not at all.
@@ -37,16 +34,17 @@ def ship(
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = confirm(lab, conductor, objective)
-    settings = {"key": winner.key, "final_epochs": config.training.final_epochs, "seed": config.seed}
-    if _shipped(run) == settings:
+    winner = confirm(lab, conductor, make_objective(config))
+    identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
+    if _identity_of_shipped(run) == identity:
         return
     progress.phase(f"training candidate #{winner.ordinal} in full")
-    trained = lab.train_in_full(winner.architecture, epochs=config.training.final_epochs)
+    evaluation, weights = lab.train_in_full(winner.architecture, epochs=config.training.final_epochs)
     progress.phase("compiling and measuring what is shipped")
     new = run.path / "best.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
+    (new / WEIGHTS).write_bytes(weights)
     architecture = {
         "backbone": config.space.backbone,
         "layers": winner.architecture.to_json(),
@@ -55,33 +53,17 @@ def ship(
         "task": config.task.model_dump(mode="json") | {"seed": config.seed},
     }
     _write_json(new / ARCHITECTURE, architecture)
-    write_atomically(new / WEIGHTS, trained["weights"])
-    graph, weights = Graph.from_json(trained["graph"]), trained["graph_weights"]
-    latency_ms = {}
-    for model in lab.models:
-        measurement = lab.measure_deployed(graph, weights, model)
-        artifact = compile_network(
-            graph,
-            target=TARGETS[measurement["device"]["target"]],
-            out_dir=new / model,
-            cache_dir=cache_dir(),
-            weights=weights,
-        )
-        artifact.path.with_name(f"{artifact.path.name}.json").rename(new / model / f"{ARTIFACT}.json")
-        artifact.path.rename(new / model / ARTIFACT)
-        _write_json(new / model / MEASUREMENT, measurement)
-        latency_ms[model] = measurement["latency_ms"]
-    summary = settings | {
+    latency_ms = _artifacts(new, winner, weights, lab=lab)
+    summary = identity | {
         "ordinal": winner.ordinal,
         "search_accuracy": winner.accuracy,
         "search_latency_ms": winner.latency_ms,
-        "validation_accuracy": trained["accuracy"],
-        "test_accuracy": trained["test_accuracy"],
+        "validation_accuracy": evaluation["accuracy"],
+        "test_accuracy": _test_accuracy(Shipped(new)),
         "latency_ms": latency_ms,
-        "epochs": config.training.final_epochs,
     }
     _write_json(new / SUMMARY, summary)
-    _replace(run.best, new)
+    replace_directory(run.best, new=new)
     ray.get(conductor.note.remote("final", summary))
 
 
@@ -99,10 +81,7 @@ def confirm(lab: Laboratory, conductor: Any, objective: Objective) -> Candidate:
         if len(ranked[0].evaluations) >= SEEDS_TO_BELIEVE:
             return ranked[0]
         short = [candidate for candidate in ranked[:FINALISTS] if len(candidate.evaluations) < SEEDS_TO_BELIEVE]
-        pending = {
-            candidate.key: lab.train(candidate.architecture, seed=lab.seed + len(candidate.evaluations))
-            for candidate in short
-        }
+        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
         for key, evaluation in pending.items():
             ray.get(conductor.trained.remote(key, dict(evaluation.result())))
 
@@ -113,24 +92,42 @@ def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate
     return sorted(feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
 
 
-def _shipped(run: RunDirectory) -> Mapping[str, Any] | None:
-    """The settings of what lies in best/, None if nothing whole lies there."""
+def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:
+    """Compiles and measures the network for every device model; latency_ms by model."""
+    from npas_ray.networks.deploying import deploy
+    from npas_ray.training.trainer_actor import unpack
+
+    network, masks = unpack(packed, lab.backbone, winner.architecture)
+    graph, weights = deploy(network, lab.backbone, winner.architecture, masks, block_height=lab.block_height)
+    latency_ms = {}
+    for model in lab.models:
+        measurement = lab.measure_deployed(graph, weights, model)
+        target = TARGETS[measurement["device"]["target"]]
+        artifact = compile_network(
+            graph, target=target, out_dir=new / model, cache_dir=cache_dir(), weights=weights
+        )  # the kernels are in the cache, and the key is that of the measured one
+        artifact.path.with_name(f"{artifact.path.name}.json").rename(new / model / f"{ARTIFACT}.json")
+        artifact.path.rename(new / model / ARTIFACT)
+        _write_json(new / model / MEASUREMENT, measurement)
+        latency_ms[model] = float(measurement["latency_ms"])
+    return latency_ms
+
+
+def _test_accuracy(shipped: Shipped) -> float:
+    from npas_ray.training.data import digits_task
+    from npas_ray.training.optimise import accuracy
+
+    return accuracy(shipped.network(), digits_task(shipped.task_seed).test)
+
+
+def _identity_of_shipped(run: RunDirectory) -> Mapping[str, Any] | None:
+    """What decides whether best/ is up to date; None if nothing whole lies there."""
     try:
-        summary = json.loads((run.best / SUMMARY).read_text())
-        return {name: summary[name] for name in ("key", "final_epochs", "seed")}
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = Shipped(run.best).summary
+        return {name: summary[name] for name in ("key", "epochs", "seed")}
+    except (RunError, KeyError):
         return None
 
 
-def _replace(best: Path, new: Path) -> None:
-    """best/ becomes new/. A crash in between leaves new/ or old/, and the next resume makes it again."""
-    old = best.with_name("best.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if best.exists():
-        best.rename(old)
-    new.rename(best)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_json(path: Path, data: Any) -> None:
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -30,8 +30,11 @@ class Tally:
         return tally
 
     def add(self, result: dict[str, Any]) -> None:
-        """One more conclusion, as a trial reports it."""
-        self._count(Status(result["status"]), result["accuracy"], result["latency_ms"])
+        """One more conclusion, as Tune hands on what a trial reports: nested names joined by slashes."""
+        latency_ms = {
+            name.removeprefix("latency_ms/"): ms for name, ms in result.items() if name.startswith("latency_ms/")
+        }
+        self._count(Status(result["status"]), result["accuracy"], latency_ms)
 
     def _count(self, status: Status, accuracy: float | None, latency_ms: dict[str, float]) -> None:
         self.done += 1

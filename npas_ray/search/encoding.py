@@ -38,7 +38,9 @@ class Encoding:
         rows = []
         for architecture in architectures:
             if len(architecture.layers) != self.layers:
-                raise SpaceError(f"an architecture of this space has {self.layers} layers, got {len(architecture.layers)}")
+                raise SpaceError(
+                    f"an architecture of this space has {self.layers} layers, got {len(architecture.layers)}"
+                )
             try:
                 rows.append([index[choice] for index, choice in zip(self._index, architecture.layers, strict=True)])
             except KeyError as error:

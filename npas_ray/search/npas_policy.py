@@ -14,8 +14,9 @@ from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate
 from npas_ray.search.moves import Moves
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.q_learning import QLearning, QLearningSettings
-from npas_ray.search.replayable import ReplayablePolicy, at_least
+from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
+from npas_ray.search.settings import whole
 from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
@@ -67,12 +68,14 @@ class NpasPolicy(ReplayablePolicy):
         q_learning: QLearningSettings | None = None,
     ) -> None:
         super().__init__(space, objective, seed=seed)
-        self._pool_size = at_least("pool_size", pool_size, 4)
-        self._rounds = at_least("rounds", rounds, 0)
-        self.batch_size = at_least("batch_size", batch_size, 1)
-        self._initial_random = at_least("initial_random", initial_random, 2)
-        self._parents = at_least("parents", parents, 1)
-        self._max_results = at_least("max_results", max_results, 10)
+        self._pool_size = whole("pool_size", pool_size, least=4)
+        self._rounds = whole("rounds", rounds, least=0)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self._initial_random = whole("initial_random", initial_random, least=2)
+        self._parents = whole("parents", parents, least=1)
+        self._max_results = whole("max_results", max_results, least=10)
+        if latency_predictor is not None and not callable(latency_predictor):
+            raise ValueError(f"latency_predictor is a function of architectures, got {latency_predictor!r}")
         self._encoding = Encoding(space)
         self._moves = Moves(self._encoding)
         self._kernel = SoftKernel(self._encoding)
@@ -181,9 +184,10 @@ class NpasPolicy(ReplayablePolicy):
         """Unknown rows, best score first, after several rounds of variation and selection."""
         known = {row.tobytes() for row in self._encoding.encode([*self._proposed, *self._observed])}
         size = self._pool_size
+        parents = rng.integers(len(elite), size=(2, size // 8))
         start = [
             self._moves.mutate(elite[rng.integers(len(elite), size=size // 2)], rng),
-            self._moves.cross(*elite[rng.integers(len(elite), size=(2, size // 8))], rng),
+            self._moves.cross(elite[parents[0]], elite[parents[1]], rng),
             self._agent.rollouts(size // 8, rng),
             self._moves.random(size // 4, rng),
         ]
@@ -196,9 +200,8 @@ class NpasPolicy(ReplayablePolicy):
                 fresh = self._moves.mutate(picks[0], rng)
                 crossed = rng.random(len(fresh)) < 0.3
                 fresh[crossed] = self._moves.cross(picks[0], picks[1], rng)[crossed]
-            fresh = np.array([row for row in np.unique(fresh, axis=0) if row.tobytes() not in known]).reshape(
-                -1, elite.shape[1]
-            )
+            fresh = np.unique(fresh, axis=0)
+            fresh = fresh[[row.tobytes() not in known for row in fresh]]
             known.update(row.tobytes() for row in fresh)
             pool, scores = np.concatenate([pool, fresh]), np.concatenate([scores, score(fresh) if len(fresh) else []])
             order = np.argsort(-np.round(scores, 9), kind="stable")

@@ -11,8 +11,9 @@ from npas_ray.search.encoding import Encoding
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.policy import Observation
 from npas_ray.search.q_learning import QLearning, QLearningSettings
-from npas_ray.search.replayable import ReplayablePolicy, at_least
+from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
+from npas_ray.search.settings import fraction, whole
 from npas_ray.search.wl_kernel import WLKernel
 from npas_ray.space.choices import Architecture
 from npas_ray.space.labelled_graph import labelled_graph
@@ -60,13 +61,11 @@ class PaperPolicy(ReplayablePolicy):
         q_learning: QLearningSettings | None = None,
     ) -> None:
         super().__init__(space, objective, seed=seed)
-        if not 0 <= mutate_fraction <= 1:
-            raise ValueError(f"mutate_fraction is in [0, 1], got {mutate_fraction!r}")
-        self.batch_size = at_least("batch_size", batch_size, 1)
-        self._pool_size = at_least("pool_size", pool_size, 1)
-        self._initial_random = at_least("initial_random", initial_random, 0)
-        self._mutations = round(mutate_fraction * pool_size)
-        self._parents = at_least("parents", parents, 1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self._pool_size = whole("pool_size", pool_size, least=1)
+        self._initial_random = whole("initial_random", initial_random, least=0)
+        self._mutations = round(fraction("mutate_fraction", mutate_fraction) * pool_size)
+        self._parents = whole("parents", parents, least=1)
         self._encoding = Encoding(space)
         self._agent = QLearning(self._encoding.sizes, seed=seed, settings=q_learning)
         self._kernel = WLKernel(lambda architecture: labelled_graph(space.backbone, architecture), depth=wl_depth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npas_ray.search.encoding import IntArray
+from npas_ray.search.settings import fraction, whole
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class QLearningSettings:
     initial_q: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(f"learning_rate is in (0, 1], got {self.learning_rate!r}")
-        if self.replay < 1 or self.epsilon_results < 1:
-            raise ValueError(f"replay and epsilon_results are at least 1, got {self.replay}, {self.epsilon_results}")
-        if not 0 <= self.epsilon_end <= self.epsilon_start <= 1:
-            raise ValueError(f"0 <= epsilon_end <= epsilon_start <= 1, got {self.epsilon_end}, {self.epsilon_start}")
+        for name in ("learning_rate", "epsilon_start", "epsilon_end", "initial_q"):
+            fraction(name, getattr(self, name))
+        for name in ("replay", "epsilon_results"):
+            whole(name, getattr(self, name), least=1)
+        if self.learning_rate == 0:
+            raise ValueError("learning_rate is above 0: nothing would be learned")
+        if self.epsilon_end > self.epsilon_start:
+            raise ValueError(f"epsilon_start is at least epsilon_end, got {self.epsilon_start} < {self.epsilon_end}")
 
 
 class QLearning:
@@ -52,7 +56,9 @@ class QLearning:
     (4, 2)
     """
 
-    def __init__(self, sizes: Sequence[int], *, seed: int, settings: QLearningSettings | None = None) -> None:
+    def __init__(
+        self, sizes: Sequence[int] | IntArray, *, seed: int, settings: QLearningSettings | None = None
+    ) -> None:
         self.settings = settings or QLearningSettings()
         self._sizes = [int(size) for size in sizes]
         self._seed = seed
@@ -61,7 +67,8 @@ class QLearning:
         before = [1, *self._sizes[:-1]]
         #: q[layer][previous choice, choice]; the first layer has one state
         self.q: list[NDArray[np.float64]] = [
-            np.full((previous, size), self.settings.initial_q) for previous, size in zip(before, self._sizes, strict=True)
+            np.full((previous, size), self.settings.initial_q)
+            for previous, size in zip(before, self._sizes, strict=True)
         ]
 
     @property
@@ -74,7 +81,7 @@ class QLearning:
         """Share of random actions: from its start to its end in ten equal steps."""
         s = self.settings
         done = min(1.0, self.results / s.epsilon_results)
-        return s.epsilon_start + (s.epsilon_end - s.epsilon_start) * np.floor(done * 10) / 10
+        return s.epsilon_start + (s.epsilon_end - s.epsilon_start) * math.floor(done * 10) / 10
 
     def learn(self, row: IntArray, reward: float) -> None:
         """Remember a trajectory `[L]`, then learn from a sample of the memory, last layer first."""

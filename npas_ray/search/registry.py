@@ -41,14 +41,17 @@ def make_policy(
     """
     policy, given = _policy(name), dict(settings or {})
     _refuse_unknown(given, settings_of(name), f"searcher {name!r}")
-    if isinstance(given.get("q_learning"), Mapping):
+    agent = given.get("q_learning")
+    if agent is not None and not isinstance(agent, Mapping | QLearningSettings):
+        raise ConfigError(f"q_learning of searcher {name!r} is a mapping of settings, got {agent!r}")
+    if isinstance(agent, Mapping):
         known = {field.name: field.default for field in dataclasses.fields(QLearningSettings)}
-        _refuse_unknown(given["q_learning"], known, f"q_learning of searcher {name!r}")
+        _refuse_unknown(agent, known, f"q_learning of searcher {name!r}")
     try:
-        if isinstance(given.get("q_learning"), Mapping):
-            given["q_learning"] = QLearningSettings(**given["q_learning"])
+        if isinstance(agent, Mapping):
+            given["q_learning"] = QLearningSettings(**agent)
         return policy(space, objective, seed=seed, **given)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"settings of searcher {name!r}: {error}") from error
 
 

@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 from npas_ray.errors import InvalidObservation
 from npas_ray.search.policy import Observation, Policy
 from npas_ray.search.reward import Objective
+from npas_ray.search.settings import whole
 from npas_ray.search.unseen import unseen
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
@@ -22,20 +23,13 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def at_least(name: str, value: int, least: int) -> int:
-    """The value of a setting. Raises ValueError unless it is a whole number >= `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is a whole number >= {least}, got {value!r}")
-    return value
-
-
 class ReplayablePolicy(Policy):
     """A policy whose subclass says what to try (`_candidates`) and how to learn (`_learn`); the rest is done here.
 
     - every call of `propose` draws from a generator seeded with (seed, proposals so far, observations so far), so
       there is no generator state to restore;
-    - what `_candidates` gives is checked: illegal, not canonical and known architectures are dropped and random new ones take their
-      place, until the space is exhausted;
+    - what `_candidates` gives is checked: illegal, not canonical and known architectures are dropped and random
+      new ones take their place, until the space is exhausted;
     - observations are checked before any of them is learned;
     - linear algebra runs on one thread, so that no rounding depends on the machine's number of cores.
     """
@@ -44,11 +38,9 @@ class ReplayablePolicy(Policy):
     batch_size: int = 5
 
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"a seed is a whole number >= 0, got {seed!r}")
         self.space = space
         self.objective = objective
-        self.seed = seed
+        self.seed = whole("seed", seed, least=0)
         self._proposed: dict[Architecture, None] = {}
         self._observed: dict[Architecture, None] = {}
         self._observations: list[Observation] = []

@@ -138,9 +138,15 @@ class SoftKernel:
         if len(rows) < 2:
             return prior
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _FIT_POINTS)).round().astype(np.int64))
-        problem = _Posterior(self, rows[some], targets[some], prior)
+        posterior = _Posterior(self, rows[some], targets[some], prior)
+        reach = 3 * posterior.spread  # a line search that leaves it meets matrices without a factor
         found = minimize(
-            problem, prior.log, jac=True, method="L-BFGS-B", options={"maxfun": _STEPS, "maxiter": _STEPS}
+            posterior,
+            prior.log,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=np.stack([prior.log - reach, prior.log + reach], axis=1),
+            options={"maxfun": _STEPS, "maxiter": _STEPS},
         )
         return SoftParameters(np.asarray(found.x))
 
@@ -152,7 +158,7 @@ class _Posterior:
         self._kernel = kernel
         self._targets = targets
         self._prior = prior.log
-        self._spread = np.concatenate([_SPREAD, np.full(kernel.layers, _ALPHA_SPREAD)])
+        self.spread = np.concatenate([_SPREAD, np.full(kernel.layers, _ALPHA_SPREAD)])
         self._words, self._counts = kernel._spell(rows)
         self._one_hot = [  # per layer: which words occur, and where: n x words of the layer that occur
             (used, (self._words[:, layer, None] == used).astype(np.float64))
@@ -182,7 +188,7 @@ class _Posterior:
         factor = cho_factor(gram, lower=True, check_finite=False)
         weights = cho_solve(factor, self._targets, check_finite=False)
         inverse = cho_solve(factor, np.eye(n), check_finite=False)
-        away = (log - self._prior) / self._spread
+        away = (log - self._prior) / self.spread
         value = 0.5 * self._targets @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * away @ away
 
         slope = 0.5 * (inverse - np.outer(weights, weights))  # d value / d gram
@@ -202,4 +208,4 @@ class _Posterior:
             by_table[block] -= alpha * similar[block] * (one_hot.T @ slope @ one_hot)
             by_table[block] -= stretch * (one_hot.T @ slope_joint @ one_hot)
         gradient[:3] = parameters.distance * np.tensordot(kernel._differ, by_table, axes=2)
-        return float(value), gradient + away / self._spread
+        return float(value), gradient + away / self.spread

@@ -1,4 +1,4 @@
-"""How good a candidate is, in about a second: inherit, prune once, recalibrate, a few epochs (npas: fast evaluation)."""
+"""How good a candidate is, in a second or two (npas: fast evaluation): inherit, prune, recalibrate, train briefly."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from npas_ray.networks.masking import network_masks
-from npas_ray.networks.module import Network
+from npas_ray.networks.module import Network, to_channels_last
 from npas_ray.pruning.one_shot import MaskedParameters
 from npas_ray.space.choices import Architecture
 from npas_ray.training.data import Dataset, Task
@@ -143,7 +142,7 @@ def _train(
     network = teacher.inherit(architecture)
     masks = network_masks(network, teacher.backbone, architecture, block_height=block_height)
     masked = MaskedParameters(network.named_parameters(), masks)
-    network.to(memory_format=torch.channels_last)
+    to_channels_last(network)
     recalibrate(network, task.train.images[:RECALIBRATION_IMAGES], batch=EVALUATION_BATCH)
     stopper = early_stop.rule(network, task.validation) if early_stop else None
     result = fit(

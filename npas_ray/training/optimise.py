@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from npas_ray.networks.module import to_channels_last
 from npas_ray.training.data import Dataset
 
 EVALUATION_BATCH = 250  # activations of more images fall out of the cache
@@ -68,7 +69,8 @@ def fit(
     the number of epochs done, not after the last one, and ends the training with True.
     """
     started = time.perf_counter()
-    network.to(memory_format=torch.channels_last).train()
+    to_channels_last(network)
+    network.train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
@@ -78,7 +80,7 @@ def fit(
     for epoch in range(1, schedule.epochs + 1):
         order = torch.randperm(len(data), generator=generator)
         total = torch.zeros(())
-        for indices in order[: steps_per_epoch * schedule.batch].split(schedule.batch):
+        for indices in torch.split(order[: steps_per_epoch * schedule.batch], schedule.batch):
             optimizer.param_groups[0]["lr"] = schedule.rate(steps / (steps_per_epoch * schedule.epochs))
             optimizer.zero_grad()
             value = loss(network(data.images[indices]), data.labels[indices], indices)
@@ -99,7 +101,7 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
     """Logits [n, classes] of images [n, channels, h, w] in evaluation mode; the mode is put back."""
     training = network.training
     network.eval()
-    out = torch.cat([network(batch) for batch in images.split(EVALUATION_BATCH)])
+    out = torch.cat([network(batch) for batch in torch.split(images, EVALUATION_BATCH)])
     network.train(training)
     return out
 
@@ -122,7 +124,7 @@ def recalibrate(network: nn.Module, images: Tensor, *, batch: int = EVALUATION_B
         norm.momentum = None  # cumulative average over the batches
     training = network.training
     network.train()
-    for part in images.split(batch):
+    for part in torch.split(images, batch):
         network(part)
     network.train(training)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from npas_ray.networks.backbone import Backbone
-from npas_ray.networks.module import BlockModule, Network, block_prefix, build_module
+from npas_ray.networks.module import BlockModule, Network, block_prefix, build_module, to_channels_last
 from npas_ray.networks.operators import BLOCK_OPERATORS
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
 from npas_ray.training.data import Dataset, Task
@@ -37,7 +37,7 @@ WEIGHTS_FILE, SETTINGS_FILE = "teacher.safetensors", "teacher.json"
 class TeacherSettings:
     """How teacher and operators are made. Part of the cache's identity, with backbone and task."""
 
-    schedule: Schedule = Schedule(epochs=12, batch=64)
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=12, batch=64))
     operator_steps: int = 120  # of the regression of one operator
     operator_batch: int = 64
     operator_learning_rate: float = 1e-2
@@ -75,7 +75,8 @@ class Teacher:
 
     def to_bytes(self) -> bytes:
         """Safetensors with accuracy and time in the metadata."""
-        return save(dict(self.tensors), {"accuracy": repr(self.accuracy), "wall_s": repr(self.wall_s)})
+        data: bytes = save(dict(self.tensors), {"accuracy": repr(self.accuracy), "wall_s": repr(self.wall_s)})
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes, backbone: Backbone) -> Teacher:
@@ -103,9 +104,7 @@ def train_teacher(task: Task, backbone: Backbone, settings: TeacherSettings | No
         network = build_module(backbone, teacher_architecture(backbone))
         fit(network, task.train, settings.schedule, seed=settings.seed)
         validation_accuracy = accuracy(network, task.validation)
-        tensors = {
-            name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "fc."))
-        }
+        tensors = {name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "fc."))}
         tensors |= _operators(network, backbone, task.train, settings)
     tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
     return Teacher(backbone, validation_accuracy, time.perf_counter() - started, tensors)
@@ -116,12 +115,12 @@ def _operators(network: Network, backbone: Backbone, data: Dataset, settings: Te
     network.eval()
     tensors: dict[str, Tensor] = {}
     with torch.no_grad():
-        features = torch.cat([network.stem(part) for part in data.images.split(EVALUATION_BATCH)])
+        features = torch.cat([network.stem(part) for part in torch.split(data.images, EVALUATION_BATCH)])
     features = features.contiguous(memory_format=torch.channels_last)
     for block in backbone.blocks:
         original = network.blocks.get_submodule(block.name)
         with torch.no_grad():
-            wanted = torch.cat([original(part) for part in features.split(EVALUATION_BATCH)])
+            wanted = torch.cat([original(part) for part in torch.split(features, EVALUATION_BATCH)])
         for operator in BLOCK_OPERATORS:
             if operator is Operator.SKIP:
                 continue
@@ -138,7 +137,8 @@ def _operators(network: Network, backbone: Backbone, data: Dataset, settings: Te
 
 def _reconstruct(module: BlockModule, features: Tensor, wanted: Tensor, settings: TeacherSettings) -> None:
     """Fits a block to map features [n, in, h, w] to wanted [n, out, h', w']; each output channel counts alike."""
-    module.to(memory_format=torch.channels_last).train()
+    to_channels_last(module)
+    module.train()
     weight = 1.0 / wanted.var((0, 2, 3), keepdim=True).clamp_min(1e-4).sqrt()
     schedule = Schedule(epochs=1, learning_rate=settings.operator_learning_rate)
     optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.learning_rate, weight_decay=0.0, fused=True)
@@ -151,9 +151,7 @@ def _reconstruct(module: BlockModule, features: Tensor, wanted: Tensor, settings
         optimizer.step()
 
 
-def cached_teacher(
-    directory: Path, task: Task, backbone: Backbone, settings: TeacherSettings | None = None
-) -> Teacher:
+def cached_teacher(directory: Path, task: Task, backbone: Backbone, settings: TeacherSettings | None = None) -> Teacher:
     """The teacher in `directory`, trained and kept there if there is none of these settings, task and backbone.
 
     Both files are replaced atomically, the settings last: what they describe is complete. Damaged or foreign files are

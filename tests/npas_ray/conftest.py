@@ -76,10 +76,10 @@ def build_run(
     """A run of invented candidates: some over budget, some failed, the best two trained with a second seed."""
     rng = random.Random(seed)
     path.mkdir(parents=True, exist_ok=True)
-    default = SearchConfig.from_json({"name": path.name, "search": {"candidates": wanted}}).to_json()
+    default = SearchConfig.from_json({"name": "example", "search": {"candidates": wanted}}).to_json()
     default["objective"]["budgets_ms"] = {} if budget_ms is None else {model: budget_ms}
     with Journal.create(path / "journal.sqlite", config=default if config is None else config) as journal:
-        journal.note("session", {"version": "0.1.0", "host": "build-7", "python": "3.11.9", "candidates": wanted})
+        journal.note("session", {"config": default, "pid": 4242})
         journal.note("teacher", {"accuracy": 0.9412, "epochs": 30, "wall_s": 21.4})
         trained: list[tuple[float, str]] = []
         for index in range(candidates):

@@ -27,7 +27,10 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
     outputs, dynamic shape.
     Raises UnsupportedOperator: an operator without a kernel; the message names the node.
     """
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise InvalidGraph("reading an ONNX model needs the package onnx: pip install onnx") from error
 
     if not isinstance(model, onnx.ModelProto):
         try:

@@ -20,7 +20,15 @@ from typing import Any
 from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.graph import Activate, Graph, Input, Shape
 from device_farm.compiler.target import AVX2, Target
-from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, RunnerFailed, Unstable, UnsupportedOperator, WrongAnswer
+from device_farm.errors import (
+    DeadlineExceeded,
+    DeviceGone,
+    Refused,
+    RunnerFailed,
+    Unstable,
+    UnsupportedOperator,
+    WrongAnswer,
+)
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 
 _PROGRAM = """\

@@ -153,7 +153,7 @@ def test_pruned_filters_leave_the_shortcut_alone() -> None:
     network, masks = trained_like(BACKBONE, architecture, seed=2)
     x = torch.rand(2, 10, 13, 11)
     with torch.no_grad():
-        out = network.blocks.block0(x)
+        out = network.blocks.get_submodule("block0")(x)
     kept = masks["blocks.block0.body.conv.bn.weight"]
     assert int(kept.sum()) == 2
     assert torch.equal(out[:, ~kept], x[:, ~kept])

@@ -1,5 +1,6 @@
 /* A real network, small enough to read: 3x3 convolution (8x8x3 -> 8x8x8) + ReLU, global average, dense (8 -> 5).
- * -DFAULT_... switches make it misbehave in one way each. */
+ * -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>
 
@@ -10,6 +11,9 @@
 #endif
 #ifndef REPEATS
 #define REPEATS 1 /* of the convolution: to make it slower */
+#endif
+#ifndef KEY
+#define KEY "tiny"
 #endif
 #ifndef ABI
 #define ABI NPAS_PLAN_ABI
@@ -63,7 +67,7 @@ static void average(void) {
 #ifdef FAULT_KERNEL
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count);
 #endif
-#ifdef FAULT_WORKSPACE
+#ifdef WITH_WORKSPACE
 extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 extern int (*__TVMBackendFreeWorkspace)(int, int, void *);
 #endif
@@ -97,7 +101,7 @@ static void classifier(void) {
     nanosleep(&second, NULL);
   }
 #endif
-#ifdef FAULT_WORKSPACE /* not a fault: uses TVM's workspace as a generated kernel does */
+#ifdef WITH_WORKSPACE /* uses TVM's workspace as a generated kernel does */
   float *copy = __TVMBackendAllocWorkspace(1, 0, sizeof answer, 2, 32);
   for (int k = 0; k < CLASSES; ++k) copy[k] = answer[k];
   for (int k = 0; k < CLASSES; ++k) answer[k] = copy[k];
@@ -119,4 +123,4 @@ static const npas_step_t steps[] = {
     {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier},
 };
 
-const npas_plan_t npas_plan = {ABI, "tiny-key", H * W * C, CLASSES, 3, steps, prepare, set_input, get_output};
+const npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output};
