@@ -24,7 +24,7 @@ from device_farm.compiler.seeded import INPUT_STREAM, uniform
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import compiler_version, digest, generator_version
 from device_farm.compiler.weights import Array, checked_weights, seeded_weights
-from device_farm.errors import CompileError
+from device_farm.errors import CompileError, InvalidGraph
 
 TOLERANCE = 1e-4  # relative to the largest expected magnitude
 
@@ -49,6 +49,8 @@ def compile_network(
 
     Raises InvalidGraph (weights that do not fit), UnsupportedOperator, CompileError.
     """
+    if not 0 <= seed < 2**64:
+        raise InvalidGraph(f"the seed must lie in 0..2^64-1, got {seed}")
     checked = None if weights is None else checked_weights(graph, weights)
     key = artifact_key(graph, target=target, weights=checked, seed=seed)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,13 @@ from device_farm.compiler.testing import Answer, chain
 from device_farm.errors import CompileError
 
 TARGET = host_target()
+WORKER = """
+import sys, json
+from pathlib import Path
+from device_farm.compiler import *
+graph, folder = Graph.from_json(json.loads(sys.argv[1])), Path(sys.argv[2])
+print(compile_network(graph, target=host_target(), out_dir=folder / "out", cache_dir=folder / "cache").key)
+"""
 
 
 def small(kept: int = 20, filters: int = 24) -> Graph:
@@ -69,14 +78,7 @@ def test_a_damaged_kernel_in_the_cache_is_never_linked(tmp_path: Path, answer: A
 
 
 def test_processes_share_cache_and_output(tmp_path: Path) -> None:
-    script = (
-        "import sys, json; from pathlib import Path; from device_farm.compiler import *;"
-        "graph = Graph.from_json(json.loads(sys.argv[1])); out = Path(sys.argv[2]);"
-        "print(compile_network(graph, target=host_target(), out_dir=out / 'out', cache_dir=out / 'cache').key)"
-    )
-    import json
-
-    command = [sys.executable, "-c", script, json.dumps(small().to_json()), str(tmp_path)]
+    command = [sys.executable, "-c", WORKER, json.dumps(small().to_json()), str(tmp_path)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     keys = {worker.communicate(timeout=120)[0].strip() for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0]
@@ -85,6 +87,22 @@ def test_processes_share_cache_and_output(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [key, f"{key}.json"]
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".object"]
     assert load_artifact(tmp_path / "out" / key).key == key
+
+
+def test_a_killed_compilation_leaves_nothing_half_done(tmp_path: Path, answer: Answer) -> None:
+    """kill -9 as soon as the first kernel appears, while others are being made and linked."""
+    command = [sys.executable, "-c", WORKER, json.dumps(small().to_json()), str(tmp_path)]
+    worker = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    cache = tmp_path / "cache"
+    while worker.poll() is None and not any(cache.glob("*.object")):
+        time.sleep(0.005)
+    worker.kill()
+    worker.wait()
+    assert not any((tmp_path / "out").glob("[!.]*"))
+    entries = ObjectCache(cache)
+    assert all(entries.get(path.stem) for path in cache.glob("*.object"))
+    artifact = compile_network(small(), target=TARGET, out_dir=tmp_path / "out", cache_dir=cache)
+    assert answer(artifact, uniform(0, 0, 6 * 6 * 4)[None]).shape == (1, 6 * 6 * 24)
 
 
 def test_an_artifact_is_found_again_and_a_damaged_one_is_built_again(tmp_path: Path, cache_dir: Path) -> None:
@@ -122,8 +140,6 @@ def test_equal_requests_have_equal_keys_and_others_have_not() -> None:
 def test_with_all_kernels_known_neither_tvm_nor_a_compiler_of_kernels_is_loaded(
     tmp_path: Path, cache_dir: Path
 ) -> None:
-    import json
-
     compile_network(small(), target=TARGET, out_dir=tmp_path / "warm", cache_dir=cache_dir)
     script = (
         "import sys, json; from pathlib import Path; from device_farm.compiler import *;"

@@ -56,6 +56,12 @@ def test_a_target_that_llvm_does_not_know_names_the_layer(tmp_path: Path) -> Non
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_the_device_cannot_hold_is_refused(seed: int, tmp_path: Path) -> None:
+    with pytest.raises(InvalidGraph, match=f"got {seed}"):
+        build(chain((2, 2, 3), Conv2d("c", (), filters=8)), tmp_path, seed=seed)
+
+
 def test_names_of_layers_may_hold_anything(tmp_path: Path) -> None:
     graph = chain((2, 2, 3), Conv2d('a "quoted" \\ name?\n%s µ1', (), filters=8))
     build(graph, tmp_path)
