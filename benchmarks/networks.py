@@ -4,7 +4,7 @@
 
 `ours` is the benchmark artifact (weights and taps from a seed: what a search times); `shipped` is the deployable one of
 the same shape with a pruned module's weights, whose answer is compared with the module's own in torch: the last column.
-A rate applies to every convolution and to the classifier, in whole columns of the target's blocks; the stem stays dense.
+A rate applies to every convolution and the classifier, in whole columns of the target's blocks; the stem is dense.
 A missed speed bar ends a full run with exit status 1; a wrong answer ends any run so.
 """
 
@@ -156,7 +156,7 @@ def slowest_steps(result: dict[str, Any], label: str, count: int = 8) -> str:
 
 
 def main() -> int:
-    options = parser(__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    options = parser(__doc__.partition("\n")[0])
     options.add_argument("--networks", nargs="+", choices=sorted(MODELS), default=["mobilenet_v2", "resnet18"])
     options.add_argument("--rates", default="1,2,3,5,10", help="pruning rates, comma-separated; 1 is dense")
     options.add_argument("--pixels", type=int, default=224)
