@@ -205,7 +205,7 @@ def test_masked_weights_are_multiplied_out(evaluate: Any) -> None:
 
 def test_a_module_that_is_being_pruned_by_torch_is_taken_as_pruned(evaluate: Any) -> None:
     conv = nn.Conv2d(3, 4, 3)
-    prune.l1_unstructured(conv, "weight", 0.5)
+    prune.l1_unstructured(conv, "weight", 0.5)  # type: ignore[no-untyped-call]
     imported = check(nn.Sequential(conv), Shape(5, 5, 3), evaluate)
     (weight,) = (array for key, array in imported.weights.items() if key.endswith(".weight"))
     assert (weight != 0).sum() == 54
