@@ -22,7 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     run_dir = find_run(arguments.run_dir)
-    from npas_ray.runs.verify import verify_run
+    from npas_ray.runs.verification import verify_run
 
     verification = verify_run(run_dir)
     if arguments.json:

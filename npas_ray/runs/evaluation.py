@@ -55,7 +55,7 @@ class Evaluator:
 
         Raises whatever the farm or the trainer raises about itself (not about the candidate): try again later.
         """
-        trained = dict(candidate.evaluations[-1]) if candidate.evaluations else None
+        trained: Mapping[str, Any] | None = candidate.evaluations[-1] if candidate.evaluations else None
         training = self.train(candidate.architecture) if trained is None and not self.budgets_ms else None
         try:
             latency_ms = self._latencies(candidate)
@@ -66,7 +66,7 @@ class Evaluator:
             reason = ", ".join(f"{latency_ms[m]:.4g} ms on {m}, budget {self.budgets_ms[m]:g} ms" for m in over)
             return self._conclude(candidate, Status.OVER_BUDGET, None, latency_ms, reason)
         if trained is None:
-            trained = dict((training or self.train(candidate.architecture)).result())
+            trained = (training or self.train(candidate.architecture)).result()
             self.book.trained(candidate.key, trained)
         return self._conclude(candidate, Status.DONE, trained["accuracy"], latency_ms, None)
 
@@ -81,7 +81,12 @@ class Evaluator:
         return latency_ms
 
     def _conclude(
-        self, candidate: Candidate, status: Status, accuracy: float | None, latency_ms: dict[str, float], reason: str | None
+        self,
+        candidate: Candidate,
+        status: Status,
+        accuracy: float | None,
+        latency_ms: dict[str, float],
+        reason: str | None,
     ) -> Outcome:
         self.book.conclude(candidate.key, status, reason)
         return Outcome(status, accuracy, latency_ms, reason)

@@ -34,7 +34,7 @@ def start(config: Path, run_dir: Path) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "npas_ray", "search", str(config), "--run-dir", str(run_dir), "--resume"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        stderr=open(run_dir.with_suffix(".log"), "ab"),  # noqa: SIM115 - it belongs to the child
+        stderr=open(run_dir.with_suffix(".log"), "ab"),  # the child closes it
         env=os.environ | {"NPAS_CRASH_TEST": str(run_dir)},  # all its descendants inherit that, so they can be found
     )
 
