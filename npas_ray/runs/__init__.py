@@ -1,0 +1,1 @@
+"""A search from its first to its last second: its directory, its staff on Ray, resume, shipping, verification."""

@@ -102,6 +102,10 @@ class Conductor:
         """(key, reason) of the candidates lost to infrastructure since the last success."""
         return list(self._unexplained)
 
+    def candidates(self) -> list[Candidate]:
+        """All candidates in the order of their proposals."""
+        return self._journal.candidates()
+
     def note(self, kind: str, data: Any) -> None:
         """Anything else that the journal should remember."""
         self._journal.note(kind, data)

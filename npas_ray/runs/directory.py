@@ -49,6 +49,11 @@ class RunDirectory:
     def best(self) -> Path:
         return self.path / "best"
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether best/ is there and whole."""
+        return (self.best / "summary.json").is_file()
+
     @classmethod
     def existing(cls, path: Path) -> RunDirectory:
         """The run at `path`. Raises RunError if there is none."""

@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
+from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
+from device_farm.compiler.graph import Graph
 from device_farm.fleet.farm import Farm
-from device_farm.measurement.json import measurement_to_json
+from device_farm.measurement.codec import measurement_to_json
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.evaluation import Evaluator
+from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture
 from npas_ray.training.trainer_pool import TrainerPool
+
+#: on disk and in memory, what a training leaves: see Evaluation
+Evaluation = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Laboratory:
     budgets_ms: Mapping[str, float]
     epochs: int
     seed: int
+    trials_at_once: int
     farm: Farm
     trainers: ActorHandle[TrainerPool]
 
@@ -41,12 +48,24 @@ class Laboratory:
         graph = lower(self.backbone, architecture, block_height=self.block_height)
         return measurement_to_json(self.farm.measure(graph, model=model))
 
-    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Mapping[str, Any]]:
-        """Starts a fast evaluation and returns at once."""
-        pool = cast(Any, self.trainers)
+    def measure_deployed(self, graph: Graph, weights: Mapping[str, NDArray[Any]], model: str) -> Mapping[str, Any]:
+        """Measurement of what ships, with its own weights, as JSON. Raises FarmError."""
+        return measurement_to_json(self.farm.measure(graph, model=model, weights=weights))
+
+    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
+        """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
         seed = self.seed if seed is None else seed
-        result = pool.call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
-        return cast("Future[Mapping[str, Any]]", result.future())
+        result = cast(Any, self.trainers).call.remote(
+            "evaluate", architecture.to_json(), epochs=self.epochs, seed=seed
+        )
+        return cast("Future[Evaluation]", result.future())
+
+    def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:
+        """The training of what ships: its evaluation, and weights and masks as trainer_actor.pack makes them."""
+        result = cast(Any, self.trainers).call.remote(
+            "full_train", architecture.to_json(), epochs=epochs, seed=self.seed
+        )
+        return cast("tuple[Evaluation, bytes]", ray.get(result))
 
     def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
         """An evaluator that works here and writes into the conductor's journal."""
@@ -65,5 +84,5 @@ class ConductorBook:
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
         ray.get(self._conductor.trained.remote(key, evaluation))
 
-    def conclude(self, key: str, status: Any, reason: str | None = None) -> None:
+    def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
         ray.get(self._conductor.conclude.remote(key, status, reason))

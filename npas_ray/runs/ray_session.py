@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,24 +16,41 @@ NAMESPACE = "npas"
 OBJECT_STORE_BYTES = 512 * 1024**2
 
 
+# Ray reads these when it is first imported
+_SETTINGS = {
+    # Ray executes what it is sent, so nobody may send without the token; a local start makes one in ~/.ray
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table would fight with our progress
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must arrive as KeyboardInterrupt
+}
+
+
+def prepare_ray() -> None:
+    """Sets how Ray is to behave. Call it before anything imports Ray.
+
+    Raises InfrastructureError if Ray was imported before without token authentication.
+    """
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise InfrastructureError("Ray was imported without RAY_AUTH_MODE=token; set it in the environment")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] | None = None) -> Iterator[None]:
     """Connects this process to Ray for the length of the with statement.
 
     `address` "local" starts a cluster on the loopback interface, with `num_cpus` and custom `resources`, that ends with
     this process however it ends; anything else is the address of a running cluster. Every node demands a token (see
-    docs/security.md). Raises InfrastructureError if the cluster cannot be reached or started.
+    docs/security.md); `prepare_ray` was called before. Raises InfrastructureError if the cluster cannot be reached or started.
     """
-    # Ray executes what it is sent, so nobody may send without the token; "local" makes one in ~/.ray if there is none
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Tune's own table would fight with our progress
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import ray
 
     try:
         if address == LOCAL:
             ray.init(
+                address="local",  # never a cluster that happens to run on this machine
                 num_cpus=num_cpus,
                 resources=dict(resources or {}),
                 include_dashboard=False,
@@ -44,8 +62,9 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
             )
         else:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {error}") from error
+    except Exception as error:  # Ray raises whatever its layers raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {reason}") from error
     try:
         yield
     finally:

@@ -2,55 +2,124 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from npas_ray.config import SearchConfig, difference
-from npas_ray.errors import InfrastructureError, RunError
+from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
 from npas_ray.journal import Journal
-from npas_ray.reports import ReportPaths, write_reports
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.progress import Progress, Tally
-from npas_ray.search.reward import Objective
-from npas_ray.space.search_space import SearchSpace
-
-# how long a resumed run waits for the processes of a killed one to be gone
-TAKEOVER_S = 60.0
+from npas_ray.runs.progress import Progress
+from npas_ray.runs.ray_session import prepare_ray
+from npas_ray.runs.setting import make_objective, make_space
+from npas_ray.runs.tally import Tally
 
 
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search that came to its end left behind."""
-
-    run: RunDirectory
-    candidates: int
-    done: int
-    over_budget: int
-    failed: int
-    best: dict[str, Any] | None  # best/summary.json; None if nothing was within the budgets
-    reports: ReportPaths
-
-
-def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: Progress) -> SearchOutcome:
-    """Searches until `config.search.candidates` are concluded, ships the best, writes the reports.
+def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: Progress) -> None:
+    """Searches until `config.search.candidates` are concluded and ships the best of them.
 
     Everything acknowledged is in the journal: after any end, however sudden, the same call with `resume` goes on.
 
     Raises:
+        SpaceError: a layer has no legal choice.
         RunError: the directory cannot be used, or holds a run of another configuration.
         InfrastructureError: Ray, the farm or the trainers broke down; resume later.
-        NoFeasibleCandidate: no candidate kept the budgets (the reports are written all the same).
+        NoFeasibleCandidate: no candidate kept the budgets.
     """
-    space = config.make_space()
-    run = RunDirectory.prepare(run_dir, config=config.identity(), resume=resume)
+    make_space(config)  # refuses what cannot be searched before anything is made
+    run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():
-        with Journal.open(run.journal) as journal:
-            _require_same_search(config, journal, run)
-        config.write(run.config)
-        with _search(config, space, run, progress):
-            pass
-    raise NotImplementedError
+        tally = _take_up(run, config)
+        if tally.done < tally.wanted or not run.is_shipped:
+            _search_and_ship(config, run, tally, progress)
+    if not tally.feasible:
+        raise NoFeasibleCandidate(
+            f"none of {tally.done} candidates kept the budgets ({_budgets(config)}); raise them, or allow higher rates"
+        )
+
+
+def _take_up(run: RunDirectory, config: SearchConfig) -> Tally:
+    """Checks that the journal belongs to this search, notes the session, counts what is there."""
+    with run.locked(name="journal.lock", timeout_s=60.0), Journal.open(run.journal) as journal:
+        differences = difference(SearchConfig.from_json(journal.config, name=str(run.journal)), config)
+        if differences:
+            raise RunError(
+                f"{run.path} is a run of another configuration ({'; '.join(differences)});"
+                " resume it with its own, or name another --run-dir"
+            )
+        journal.note("session", {"candidates": config.search.candidates, "config": config.to_json(), "pid": os.getpid()})
+        return Tally.of(journal.candidates(), make_objective(config), wanted=config.search.candidates)
+
+
+def _search_and_ship(config: SearchConfig, run: RunDirectory, tally: Tally, progress: Progress) -> None:
+    prepare_ray()
+    from ray.exceptions import RayError
+
+    from npas_ray.runs.shipping import ship
+    from npas_ray.runs.staff import staff
+
+    try:
+        with staff(config, run, progress) as (lab, conductor):
+            if tally.done < tally.wanted:
+                progress.phase("searching")
+                progress.update(*tally.counts, **tally.details)
+                _tune(config, run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
+            if tally.feasible:
+                ship(config, run, lab=lab, conductor=conductor, progress=progress)
+    except RayError as error:
+        raise InfrastructureError(f"Ray failed: {error}") from error
+
+
+def _teller(tally: Tally, progress: Progress) -> Callable[[dict[str, Any]], None]:
+    def tell(result: dict[str, Any]) -> None:
+        tally.add(result)
+        progress.update(*tally.counts, **tally.details)
+
+    return tell
+
+
+def _tune(
+    config: SearchConfig, run: RunDirectory, *, lab: Any, conductor: Any, on_result: Callable[[dict[str, Any]], None]
+) -> None:
+    """One Tune experiment for the candidates that are missing. Raises InfrastructureError."""
+    import ray
+    from ray import tune
+
+    from npas_ray.runs.trial import TRIAL_CPUS, evaluate_trial
+    from npas_ray.search.tune_adapter import ConductedSearcher
+
+    live = lab.trials_at_once
+    searcher = ConductedSearcher(conductor, max_live=live, metric="reward", on_result=on_result)
+    trainable = tune.with_parameters(
+        evaluate_trial, laboratory=lab, conductor=conductor, objective=make_objective(config)
+    )
+    session = 1 + len(list(run.tune.glob("session-*"))) if run.tune.is_dir() else 1
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": TRIAL_CPUS}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # the searcher says when it is finished
+            max_concurrent_trials=live,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['ordinal']:04d}-{trial.config['key']}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{session:03d}",
+            storage_path=str(run.tune.resolve()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=3),
+        ),
+    )
+    tuner.fit()
+    if searcher.broken:
+        raise InfrastructureError(f"the search stopped, because candidate after candidate broke down; {searcher.broken}")
+    left = cast("list[tuple[str, str]]", ray.get(conductor.unexplained.remote()))
+    if left:
+        key, reason = left[0]
+        raise InfrastructureError(f"{len(left)} candidates could not be evaluated, first {key}: {reason}")
+
+
+def _budgets(config: SearchConfig) -> str:
+    return ", ".join(f"{model} {ms:g} ms" for model, ms in config.objective.budgets_ms.items()) or "there are none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -15,20 +15,20 @@ ATTEMPTS = 3
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class TrainerPool:
-    """Evaluates on whichever trainer is idle; a trainer that dies is restarted by Ray and its work done again."""
+    """Evaluates on whichever of the named trainers is idle; a trainer that dies is restarted by Ray and its work done again."""
 
-    def __init__(self, trainers: Sequence[ActorHandle[Any]]) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        # names, not handles: Ray could not restart this actor once the handles given to it are out of scope
         self._idle: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
-        for trainer in trainers:
-            self._idle.put_nowait(trainer)
+        for name in names:
+            self._idle.put_nowait(ray.get_actor(name))
 
-    async def call(self, method: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """The result of `trainer.method(*args, **kwargs)`. Raises what it raises."""
         for attempt in range(1, ATTEMPTS + 1):
             trainer = await self._idle.get()
             try:
-                result: Mapping[str, Any] = await getattr(trainer, method).remote(*args, **kwargs)
-                return result
+                return await getattr(trainer, method).remote(*args, **kwargs)
             except RayActorError:
                 if attempt == ATTEMPTS:
                     raise

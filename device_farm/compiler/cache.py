@@ -1,0 +1,58 @@
+"""Objects by key, shared by processes. Entries carry their digest, so a damaged one is a miss, never a wrong kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+_DIGEST_BYTES = 32
+
+
+class ObjectCache:
+    """A folder of object files. Safe under concurrent writers and kill -9: an entry appears whole or not at all.
+
+    Two processes that miss the same key both make it; the results are equal, and the last one stays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> bytes | None:
+        """The object, or None if it is missing or damaged."""
+        try:
+            entry = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, content = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES:]
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def get_or_make(self, key: str, make: Callable[[Path], None]) -> bytes:
+        """The object; `make` writes it to the path that it is given where the cache has none."""
+        content = self.get(key)
+        if content is None:
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".making-") as scratch:
+                path = Path(scratch) / "made.o"
+                make(path)
+                content = path.read_bytes()
+                write_atomically(self._path(key), hashlib.sha256(content).digest() + content)
+        return content
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.object"
+
+
+def write_atomically(path: Path, content: bytes, *, executable: bool = False) -> None:
+    """`path` holds all of `content` or what it held before, even after kill -9."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o755 if executable else 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

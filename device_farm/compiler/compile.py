@@ -1,0 +1,155 @@
+"""Graph -> Artifact: the whole way, once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from device_farm.compiler.artifact import Artifact
+from device_farm.compiler.cache import ObjectCache, write_atomically
+from device_farm.compiler.graph import Graph
+from device_farm.compiler.kernels.spec import KernelSpec
+from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.link import link, support_objects
+from device_farm.compiler.lowering import Step, lower
+from device_farm.compiler.packing import pack
+from device_farm.compiler.plan import PlanSource, plan_text
+from device_farm.compiler.reference import reference_output
+from device_farm.compiler.seeded import INPUT_STREAM, uniform
+from device_farm.compiler.target import Target
+from device_farm.compiler.version import compiler_version, digest, generator_version
+from device_farm.compiler.weights import Array, checked_weights, seeded_weights
+from device_farm.errors import CompileError, InvalidGraph
+
+TOLERANCE = 1e-4  # relative to the largest expected magnitude
+
+
+def compile_network(
+    graph: Graph,
+    *,
+    target: Target,
+    out_dir: Path,
+    cache_dir: Path,
+    weights: Mapping[str, Array] | None = None,
+    seed: int = 0,
+) -> Artifact:
+    """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
+
+    With `weights` (torch's layout, see graph.py) the artifact is deployable: it carries them, and a tap of a block
+    lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
+    with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
+
+    Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
+    any number of processes may share both folders.
+
+    Raises InvalidGraph (weights that do not fit), UnsupportedOperator, CompileError.
+    """
+    if not 0 <= seed < 2**64:
+        raise InvalidGraph(f"the seed must lie in 0..2^64-1, got {seed}")
+    checked = None if weights is None else checked_weights(graph, weights)
+    key = artifact_key(graph, target=target, weights=checked, seed=seed)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = (out_dir / key).absolute()
+    if (known := _load(path)) is not None:
+        return known
+
+    cache = ObjectCache(cache_dir)
+    memory = plan_memory(graph, target)
+    packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
+    steps = lower(graph, memory, packed, target)
+    kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
+    objects = [_kernel(spec, symbol, target, cache, steps) for spec, symbol in kernels.items()]
+    objects += support_objects(cache, target)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".linking-") as name:
+        scratch = Path(name)
+        files = [scratch / f"{index}.o" for index in range(len(objects))]
+        for file, content in zip(files, objects, strict=True):
+            file.write_bytes(content)
+        blob = None
+        if checked is not None:
+            (scratch / "parameters.bin").write_bytes(parameters.to_bytes())
+            blob = str((scratch / "parameters.bin").absolute())
+        source = PlanSource(key, graph, target, memory, packed, parameters.words, steps, kernels, seed, blob)
+        (scratch / "plan.c").write_text(plan_text(source))
+        link(scratch / "plan.c", files, target=target, output=scratch / "linked", cache_dir=cache_dir)
+        executable = (scratch / "linked").read_bytes()
+
+    image = uniform(seed, INPUT_STREAM, graph.input.shape.elements)
+    expected = reference_output(graph, seeded_weights(graph, seed=seed) if checked is None else checked, image)
+    artifact = Artifact(
+        key=key,
+        path=path,
+        target=target.name,
+        input_shape=(graph.input.shape.height, graph.input.shape.width, graph.input.shape.channels),
+        output_elements=graph.shapes[graph.output.name].elements,
+        input_seed=seed,
+        expected_output=tuple(expected.reshape(-1).tolist()),
+        tolerance=TOLERANCE,
+        macs=graph.macs,
+        kept_macs=sum(step.kept_macs for step in steps),
+    )
+    write_atomically(path, executable, executable=True)
+    manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(executable).hexdigest()}
+    write_atomically(_manifest_path(path), json.dumps(manifest).encode())
+    return artifact
+
+
+def load_artifact(path: Path) -> Artifact:
+    """The artifact whose executable lies at `path`, by its manifest. Raises CompileError if either is damaged."""
+    artifact = _load(path.absolute())
+    if artifact is None:
+        raise CompileError(
+            f"no whole artifact at {path}: executable or manifest is missing or damaged; compile it again"
+        )
+    return artifact
+
+
+def artifact_key(graph: Graph, *, target: Target, weights: Mapping[str, Array] | None = None, seed: int = 0) -> str:
+    """Content hash of an artifact, known before it is built."""
+    parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), str(seed)]
+    for name, array in sorted((weights or {}).items()):
+        parts += [name, str(array.dtype), str(array.shape), array.tobytes()]
+    return digest(parts)[:32]
+
+
+def kernel_symbol(spec: KernelSpec, target: Target) -> str:
+    """C name of a kernel and its key in the cache: known before it is generated."""
+    parts = [generator_version(), spec.description, json.dumps(dataclasses.asdict(target))]
+    return f"npas_{spec.emitter}_{digest(parts)[:24]}"
+
+
+def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, steps: tuple[Step, ...]) -> bytes:
+    def make(path: Path) -> None:
+        from device_farm.compiler.kernels import emit  # TVM takes seconds to import: only where a kernel is new
+
+        try:
+            emit.build_object(spec, symbol=symbol, target=target, path=str(path))
+        except Exception as error:
+            layers = [step.op.name for step in steps if any(call.spec == spec for call in step.calls)]
+            raise CompileError(
+                f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}"
+            ) from error
+
+    return cache.get_or_make(symbol, make)
+
+
+def _manifest_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _load(path: Path) -> Artifact | None:
+    try:
+        manifest: dict[str, Any] = json.loads(_manifest_path(path).read_text())
+        if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.pop("sha256"):
+            return None
+        manifest |= {"path": path}
+        manifest["input_shape"] = tuple(manifest["input_shape"])
+        manifest["expected_output"] = tuple(manifest["expected_output"])
+        return Artifact(**manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

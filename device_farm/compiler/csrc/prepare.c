@@ -1,0 +1,143 @@
+#define _GNU_SOURCE
+#include "prepare.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "plan.h"
+
+void npas_ask_huge_pages(void *memory, int64_t bytes) {
+  int64_t whole = bytes / NPAS_HUGE_PAGE * NPAS_HUGE_PAGE;
+  if (whole > 0) madvise(memory, (size_t)whole, MADV_HUGEPAGE); /* a refusal costs time only */
+}
+
+/* Marks the `count` smallest of uniform(first .. first + total), ties by index. */
+static void mark_smallest(uint64_t seed, uint64_t stream, uint64_t first, int32_t total, int32_t count, char *marks) {
+  /* Values are multiples of 2^-23 in [-1, 1): bisect the threshold at which `count` is reached. */
+  int32_t low = -(1 << 23), high = 1 << 23; /* below(low) <= count < below(high + 1) */
+  while (low < high) {
+    int32_t middle = low + (high - low + 1) / 2, below = 0;
+    for (int32_t i = 0; i < total; ++i) below += npas_uniform(seed, stream, first + (uint64_t)i) * 8388608.0f < (float)middle;
+    if (below <= count) low = middle;
+    else high = middle - 1;
+  }
+  int32_t marked = 0;
+  for (int32_t i = 0; i < total; ++i) {
+    marks[i] = npas_uniform(seed, stream, first + (uint64_t)i) * 8388608.0f < (float)low;
+    marked += marks[i];
+  }
+  for (int32_t i = 0; i < total && marked < count; ++i) {
+    if (!marks[i] && npas_uniform(seed, stream, first + (uint64_t)i) * 8388608.0f == (float)low) {
+      marks[i] = 1;
+      ++marked;
+    }
+  }
+}
+
+static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_t *group, const char *marks,
+                       const float *scales) {
+  int32_t positions = conv->kernel_height * conv->kernel_width, total = conv->channels * positions, at = 0;
+  int32_t sparsity_height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
+  for (int32_t block = 0; block < group->blocks; ++block) {
+    int32_t first = group->first_filter + block * group->height;
+    int32_t last = first + group->height < conv->filters ? first + group->height : conv->filters;
+    group->pointers[block] = at;
+    for (int32_t position = 0; position < positions; ++position) {
+      for (int32_t channel = 0; channel < conv->channels; ++channel) {
+        int32_t tap = channel * positions + position; /* torch's order */
+        int alive = 0;
+        for (int32_t s = first / sparsity_height; s <= (last - 1) / sparsity_height; ++s) alive |= marks[s * total + tap];
+        if (!alive) continue;
+        for (int32_t f = 0; f < group->height; ++f) {
+          int32_t filter = first + f, s = filter / sparsity_height;
+          float value = 0.0f;
+          if (filter < last && marks[s * total + tap]) {
+            value = npas_uniform(seed, conv->stream + 1, (uint64_t)filter * (uint64_t)total + (uint64_t)tap) * scales[s];
+          }
+          group->weights[(int64_t)at * group->height + f] = value;
+        }
+        group->taps[at++] = position / conv->kernel_width * conv->line_stride +
+                            position % conv->kernel_width * conv->pixel_stride + channel;
+      }
+    }
+  }
+  group->pointers[group->blocks] = at;
+}
+
+int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
+  int32_t total = conv->channels * conv->kernel_height * conv->kernel_width;
+  int32_t height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
+  int32_t blocks = (conv->filters + height - 1) / height;
+  char *marks = malloc((size_t)blocks * (size_t)total);
+  float *scales = malloc((size_t)blocks * sizeof *scales);
+  if (marks == NULL || scales == NULL) return free(marks), free(scales), 1;
+  for (int32_t block = 0; block < blocks; ++block) {
+    int32_t kept = conv->sparsity_height ? conv->kept[block] : total;
+    scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
+    char *own = marks + (int64_t)block * total;
+    if (kept == total) memset(own, 1, (size_t)total);
+    else if (kept == 0) memset(own, 0, (size_t)total);
+    else mark_smallest(seed, conv->stream, (uint64_t)block * (uint64_t)total, total, kept, own);
+  }
+  for (int32_t group = 0; group < conv->group_count; ++group) seed_group(seed, conv, &conv->groups[group], marks, scales);
+  for (int32_t filter = 0; filter < conv->padded_filters; ++filter) {
+    conv->bias[filter] = filter < conv->filters ? npas_uniform(seed, conv->stream + 2, (uint64_t)filter) * 0.125f : 0.0f;
+  }
+  free(marks), free(scales);
+  return 0;
+}
+
+void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,
+                         float *weights, float *bias) {
+  float scale = sqrtf(gain / (float)taps);
+  for (int32_t channel = 0; channel < padded; ++channel) {
+    for (int32_t tap = 0; tap < taps; ++tap) {
+      uint64_t index = (uint64_t)channel * (uint64_t)taps + (uint64_t)tap;
+      weights[tap * padded + channel] = channel < channels ? npas_uniform(seed, stream + 1, index) * scale : 0.0f;
+    }
+    bias[channel] = channel < channels ? npas_uniform(seed, stream + 2, (uint64_t)channel) * 0.125f : 0.0f;
+  }
+}
+
+int npas_seed_index(uint64_t seed, uint64_t stream, int32_t channels, int32_t places, int32_t *index) {
+  char *marks = malloc((size_t)places);
+  if (marks == NULL) return 1;
+  mark_smallest(seed, stream, 0, places, channels, marks);
+  for (int32_t place = 0; place < places; ++place) {
+    if (marks[place]) *index++ = place;
+  }
+  free(marks);
+  return 0;
+}
+
+void npas_zero_border(float *buffer, int32_t top, int32_t bottom, int32_t height, int32_t left, int32_t right,
+                      int32_t row_stride) {
+  memset(buffer, 0, sizeof(float) * ((size_t)top * (size_t)row_stride + (size_t)left));
+  float *row = buffer + (int64_t)top * row_stride;
+  /* The right border of a row and the left border of the next one are neighbours. */
+  for (int32_t y = 1; y < height; ++y) {
+    memset(row + row_stride - right, 0, sizeof(float) * ((size_t)left + (size_t)right));
+    row += row_stride;
+  }
+  memset(row + row_stride - right, 0, sizeof(float) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
+}
+
+void npas_copy_in(float *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
+                  int32_t width, int32_t channels) {
+  for (int32_t y = 0; y < height; ++y) {
+    for (int32_t x = 0; x < width; ++x, flat += channels) {
+      memcpy(image + (int64_t)y * row_stride + (int64_t)x * pixel_stride, flat, sizeof(float) * (size_t)channels);
+    }
+  }
+}
+
+void npas_copy_out(float *flat, const float *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
+                   int32_t width, int32_t channels) {
+  for (int32_t y = 0; y < height; ++y) {
+    for (int32_t x = 0; x < width; ++x, flat += channels) {
+      memcpy(flat, image + (int64_t)y * row_stride + (int64_t)x * pixel_stride, sizeof(float) * (size_t)channels);
+    }
+  }
+}

@@ -1,0 +1,130 @@
+"""TIR by hand: the few words that the emitters need. Built from nodes, since parsing TVMScript costs 25 ms a kernel.
+
+A generated function takes plain pointers and integers, so it is called from C like any other and needs no TVM runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tvm
+from tvm import ir, tirx
+from tvm.tirx import ForKind
+
+from device_farm.compiler.graph import Activation
+from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.target import Target
+
+Expr = Any
+Stmt = Any
+ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
+
+
+class Emitter:
+    """Expressions and statements of one kernel."""
+
+    def __init__(self, spec: KernelSpec, target: Target) -> None:
+        self.lanes = target.simd_lanes
+        self.parameters: list[Any] = []
+        self._declarations: list[Stmt] = []
+        self._arguments: dict[str, Any] = {}
+        for name, kind in spec.parameters:
+            if kind in (INT, FLOAT):
+                self._arguments[name] = tirx.Var(name, "int32" if kind == INT else "float32")
+                self.parameters.append(self._arguments[name])
+                continue
+            dtype = "int32" if kind == INTS_IN else "float32"
+            pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
+            buffer = tirx.decl_buffer((ANY_LENGTH,), dtype, f"{name}_buffer", data=pointer)
+            self.parameters.append(pointer)
+            self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+            self._arguments[name] = buffer
+
+    def __getattr__(self, name: str) -> Any:
+        """The argument of that name: a buffer for a pointer, a variable for a number."""
+        try:
+            return self._arguments[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def function(self, symbol: str, body: Stmt) -> Any:
+        function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))
+        return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
+
+    def integer(self, name: str) -> Any:
+        return tirx.Var(name, "int32")
+
+    def vector(self, name: str) -> Any:
+        return tirx.Var(name, ir.PrimType(f"float32x{self.lanes}"))
+
+    def accumulator(self, name: str) -> Any:
+        """One vector on the stack, which LLVM turns into a register."""
+        return tirx.decl_buffer((self.lanes,), "float32", name, scope="local")
+
+    def load(self, buffer: Any, index: Expr = 0) -> Expr:
+        """One vector."""
+        return tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, self.lanes)])
+
+    def store(self, buffer: Any, value: Expr, index: Expr = 0) -> Stmt:
+        return tirx.BufferStore(buffer, value, [tirx.Ramp(index, 1, self.lanes)])
+
+    def scalar(self, buffer: Any, index: Expr) -> Expr:
+        return tirx.BufferLoad(buffer, [index])
+
+    def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
+        return tirx.BufferStore(buffer, value, [index])
+
+    def splat(self, value: Expr | float) -> Expr:
+        """A number in all lanes."""
+        if isinstance(value, int | float):
+            value = tirx.FloatImm("float32", float(value))
+        return tirx.Broadcast(value, self.lanes)
+
+    def activate(self, value: Expr, activation: Activation) -> Expr:
+        if activation is Activation.NONE:
+            return value
+        value = tirx.Max(value, self.splat(0.0))
+        return tirx.Min(value, self.splat(6.0)) if activation is Activation.RELU6 else value
+
+
+def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
+    """for (name = start; name < start + extent; ++name) body(name)"""
+    variable = tirx.Var(name, "int32")
+    start = tirx.IntImm("int32", start) if isinstance(start, int) else start
+    extent = tirx.IntImm("int32", extent) if isinstance(extent, int) else extent
+    return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
+
+
+def sequence(*statements: Stmt | Sequence[Stmt]) -> Stmt:
+    flat: list[Stmt] = []
+    for statement in statements:
+        flat.extend(statement) if isinstance(statement, list | tuple) else flat.append(statement)
+    return flat[0] if len(flat) == 1 else tirx.SeqStmt(flat)
+
+
+def tile_count(extent: Expr, tile: int) -> Expr:
+    """Tiles that cover `extent`."""
+    return tirx.floordiv(extent + (tile - 1), tile) if tile > 1 else extent
+
+
+def tile_start(index: Expr, tile: int, extent: Expr) -> Expr:
+    """Where a tile begins; the last one is shifted back so that it does not stick out."""
+    return tirx.Min(index * tile, extent - tile) if tile > 1 else index
+
+
+def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) -> None:
+    """Generates `spec`'s kernel as the C function `symbol` into the object file `path`."""
+    emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
+    llvm = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": target.mcpu, "num-cores": 1})
+    # The functions are flat and scalar or explicitly vectorised already, so three passes are the whole pipeline.
+    lower = tvm.ir.transform.Sequential(
+        [
+            tirx.transform.BindTarget(llvm.with_host(llvm)),
+            tirx.transform.FlattenBuffer(),
+            tirx.transform.LowerIntrin(),
+        ]
+    )
+    module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
+    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(path, "o")

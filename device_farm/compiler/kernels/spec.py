@@ -1,0 +1,142 @@
+"""What a kernel depends on. A spec is all of its kernel's identity: whatever is not in it is a run-time argument.
+
+No TVM in here, so that a compilation whose kernels are all in the cache never imports it. The emitters beside this
+file turn a spec into TIR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+from device_farm.compiler.graph import Activation, PoolKind
+
+FLOATS_IN, FLOATS_OUT, INTS_IN, INT, FLOAT = "const float *", "float *", "const int32_t *", "int32_t", "float"
+Parameters = tuple[tuple[str, str], ...]  # (name, C type)
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """Base of all specs. `emitter` is the module beside this one that generates it; `parameters` its C signature."""
+
+    emitter: ClassVar[str]
+    parameters: ClassVar[Parameters]
+
+    @property
+    def description(self) -> str:
+        """Canonical text: equal for equal specs."""
+        return json.dumps([type(self).__name__, dataclasses.asdict(self)], sort_keys=True)
+
+
+def _signature(kind: str, names: str) -> Parameters:
+    return tuple((name, kind) for name in names.split())
+
+
+@dataclass(frozen=True)
+class ConvKernel(KernelSpec):
+    """Gathered GEMM: for every block of `vectors` SIMD vectors of filters, sum over its taps, for a tile of pixels.
+
+    A tile is `tile_rows` x `tile_columns` output pixels. The last tile of a row or column is shifted back to fit, and
+    computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
+    Strides are in floats. `rows` and `columns` are pixels of the output; `band` is in tiles.
+    """
+
+    vectors: int
+    tile_rows: int
+    tile_columns: int
+    pixel_stride: int  # in x, from one output pixel's window to the next
+    line_stride: (
+        int  # in x, from one output row's windows to the next; 0 where tile_rows is 1, as it then is no constant
+    )
+    tap_unroll: int  # independent sums over taps, which hide the latency of small tiles
+    activation: Activation
+    residual: bool
+
+    emitter: ClassVar[str] = "conv"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(FLOATS_IN, "weights bias residual")
+        + _signature(INTS_IN, "taps pointers")
+        + _signature(INT, "blocks band rows columns x_row y_row y_pixel r_row r_pixel")
+    )
+
+
+@dataclass(frozen=True)
+class DepthwiseKernel(KernelSpec):
+    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    tile_rows: int
+    tile_columns: int
+    pixel_stride: int  # floats a pixel, of x and y
+    activation: Activation
+
+    emitter: ClassVar[str] = "depthwise"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(FLOATS_IN, "weights bias")
+        + _signature(INT, "rows columns x_row y_row")
+    )
+
+
+@dataclass(frozen=True)
+class PoolKernel(KernelSpec):
+    """Pooling over windows that are cut at the image's edge; `scale` is 1 / window for averages."""
+
+    pool: PoolKind
+
+    emitter: ClassVar[str] = "pool"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(FLOAT, "scale")
+        + _signature(
+            INT,
+            "rows columns vectors height width window_height window_width stride_y stride_x top left "
+            "x_row x_pixel y_row y_pixel",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class ElementwiseKernel(KernelSpec):
+    """y = activation(a [+ b]) over rows of whole vectors."""
+
+    operands: int
+    activation: Activation
+
+    emitter: ClassVar[str] = "elementwise"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "a b") + _signature(FLOATS_OUT, "y") + _signature(INT, "rows vectors a_row b_row y_row")
+    )
+
+
+@dataclass(frozen=True)
+class ResizeKernel(KernelSpec):
+    """Copies `copied` vectors and `tail` single channels of every pixel and zeroes the rest up to `vectors`."""
+
+    emitter: ClassVar[str] = "resize"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "rows columns copied tail vectors x_row x_pixel y_row y_pixel")
+    )
+
+
+@dataclass(frozen=True)
+class ScatterKernel(KernelSpec):
+    """Zeroes `vectors` vectors of every pixel, then writes channel i to channel index[i]."""
+
+    emitter: ClassVar[str] = "scatter"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INTS_IN, "index")
+        + _signature(INT, "rows columns channels vectors x_row x_pixel y_row y_pixel")
+    )

@@ -1,0 +1,122 @@
+"""Where activations lie: zero borders, padded channels, and one arena that buffers share by their lifetimes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
+from device_farm.compiler.target import Target
+
+ALIGNMENT = 16  # floats: one cache line, one AVX-512 vector
+SHARING_THRESHOLD = 262_144  # floats: below 1 MiB every buffer has its own place, and no border is ever written twice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` floats a pixel.
+
+    Lanes beyond the last channel are zero: every kernel keeps it that way.
+    """
+
+    shape: Shape
+    border: Padding
+    pixel_stride: int
+
+    @property
+    def row_stride(self) -> int:
+        return (self.border.left + self.shape.width + self.border.right) * self.pixel_stride
+
+    @property
+    def rows(self) -> int:
+        return self.border.top + self.shape.height + self.border.bottom
+
+    @property
+    def elements(self) -> int:
+        return self.rows * self.row_stride
+
+    def offset(self, y: int, x: int) -> int:
+        """Of pixel (y, x) of the image; negative coordinates lie in the border."""
+        return (self.border.top + y) * self.row_stride + (self.border.left + x) * self.pixel_stride
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether rows follow one another without a gap."""
+        return self.border.left == self.border.right == 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The static memory plan: layout and place in the arena (in floats) of every operator's output."""
+
+    layouts: Mapping[str, Layout]
+    offsets: Mapping[str, int]
+    elements: int  # of the arena
+    shared: bool  # whether places are used by several buffers, so that borders must be written in every run
+
+
+def plan_memory(graph: Graph, target: Target) -> Memory:
+    layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
+    total = sum(_aligned(layout.elements) for layout in layouts.values())
+    if total <= SHARING_THRESHOLD:
+        offsets, end = {}, 0
+        for name, layout in layouts.items():
+            offsets[name], end = end, end + _aligned(layout.elements)
+        return Memory(layouts, offsets, end, shared=False)
+    offsets, end = _share(graph, {name: _aligned(layout.elements) for name, layout in layouts.items()})
+    return Memory(layouts, offsets, end, shared=True)
+
+
+def _layout(graph: Graph, op: Op, target: Target) -> Layout:
+    shape = graph.shapes[op.name]
+    top = left = bottom = right = 0
+    scalar_reads_only = op is graph.input and op is not graph.output
+    for consumer in graph.ops:
+        if op.name not in consumer.inputs:
+            continue
+        if not isinstance(consumer, Conv2d) or consumer.inputs[0] != op.name or consumer.inputs.count(op.name) > 1:
+            scalar_reads_only = False
+        if isinstance(consumer, Conv2d | DepthwiseConv2d) and consumer.inputs[0] == op.name:
+            out, padding = graph.shapes[consumer.name], consumer.padding
+            (kh, kw), (sy, sx), (dy, dx) = consumer.kernel, consumer.stride, consumer.dilation
+            top, left = max(top, padding.top), max(left, padding.left)
+            bottom = max(bottom, (out.height - 1) * sy + (kh - 1) * dy + 1 - padding.top - shape.height)
+            right = max(right, (out.width - 1) * sx + (kw - 1) * dx + 1 - padding.left - shape.width)
+    stride = shape.channels if scalar_reads_only else pad_channels(shape.channels, target)
+    return Layout(shape, Padding(top, left, bottom, right), stride)
+
+
+def pad_channels(channels: int, target: Target) -> int:
+    """Floats a pixel: whole vectors."""
+    return math.ceil(channels / target.simd_lanes) * target.simd_lanes
+
+
+def _aligned(elements: int) -> int:
+    return math.ceil(elements / ALIGNMENT) * ALIGNMENT
+
+
+def _share(graph: Graph, sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Offsets such that buffers that live at the same time do not overlap: big ones first, each at its lowest place.
+
+    The input lives for ever, because it is set once and run many times.
+    """
+    birth = {op.name: step for step, op in enumerate(graph.ops)}
+    death = dict(birth)
+    for step, op in enumerate(graph.ops):
+        death.update(dict.fromkeys(op.inputs, step))
+    death[graph.input.name] = death[graph.output.name] = len(graph.ops)
+    offsets: dict[str, int] = {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], birth[name])):
+        busy = sorted(
+            (offsets[other], offsets[other] + sizes[other])
+            for other in offsets
+            if birth[other] <= death[name] and birth[name] <= death[other]
+        )
+        place = 0
+        for start, end in busy:
+            if place + sizes[name] <= start:
+                break
+            place = max(place, end)
+        offsets[name] = place
+    return offsets, max(offsets[name] + sizes[name] for name in offsets)

@@ -1,0 +1,71 @@
+"""Objects, plan.c and the runner -> one static executable, by the C compiler and linker of the ziglang wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from device_farm.compiler.cache import ObjectCache
+from device_farm.compiler.target import Target
+from device_farm.compiler.version import digest, support_files, zig_version
+from device_farm.errors import CompileError
+from device_farm.runner import sources
+
+SUPPORT_DIR = Path(__file__).parent / "csrc"
+TIMEOUT_S = 600.0  # the first link of a machine builds musl, which takes about a minute
+_INCLUDES = ("-I", str(sources.INCLUDE_DIR), "-I", str(SUPPORT_DIR))
+
+
+@cache
+def zig() -> str:
+    """Path of the zig executable. Raises CompileError if its wheel is not installed."""
+    spec = importlib.util.find_spec("ziglang")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise CompileError("the linker is missing: pip install ziglang")
+    return str(Path(folders[0]) / "zig")
+
+
+def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
+    """The runner and prepare.c, compiled once for each target triple.
+
+    They do not get the kernels' -mcpu: they must start on any core, to report that an instruction is missing.
+    """
+    files = (*sources.source_files(), *support_files())
+    content = digest([zig_version(), *(part for path in sorted(files) for part in (path.name, path.read_bytes()))])
+
+    def compiled(source: Path) -> bytes:
+        def make(path: Path) -> None:
+            _run([*_compiler(target), *_INCLUDES, "-c", str(source), "-o", str(path)], cache.folder)
+
+        return cache.get_or_make(digest([content, source.name, target.triple, *sources.CFLAGS]), make)
+
+    return [compiled(source) for source in (sources.RUNNER_SOURCE, SUPPORT_DIR / "prepare.c")]
+
+
+def link(plan: Path, objects: Sequence[Path], *, target: Target, output: Path, cache_dir: Path) -> None:
+    """Compiles plan.c and links it with the objects. Raises CompileError."""
+    command = [*_compiler(target), *_INCLUDES, str(plan), *map(str, objects), *sources.LDFLAGS, "-o", str(output)]
+    _run(command, cache_dir)
+
+
+def _compiler(target: Target) -> list[str]:
+    return [zig(), "cc", "-target", target.triple, *sources.CFLAGS]
+
+
+def _run(command: list[str], cache_dir: Path) -> None:
+    # zig keeps what it compiles for ever: musl is worth it and stays in zig's global cache, a plan.c is not.
+    scratch = Path(command[-1]).parent / "zig-local"
+    environment = dict(os.environ) | {"ZIG_LOCAL_CACHE_DIR": str(scratch)}
+    if "HOME" not in environment and "XDG_CACHE_HOME" not in environment:
+        environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_dir / "zig"))
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(f"zig cc took longer than {TIMEOUT_S:.0f} s: {' '.join(command[:6])} ...") from error
+    if done.returncode != 0:
+        raise CompileError(f"zig cc failed ({done.returncode}):\n{done.stderr[-3000:]}")

@@ -1,0 +1,96 @@
+"""How an output image is cut into register tiles and bands of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from device_farm.compiler.target import Target
+
+TILE_OVERHEAD = 0.5  # what a tile costs beyond its pixels, in pixels: loading weights, starting and storing sums
+DEPTHWISE_OVERHEAD = 4.0  # the same for depthwise, in vector instructions
+DEPTHWISE_REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers, by lanes
+FEWEST_SUMS = 8  # accumulators that hide the latency of a multiply-add
+BAND_FLOATS = 65_536  # of input and output that a band may touch: a quarter of a megabyte
+SMALL_WEIGHTS = 65_536  # words of weights that stay in the second-level cache beside a band
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """An image of rows x columns output pixels, cut into tiles of tile_rows x tile_columns pixels."""
+
+    rows: int
+    columns: int
+    tile_rows: int
+    tile_columns: int
+
+    @property
+    def pixels(self) -> int:
+        return self.tile_rows * self.tile_columns
+
+    @property
+    def tiles(self) -> int:
+        return math.ceil(self.rows / self.tile_rows) * math.ceil(self.columns / self.tile_columns)
+
+
+def most_pixels(vectors: int, target: Target) -> int:
+    """Largest tile whose sums, weights and one value stay in registers."""
+    return target.tile_pixels * 2 // vectors
+
+
+def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Target) -> Tiling:
+    """The cheapest tiling. A `flat` image may be cut at any pixel, since its rows follow one another without a gap."""
+    largest = most_pixels(vectors, target)
+    fewest = math.ceil(FEWEST_SUMS / vectors / 2)
+    images = [(height, width)]
+    if flat:
+        area = height * width
+        images += [(area // columns, columns) for columns in range(1, area + 1) if area % columns == 0]
+
+    def cost(tiling: Tiling) -> float:
+        return tiling.tiles * (max(tiling.pixels, fewest) + TILE_OVERHEAD)
+
+    return min(_tilings(images, largest), key=lambda t: (cost(t), t.tile_rows, t.columns, t.pixels))
+
+
+def depthwise_tiling(
+    height: int, width: int, *, kernel: tuple[int, int], stride: tuple[int, int], target: Target
+) -> Tiling:
+    """Every input vector of a tile is loaded once, so a tile near a square loads least."""
+    weights = kernel[0] * kernel[1]
+    largest = max(DEPTHWISE_REGISTERS[target.simd_lanes] - weights - 1, 4)
+
+    def cost(tiling: Tiling) -> float:
+        loads = ((tiling.tile_rows - 1) * stride[0] + kernel[0]) * ((tiling.tile_columns - 1) * stride[1] + kernel[1])
+        return tiling.tiles * (tiling.pixels * weights + loads + DEPTHWISE_OVERHEAD)
+
+    return min(_tilings([(height, width)], min(largest, 14)), key=lambda t: (cost(t), t.pixels))
+
+
+def _tilings(images: list[tuple[int, int]], largest: int) -> list[Tiling]:
+    return [
+        Tiling(rows, columns, tile_rows, tile_columns)
+        for rows, columns in images
+        for tile_columns in range(1, min(columns, largest) + 1)
+        for tile_rows in range(1, min(rows, largest // tile_columns) + 1)
+    ]
+
+
+def tap_unroll(tiling: Tiling, vectors: int) -> int:
+    """Independent sums over taps that a small tile needs to keep the multipliers busy."""
+    unroll = 1
+    while tiling.pixels * vectors * unroll < FEWEST_SUMS:
+        unroll *= 2
+    return unroll
+
+
+def band_tiles(tiling: Tiling, *, in_floats: int, out_floats: int, weights: int) -> int:
+    """Rows of tiles in one band. All weights are streamed once a band, its input once a block of filters.
+
+    With few weights a band is small, so that what it reads and writes stays near; with many it is as large as
+    the input allows.
+    """
+    row_tiles = math.ceil(tiling.rows / tiling.tile_rows)
+    touched = in_floats + out_floats if weights <= SMALL_WEIGHTS else in_floats
+    bands = max(1, math.ceil(touched / BAND_FLOATS))
+    return max(1, math.ceil(row_tiles / bands))

@@ -1,0 +1,223 @@
+"""The farm's face: ask for a latency, get a Measurement or one of device_farm.errors.
+
+    farm = Farm.start(FarmConfig(devices=(LocalDevice(cpu=0),), cache_dir=Path("~/.cache/npas").expanduser()))
+    measurement = farm.measure(graph, model=farm.devices()[0].facts.model)
+
+A Farm is a name: it can be sent to any Ray worker, and a broker that restarts is found again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from device_farm.errors import DeadlineExceeded, LeaseError, NoSuchDevice
+from device_farm.fleet.broker import Broker, FarmDevice, Request
+from device_farm.fleet.config import FarmConfig
+from device_farm.fleet.devices import DeviceSpec, LocalDevice
+from device_farm.fleet.faults import result_of
+from device_farm.fleet.words import Outcome
+from device_farm.measurement.types import Measurement
+
+if TYPE_CHECKING:
+    from device_farm.compiler.graph import Graph
+
+__all__ = ["Farm", "FarmConfig", "FarmDevice", "LocalDevice", "PendingMeasurement"]
+
+# As many clients as a broker lets wait at once.
+_WAITING_CLIENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Farm:
+    """A running farm, by name. Needs a connected Ray (`ray.init`)."""
+
+    name: str = "farm"
+    namespace: str = "npas"
+
+    @classmethod
+    def start(cls, config: FarmConfig) -> Farm:
+        """The farm of this name on the running Ray cluster, started if there is none; all its devices have joined.
+
+        Devices that say neither `resource` nor `node_id` belong to the node of the caller.
+
+        Raises:
+            LeaseError: a farm of that name runs with another configuration, or its actors do not start.
+            NoSuchDevice: a device could not be reached within `config.start_timeout_s`; the message says why.
+        """
+        config = replace(config, devices=tuple(_pinned(spec) for spec in config.devices))
+        farm = cls(config.name, config.namespace)
+        started = farm._start_broker(config)
+        other = ray.get(farm._broker.config.remote())
+        if other != config:
+            raise LeaseError(
+                f"a farm {config.name!r} with another configuration runs already; stop it, or take another name"
+            )
+        missing = ray.get(farm._broker.ready.remote(config.start_timeout_s))
+        if missing:
+            if started:
+                farm.stop()
+            serials = {spec.serial for spec in config.devices}
+            error = NoSuchDevice if any(line.split(": ")[0] in serials for line in missing) else LeaseError
+            what = "; ".join(missing)
+            raise error(f"not ready within {config.start_timeout_s:g} s: {what}. {_hint(config)}")
+        return farm
+
+    @classmethod
+    def connect(cls, name: str = "farm", *, namespace: str = "npas") -> Farm:
+        """A handle to a running farm. Raises LeaseError if there is none."""
+        farm = cls(name, namespace)
+        _ = farm._broker
+        return farm
+
+    def measure(
+        self,
+        graph: Graph,
+        *,
+        model: str,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        seed: int = 0,
+        timeout_s: float | None = None,
+        client: str = "",
+        priority: int = 0,
+    ) -> Measurement:
+        """Compiles the graph for a device of the model and measures it there. Blocks; not for an async actor.
+
+        Without `weights` they are made on the device from `seed`. Equal requests are measured once.
+
+        Raises:
+            InvalidGraph, UnsupportedOperator, CompileError: it cannot be compiled.
+            WrongAnswer, RunnerFailed: it failed repeatedly on the only device of the model.
+            Poisoned: it failed on two different devices. All of these carry the evidence as notes.
+            NoSuchDevice: no device of the model is there.
+            DeviceGone, DeadlineExceeded, Refused, Unstable: several attempts ended so; asking again tries again.
+            DeadlineExceeded: no answer within `timeout_s` (the farm goes on; asking again finds the result).
+            LeaseError: the farm has been stopped.
+        """
+        pending = self.submit(graph, model=model, weights=weights, seed=seed, client=client, priority=priority)
+        return pending.result(timeout_s)
+
+    def submit(
+        self,
+        graph: Graph,
+        *,
+        model: str,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        seed: int = 0,
+        client: str = "",
+        priority: int = 0,
+    ) -> PendingMeasurement:
+        """Like `measure`, but returns at once."""
+        key = hashlib.sha256(f"{graph.key} {_digest(weights)} {seed}".encode()).hexdigest()
+        stored = None if weights is None else ray.put({name: np.asarray(array) for name, array in weights.items()})
+        request = Request(key, graph, model, stored, seed, client, priority)
+        return PendingMeasurement(self, request, self._broker.measure.remote(request))
+
+    def devices(self) -> list[FarmDevice]:
+        """All devices with their facts and health."""
+        return cast(list[FarmDevice], ray.get(self._broker.devices.remote()))
+
+    def stop(self) -> None:
+        """Ends the farm and its actors; whoever waits gets LeaseError. Stopping twice is well."""
+        with contextlib.suppress(LeaseError):
+            ray.kill(self._broker, no_restart=True)
+
+    @property
+    def _broker(self) -> Any:
+        """The broker's handle. Raises LeaseError."""
+        try:
+            return ray.get_actor(self.name, namespace=self.namespace)
+        except ValueError as error:
+            raise LeaseError(f"no farm {self.name!r} runs in the namespace {self.namespace!r}") from error
+
+    def _start_broker(self, config: FarmConfig) -> bool:
+        with contextlib.suppress(LeaseError):
+            _ = self._broker
+            return False
+        options = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "lifetime": "detached",
+            "get_if_exists": True,  # two may start it at once
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "max_concurrency": _WAITING_CLIENTS,
+            # Beside whoever starts it, not on a phone host that may go; elsewhere if that node dies. Ray 2.60 places
+            # an actor without any resource at random in spite of a soft affinity, hence the one byte.
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(_this_node(), soft=True),
+            "memory": 1,
+        }
+        ray.remote(Broker).options(**options).remote(config)
+        return True
+
+
+@dataclass(frozen=True)
+class PendingMeasurement:
+    """A measurement under way. `ref` is for `ray.wait`; its value is an Outcome."""
+
+    farm: Farm
+    request: Request
+    ref: ray.ObjectRef[Outcome[Measurement]]
+
+    def result(self, timeout_s: float | None = None) -> Measurement:
+        """The measurement; raises as Farm.measure does."""
+        return result_of(self.outcome(timeout_s))
+
+    def outcome(self, timeout_s: float | None = None) -> Outcome[Measurement]:
+        """The outcome with its evidence as data. Raises DeadlineExceeded, LeaseError."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        ref = self.ref
+        while True:
+            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            try:
+                return ray.get(ref, timeout=left_s)
+            except GetTimeoutError:
+                raise DeadlineExceeded(f"no measurement on {self.request.model!r} within {timeout_s:g} s") from None
+            except ActorDiedError as error:
+                raise LeaseError(f"the farm {self.farm.name!r} has been stopped") from error
+            except ActorUnavailableError:
+                # Ray itself asks again after most losses; this is for the rest. The key makes it the same job.
+                time.sleep(0.2)
+                ref = self.farm._broker.measure.remote(self.request)
+            except RayTaskError as error:
+                raise LeaseError(f"the broker of the farm {self.farm.name!r} failed: {error.cause!r}") from error
+
+
+def _digest(weights: Mapping[str, NDArray[Any]] | None) -> str:
+    """Content hash of weights; equal for equal values, types and shapes."""
+    if weights is None:
+        return "seeded"
+    hasher = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        hasher.update(f"{name!r} {array.dtype.str} {array.shape} ".encode())
+        hasher.update(array.data if array.size else b"")
+    return hasher.hexdigest()
+
+
+def _pinned(spec: DeviceSpec) -> DeviceSpec:
+    if spec.resource is not None or spec.node_id is not None:
+        return spec
+    return cast(DeviceSpec, replace(cast(Any, spec), node_id=_this_node()))
+
+
+def _this_node() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def _hint(config: FarmConfig) -> str:
+    wanted = [f"{spec.serial} wants {spec.num_cpus:g} CPU" + (f" and {spec.resource}" if spec.resource else "")
+              for spec in config.devices]  # fmt: skip
+    free = cast(Any, ray).available_resources().get("CPU", 0)
+    return f"Ray has {free:g} CPU free; {', '.join(wanted)}"

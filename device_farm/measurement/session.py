@@ -1,0 +1,180 @@
+"""A latency of an artifact on a device: push, run, compare the answer, believe the samples or try again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_farm.compiler.artifact import Artifact
+from device_farm.errors import Refused, Unstable, WrongAnswer
+from device_farm.measurement.report import BenchReport, parse_report
+from device_farm.measurement.statistics import Summary, summarise
+from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
+from device_farm.transport.base import Completed, Deadline, Transport
+
+_NS_PER_MS = 1e6
+_DEFAULT = Protocol()
+
+
+def measure(
+    transport: Transport,
+    artifact: Artifact,
+    protocol: Protocol = _DEFAULT,
+    *,
+    known_issue_ratio: float | None = None,
+) -> Measurement:
+    """Latency of the artifact on the device. The whole session, all attempts, takes at most `protocol.deadline_s`.
+
+    `known_issue_ratio` is the smallest `conditions["issue_ratio"]` of earlier measurements on this device (`Meter`
+    keeps it): with it, a core that something else shares all the time is told from a quiet one. Such a measurement is
+    marked (`conditions["quiet"]` is False) and its interval is wide, or it is refused (`protocol.require_quiet`).
+
+    Raises WrongAnswer, Unstable, RunnerFailed, and what the transport raises (DeviceGone, DeadlineExceeded, Refused).
+    """
+    deadline = Deadline(protocol.deadline_s, f"measurement of {artifact.key}")
+    facts = transport.facts(timeout_s=deadline.remaining_s)
+    reports: list[BenchReport] = []
+    while True:
+        options = _options(artifact, protocol, cpu=facts.cpu, known_issue_ratio=known_issue_ratio)
+        completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline)
+        report = parse_report(BenchReport, completed, key=artifact.key)
+        error = _check_answer(report, artifact)
+        reports.append(report)
+        summary = summarise(
+            [r.session() for r in reports], min_samples=protocol.min_samples, known_ratio=known_issue_ratio
+        )
+        stable = summary.own_half_width <= protocol.max_relative_ci
+        if stable and summary.quiet:
+            break
+        if len(reports) >= protocol.attempts:
+            if stable and not protocol.require_quiet:
+                break  # the samples agree, and the interval says what a shared core does to them
+            raise _unstable(summary, protocol, known_issue_ratio)
+    return _measurement(artifact, facts, protocol, reports, summary, error)
+
+
+@dataclass
+class Meter:
+    """`measure` with a memory of what a quiet core of this device looks like. One for each device."""
+
+    transport: Transport
+    issue_ratio: float | None = None
+
+    def measure(self, artifact: Artifact, protocol: Protocol = _DEFAULT) -> Measurement:
+        """Like the function of this name."""
+        measurement = measure(self.transport, artifact, protocol, known_issue_ratio=self.issue_ratio)
+        if measurement.conditions["quiet"]:
+            ratio = float(measurement.conditions["issue_ratio"])
+            self.issue_ratio = ratio if self.issue_ratio is None else min(ratio, self.issue_ratio)
+        return measurement
+
+
+def remote_name(path: Path) -> str:
+    """The name of a file on a device: its content's hash, so that what is there need not be pushed again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def run_artifact(transport: Transport, artifact: Artifact, arguments: Sequence[str], deadline: Deadline) -> Completed:
+    """Runs the artifact, pushing it first if the device does not have it."""
+    name = remote_name(artifact.path)
+
+    def run() -> Completed:
+        guards = ("--wall-limit-s", f"{max(deadline.remaining_s, 0.001):.3f}", "--die-with-stdin")
+        return transport.run([name, *arguments, *guards], timeout_s=deadline.remaining_s)
+
+    try:
+        return run()
+    except Refused:  # as a rule: no such program there
+        transport.push(artifact.path, name, timeout_s=deadline.remaining_s)
+        return run()
+
+
+def _options(artifact: Artifact, protocol: Protocol, *, cpu: int | None, known_issue_ratio: float | None) -> list[str]:
+    options = {
+        "--warmup-s": protocol.warmup_s,
+        "--min-time-s": protocol.min_time_s,
+        "--max-time-s": max(protocol.max_time_s, protocol.min_time_s),
+        "--min-samples": protocol.min_samples,
+        "--max-samples": protocol.max_samples,
+        "--cpu": -1 if cpu is None else cpu,
+        "--input-seed": artifact.input_seed,
+        "--issue-ratio": known_issue_ratio or 0.0,
+    }
+    return [str(part) for option in options.items() for part in option]
+
+
+def _check_answer(report: BenchReport, artifact: Artifact) -> float:
+    """The largest error relative to the largest expected magnitude. Raises WrongAnswer."""
+    expected = np.array(artifact.expected_output, dtype=np.float64)
+    if len(report.output) != len(expected):
+        raise WrongAnswer(f"the network gave {len(report.output)} outputs, expected {len(expected)}")
+    got = np.array([np.nan if value is None else value for value in report.output])
+    scale = float(np.abs(expected).max()) or 1.0
+    errors = np.where(np.isfinite(got), np.abs(got - expected) / scale, np.inf)
+    worst = int(errors.argmax())
+    if errors[worst] > artifact.tolerance:
+        shown = "a value that is not finite" if report.output[worst] is None else f"{got[worst]:.9g}"
+        raise WrongAnswer(
+            f"output {worst} of {len(expected)} is {shown}, expected {expected[worst]:.9g}:"
+            f" relative error {errors[worst]:.2g}, tolerated {artifact.tolerance:.2g}"
+        )
+    if not report.output_repeats:
+        raise WrongAnswer("the same input gave another answer after some runs: state leaks from image to image")
+    return float(errors[worst])
+
+
+def _unstable(summary: Summary, protocol: Protocol, known_issue_ratio: float | None) -> Unstable:
+    found = (
+        f"latency {summary.latency_ns / _NS_PER_MS:.4g} ms +- {100 * summary.own_half_width:.1f} %"
+        f" (at most {100 * protocol.max_relative_ci:.1f} % is allowed)"
+    )
+    if not summary.quiet:
+        quiet = "never repeats itself" if known_issue_ratio is None else f"is {known_issue_ratio:.4f} when quiet"
+        found += f"; something shares the core all the time: its issue ratio is {summary.issue_ratio:.4f} and {quiet}"
+    return Unstable(f"not stable in {protocol.attempts} attempts: {found}")
+
+
+def _measurement(
+    artifact: Artifact,
+    facts: DeviceFacts,
+    protocol: Protocol,
+    reports: Sequence[BenchReport],
+    summary: Summary,
+    error: float,
+) -> Measurement:
+    profiles = [report.profile.steps for report in reports if report.profile is not None]
+    profile = min(profiles, key=lambda steps: sum(step.median_ns for step in steps), default=[])
+    last = reports[-1]
+    conditions: dict[str, Any] = {
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "attempts": len(reports),
+        "quiet": summary.quiet,
+        "quiet_fraction": round(summary.quiet_fraction, 4),
+        "issue_ratio": summary.issue_ratio,
+        "denormals": last.denormals,
+    }
+    conditions |= last.model_dump(
+        include={
+            "affinity", "before", "after", "warmup_runs", "voluntary_switches", "involuntary_switches", "page_faults"
+        }
+    )  # fmt: skip
+    return Measurement(
+        artifact_key=artifact.key,
+        device=facts,
+        protocol_key=protocol.key,
+        latency_ms=summary.latency_ns / _NS_PER_MS,
+        ci_low_ms=summary.ci_low_ns / _NS_PER_MS,
+        ci_high_ms=summary.ci_high_ns / _NS_PER_MS,
+        samples=summary.samples,
+        percentiles_ms={name: value / _NS_PER_MS for name, value in summary.percentiles_ns.items()},
+        max_relative_error=error,
+        steps_ms=tuple((step.name, step.median_ns / _NS_PER_MS) for step in profile),
+        conditions=conditions,
+    )

@@ -1,0 +1,92 @@
+"""One core for the local device, all others for everything else.
+
+A measurement is worth little on a core that trains networks meanwhile. So the process that starts everything (the
+driver) gives one core up, all children started later inherit that, and only the runner pins itself to it. The thread
+next door on the same physical core disturbs too (they share its units): it is given up as well where enough is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MIN_OTHERS = 2  # what searching and training keep, before a second thread of the reserved core is given up
+
+
+@dataclass(frozen=True)
+class CorePlan:
+    """Who runs where. `reserved` is None where there is only one core: then measurements share it."""
+
+    allowed: frozenset[int]
+    reserved: int | None
+    others: frozenset[int]
+    siblings_idle: bool  # whether the other threads of the reserved core are kept free, too
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.reserved is None:
+            return "no core is reserved for the local device: there is only one, and measurements share it"
+        note = "" if self.siblings_idle else " (its hyperthread sibling stays in use)"
+        return f"core {self.reserved} is reserved for the local device{note}"
+
+
+def plan_cores(allowed: Collection[int], siblings: Mapping[int, frozenset[int]] | None = None) -> CorePlan:
+    """Reserves the last allowed core. `siblings` gives the hardware threads of each core's physical core.
+
+    The last one, as interrupts and most other people's pinning begin at the first.
+    """
+    if len(allowed) < 2:
+        return CorePlan(frozenset(allowed), reserved=None, others=frozenset(allowed), siblings_idle=True)
+    reserved = max(allowed)
+    others = frozenset(allowed) - {reserved}
+    beside = (siblings or {}).get(reserved, frozenset()) & others
+    if len(others - beside) >= _MIN_OTHERS:
+        return CorePlan(frozenset(allowed), reserved, others=others - beside, siblings_idle=True)
+    return CorePlan(frozenset(allowed), reserved, others=others, siblings_idle=not beside)
+
+
+def reserve() -> CorePlan:
+    """Plans for this machine and moves all threads of this process off the reserved core.
+
+    Call it once, in the driver, before children are started; a child that calls it gives up one more core.
+    """
+    plan = plan_cores(os.sched_getaffinity(0), _siblings())
+    if plan.reserved is not None:
+        _move(plan.others)
+    return plan
+
+
+def release(plan: CorePlan) -> None:
+    """Lets all threads of this process use every core again that it could use before."""
+    if plan.reserved is not None:
+        _move(plan.allowed)
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """Reads the kernel's lists: "0-2,5" is {0, 1, 2, 5}. Raises ValueError."""
+    cores: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return frozenset(cores)
+
+
+def _siblings() -> dict[int, frozenset[int]]:
+    found: dict[int, frozenset[int]] = {}
+    for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list"):
+        try:
+            found[int(path.parts[-3].removeprefix("cpu"))] = parse_cpu_list(path.read_text())
+        except (OSError, ValueError):
+            continue  # a core that is just going offline
+    return found
+
+
+def _move(cores: frozenset[int]) -> None:
+    # An affinity belongs to a thread, and a child inherits that of the thread that starts it: hence all of them.
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), cores)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,88 @@
+"""What a search would do, without doing any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from npas_ray.config import SearchConfig, difference
+from npas_ray.errors import RunError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of a search that could start now."""
+
+    config: SearchConfig
+    run_dir: Path
+    run_state: str
+    layers: int
+    space_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.config.name,
+            "run_dir": str(self.run_dir),
+            "run_state": self.run_state,
+            "digest": self.config.digest,
+            "space": {"layers": self.layers, "size": self.space_size},
+            "config": self.config.to_json(),
+        }
+
+    def __str__(self) -> str:
+        config = self.config
+        budgets = ", ".join(f"{limit:g} ms on {model}" for model, limit in config.objective.budgets_ms.items())
+        devices = ", ".join(f"{device.model} (core {device.cpu})" for device in config.devices)
+        rows = {
+            "run": f"{self.run_dir} ({self.run_state})",
+            "task": f"{config.task.name}, {config.task.train_images} training images",
+            "space": f"{config.space.backbone}: {self.layers} layers, {_size(self.space_size)} architectures",
+            "search": f"{config.search.policy}, {config.search.candidates} candidates, seed {config.seed}",
+            "budget": budgets or "none: the whole front",
+            "training": f"{config.training.epochs} epochs a candidate, {config.training.final_epochs} for the best one",
+            "devices": devices,
+            "cluster": f"{config.cluster.address}, {config.cluster.cpus} CPUs",
+            "digest": config.digest,
+        }
+        return "\n".join([*(f"{name:10}{text}" for name, text in rows.items()), "Nothing was started."])
+
+
+def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
+    """Checks all that can be checked without starting anything.
+
+    Raises SpaceError (no legal candidate), ConfigError (settings of the policy), RunError (the run directory).
+    """
+    from npas_ray.runs.setting import make_objective, make_space
+    from npas_ray.search.registry import make_policy
+
+    space = make_space(config)
+    policy = config.search
+    make_policy(policy.policy, space, make_objective(config), seed=config.seed, settings=policy.settings)
+    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size)
+
+
+def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
+    """What is in the run directory. Raises RunError if a search could not use it."""
+    from npas_ray.journal import Journal
+    from npas_ray.runs.directory import RunDirectory
+
+    run = RunDirectory(run_dir)
+    if not run.journal.is_file():
+        if run_dir.exists() and not run_dir.is_dir():
+            raise RunError(f"{run_dir} is a file; a run needs a directory")
+        return "new"
+    if not resume:
+        raise RunError(f"{run_dir} holds a run already; continue it with --resume or name another --run-dir")
+    with Journal.open(run.journal, read_only=True) as journal:
+        changed = difference(SearchConfig.from_json(journal.config, name=str(run.journal)), config)
+        known = journal.candidates()
+    if changed:
+        raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
+    concluded = sum(candidate.status is not None for candidate in known)
+    return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
+
+
+def _size(count: int) -> str:
+    return f"{count:,}" if count < 10**7 else f"{Decimal(count):.2e}"

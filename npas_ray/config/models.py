@@ -1,0 +1,261 @@
+"""The search configuration: what a user decides, checked when it is made. See examples/demo.yaml.
+
+Everything but the name has a default, and `load_config` takes the name from the file's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from device_farm.measurement.types import Protocol
+from npas_ray.config.fields import (
+    Count,
+    NotNegative,
+    Positive,
+    Rate,
+    Settings,
+    listed,
+    mapping,
+    member,
+    misplaced,
+    number,
+    one_of,
+    text,
+    whole,
+    whole_or_auto,
+)
+from npas_ray.networks.backbone import BACKBONES
+from npas_ray.space.choices import RATES, Operator, Scheme
+
+# the head's operator is not chosen
+_OPERATORS = tuple(operator for operator in Operator if operator is not Operator.FC)
+# unstructured pruning is an accuracy reference that no kernel makes fast: it must be asked for
+_SCHEMES = (Scheme.FILTER, Scheme.PATTERN, Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED)
+
+Operators = Annotated[
+    tuple[Annotated[Operator, member(Operator, without=(Operator.FC,))], ...],
+    *listed("operators", sort=list(Operator).index),
+]
+Schemes = Annotated[tuple[Annotated[Scheme, member(Scheme)], ...], *listed("schemes", sort=list(Scheme).index)]
+Rates = Annotated[tuple[Rate, ...], *listed("rates", sort=float)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: never changed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskConfig(Section):
+    """What the networks learn."""
+
+    name: Annotated[str, one_of("digits")] = "digits"
+    train_images: Annotated[int, whole(100, 1_000_000)] = 2000
+
+
+class LayerConfig(Section):
+    """What one layer may become, where that differs from the others."""
+
+    operators: Operators | None = None
+    schemes: Schemes | None = None
+    rates: Rates | None = None
+
+
+class SpaceConfig(Section):
+    """What the layers may become."""
+
+    backbone: Annotated[str, one_of(*BACKBONES)] = "digits"
+    operators: Operators = _OPERATORS
+    schemes: Schemes = _SCHEMES
+    rates: Rates = RATES
+    layers: Annotated[Mapping[str, LayerConfig], mapping] = Field(default_factory=dict)  # by block name, or "fc"
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> SpaceConfig:
+        backbone = BACKBONES[self.backbone]
+        known = (*(block.name for block in backbone.blocks), *(("fc",) if backbone.searchable_head else ()))
+        for name in self.layers:
+            if name not in known:
+                raise misplaced(("layers", name), f"a layer of {self.backbone}: {', '.join(known)}", name, names=known)
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """What SearchSpace.from_spec takes."""
+        return self.model_dump(mode="json", exclude={"backbone"}, exclude_none=True)
+
+
+class PolicyConfig(Section):
+    """Who proposes candidates, and how many."""
+
+    policy: Annotated[Literal["npas", "paper", "random", "local"], one_of("npas", "paper", "random", "local")] = "npas"
+    candidates: Annotated[int, whole(1, 1_000_000)] = 48
+    settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
+
+
+class ObjectiveConfig(Section):
+    """What is looked for: accuracy - alpha * latency over budget. Without budgets, the whole front."""
+
+    budgets_ms: Annotated[Mapping[str, Positive], mapping] = Field(default_factory=dict)  # by device model
+    alpha: NotNegative = 1.0
+
+
+class TrainingConfig(Section):
+    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one."""
+
+    epochs: Annotated[int, whole(0, 1000)] = 2
+    workers: Count = "auto"
+    final_epochs: Annotated[int, whole(0, 10_000)] = 20
+
+
+class LocalDevice(Section):
+    """This machine."""
+
+    kind: Annotated[Literal["local"], one_of("local")]
+    cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the core that measures
+
+    @property
+    def model(self) -> str:
+        """What budgets and measurements call it."""
+        return "local"
+
+
+class CompilationConfig(Section):
+    """How many compile side by side."""
+
+    workers: Count = 1
+
+
+class MeasurementConfig(Section):
+    """How a latency is taken: device_farm.measurement.types.Protocol."""
+
+    warmup_s: Annotated[float, number("in 0..60", lambda s: 0 <= s <= 60)] = Protocol.warmup_s
+    min_time_s: Annotated[float, number("> 0 and at most 600", lambda s: 0 < s <= 600)] = Protocol.min_time_s
+    min_samples: Annotated[int, whole(1, 1_000_000)] = Protocol.min_samples
+    max_samples: Annotated[int, whole(1, 1_000_000)] = Protocol.max_samples
+    max_relative_ci: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Protocol.max_relative_ci
+    attempts: Annotated[int, whole(1, 100)] = Protocol.attempts
+    deadline_s: Annotated[float, number("> 0 and at most 86400", lambda s: 0 < s <= 86_400)] = Protocol.deadline_s
+
+    @model_validator(mode="after")
+    def _possible(self) -> MeasurementConfig:
+        if self.min_samples > self.max_samples:
+            expected = f"at most max_samples, which is {self.max_samples}"
+            raise misplaced(("min_samples",), expected, self.min_samples)
+        if self.warmup_s + self.min_time_s >= self.deadline_s:
+            expected = f"more than warmup_s + min_time_s, which is {self.warmup_s + self.min_time_s:g}"
+            raise misplaced(("deadline_s",), expected, self.deadline_s)
+        return self
+
+    def protocol(self) -> Protocol:
+        return Protocol(**self.model_dump())
+
+
+class ClusterConfig(Section):
+    """Where it runs: a Ray of its own on this machine, or somebody's."""
+
+    address: Annotated[
+        str,
+        text(
+            r"local|auto|(ray://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}",
+            "'local', 'auto' or the address of a Ray cluster, HOST:PORT or ray://HOST:PORT",
+        ),
+    ] = "local"
+    cpus: Count = "auto"  # of the local one
+
+
+class SearchConfig(Section):
+    """A whole search. Raises pydantic's ValidationError; `load_config` and `from_json` say it in words."""
+
+    name: Annotated[
+        str, text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a name of up to 64 letters, digits, dots, dashes, underscores")
+    ]
+    seed: Annotated[int, whole(0, 2**32 - 1)] = 0
+    task: TaskConfig = TaskConfig()
+    space: SpaceConfig = SpaceConfig()
+    search: PolicyConfig = PolicyConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+    devices: Annotated[tuple[LocalDevice, ...], *listed("devices")] = (LocalDevice(kind="local"),)
+    compilation: CompilationConfig = CompilationConfig()
+    measurement: MeasurementConfig = MeasurementConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _budgets_have_devices(self) -> SearchConfig:
+        for model in self.objective.budgets_ms:
+            if model not in self.models:
+                expected = f"a model among the devices: {', '.join(self.models)}"
+                raise misplaced(("objective", "budgets_ms", model), expected, model, names=self.models)
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models of the devices, each once."""
+        return tuple(dict.fromkeys(device.model for device in self.devices))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` gives an equal configuration back."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def from_json(cls, data: Any, *, name: str = "configuration") -> SearchConfig:
+        """Inverse of `to_json`. Raises ConfigError, a line for every problem, each beginning with `name`."""
+        from npas_ray.config.validation import validated
+
+        return validated(data, name=name)
+
+    def identity(self) -> dict[str, Any]:
+        """The part that decides results. Two searches with one identity are the same search.
+
+        Not in it: the name, where and how wide it runs, which core measures, how patient it is with a device, and
+        how many candidates are wanted: asking for more of them continues a search.
+        """
+        data = self.to_json()
+        for path in _NOT_IDENTITY:
+            *sections, last = path.split(".")
+            inner = data
+            for section in sections:
+                inner = inner[section]
+            del inner[last]
+        data["devices"] = list(self.models)
+        return data
+
+    @property
+    def digest(self) -> str:
+        """Short hash of the identity, equal on every machine."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+_NOT_IDENTITY = (
+    "name",
+    "cluster",
+    "compilation",
+    "training.workers",
+    "search.candidates",
+    "measurement.attempts",
+    "measurement.deadline_s",
+)
+
+
+def difference(a: SearchConfig, b: SearchConfig) -> list[str]:
+    """What makes two searches different ones: a line such as "seed: 0 -> 1" for each setting; empty if nothing does."""
+    before, after = _flat(a.identity()), _flat(b.identity())
+    return [
+        f"{path}: {json.dumps(before.get(path))} -> {json.dumps(after.get(path))}"
+        for path in dict.fromkeys((*before, *after))
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{path}.{key}" if path else key))
+    return flat

@@ -1,0 +1,67 @@
+"""Plain data -> SearchConfig, or one line for every problem: place, expected, got, nearest valid name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from npas_ray.config.models import SearchConfig
+from npas_ray.config.schema import all_paths, keys_at
+from npas_ray.config.words import Loc, did_you_mean, dotted, nearest, printable, shown
+from npas_ray.errors import ConfigError
+
+Places = Mapping[Loc, str]  # location -> where it was written: "demo.yaml:7" or "--set seed=x"
+
+
+def validated(data: Any, *, name: str, places: Places | None = None) -> SearchConfig:
+    """The configuration that plain data describes. Raises ConfigError; what has no place is placed at `name`."""
+    try:
+        return SearchConfig.model_validate(data)
+    except ValidationError as error:
+        order = {loc: index for index, loc in enumerate(places or {})}
+        details: list[dict[str, Any]] = [dict(detail) for detail in error.errors()]
+        details.sort(key=lambda detail: order.get(tuple(detail["loc"]), len(order)))  # as they stand in the file
+        problems = [_problem(detail, name=name, places=places or {}) for detail in details]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _problem(detail: dict[str, Any], *, name: str, places: Places) -> str:
+    context = detail.get("ctx", {})
+    loc: Loc = tuple(detail["loc"]) + tuple(context.get("at", ()))
+    where = f"{_place(loc, places) or name}: {dotted(loc) or 'the configuration'}"
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key{_nearest_key(loc)}"
+    if kind == "missing":
+        return f"{where}: expected a value; got nothing"
+    got = context["got"] if "got" in context else detail["input"]
+    if kind == "refused":
+        expected = context["expected"]
+    elif kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+        expected = f"a mapping with the keys {', '.join(keys_at(loc) or ())}"
+    else:
+        expected = f"something else ({detail['msg']})"
+    names = tuple(context.get("names", ()))
+    hint = did_you_mean(got, names) if isinstance(got, str) and names else ""
+    return f"{where}: expected {expected}; got {shown(got)}{hint}"
+
+
+def _place(loc: Loc, places: Places) -> str | None:
+    """Where the nearest enclosing part was written."""
+    for length in range(len(loc), 0, -1):
+        if loc[:length] in places:
+            return places[loc[:length]]
+    return None
+
+
+def _nearest_key(loc: Loc) -> str:
+    """A hint for an unknown key: its nearest sibling, else the same key elsewhere, else what there is."""
+    key, siblings = str(loc[-1]), keys_at(loc[:-1]) or ()
+    near = nearest(key, siblings)
+    if near is None:
+        near = next((path for path in all_paths() if path.rsplit(".", 1)[-1] == key), None)
+    if near is not None:
+        return f"; did you mean '{printable(near)}'?"
+    return f"; expected one of {', '.join(siblings)}"

@@ -1,0 +1,77 @@
+"""candidates.csv and pareto.csv as pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from npas_ray.journal import Candidate
+from npas_ray.reports.run_data import RunData, accuracy_std, macs_of
+
+
+def candidates_table(data: RunData) -> pd.DataFrame:
+    """One row a candidate, in the order of the proposals. Columns that depend on the run: one set of latency columns
+    for each device model, one column for each layer."""
+    columns = _columns(data)
+    rows = [_row(candidate, data) for candidate in data.candidates]
+    return pd.DataFrame(rows, columns=columns).astype({"status": "object"})
+
+
+def pareto_table(data: RunData) -> pd.DataFrame:
+    """One row for each device model and member of its front, fastest first; the columns of `candidates_table` and the
+    model in front of them."""
+    rows = [{"model": _text(m)} | _row(candidate, data) for m in data.models for candidate in data.front(m)]
+    return pd.DataFrame(rows, columns=["model", *_columns(data)])
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """As text; numbers as they were measured, nothing where nothing is known."""
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def _columns(data: RunData) -> list[str]:
+    latencies = [column for model in data.models for column in _latency_columns(model)]
+    fixed = ["ordinal", "key", "status", "reason", "accuracy", "accuracy_std", "seeds"]
+    timed = ["macs", "kept_macs", "train_wall_s", "proposed_at", "wall_s"]
+    return [*fixed, *latencies, *timed, *data.layer_names]
+
+
+def _latency_columns(model: str) -> list[str]:
+    name = _text(model)
+    return [f"latency_ms[{name}]", f"ci_low_ms[{name}]", f"ci_high_ms[{name}]", f"emulated[{name}]"]
+
+
+def _row(candidate: Candidate, data: RunData) -> dict[str, Any]:
+    macs, kept_macs = macs_of(candidate)
+    row: dict[str, Any] = {
+        "ordinal": candidate.ordinal,
+        "key": candidate.key,
+        "status": "under-way" if candidate.status is None else str(candidate.status),
+        "reason": None if candidate.reason is None else _text(candidate.reason),
+        "accuracy": candidate.accuracy,
+        "accuracy_std": accuracy_std(candidate),
+        "seeds": len({evaluation.get("seed") for evaluation in candidate.evaluations}),
+        "macs": macs,
+        "kept_macs": kept_macs,
+        "train_wall_s": _total(evaluation.get("wall_s") for evaluation in candidate.evaluations),
+        "proposed_at": pd.Timestamp(candidate.proposed_at, unit="s", tz="UTC").isoformat(timespec="milliseconds"),
+        "wall_s": None if candidate.concluded_at is None else candidate.concluded_at - candidate.proposed_at,
+    }
+    for model, measurement in candidate.measurements.items():
+        device = measurement.get("device") or {}
+        values = (measurement["latency_ms"], measurement.get("ci_low_ms"), measurement.get("ci_high_ms"))
+        row |= dict(zip(_latency_columns(model), (*values, bool(device.get("emulated"))), strict=True))
+    row |= {name: str(layer) for name, layer in zip(data.layer_names, candidate.architecture.layers, strict=False)}
+    return row
+
+
+def _total(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return sum(known) if known else None
+
+
+def _text(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula: reasons and model names come from devices."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,0 +1,108 @@
+"""A run's results for a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from npas_ray.config.words import duration, printable
+from npas_ray.journal import Candidate
+from npas_ray.reports.run_data import RunData, accuracy_std
+from npas_ray.reports.short import SCHEMES, short
+from npas_ray.search.policy import Status
+
+if TYPE_CHECKING:
+    from npas_ray.reports.write import ReportPaths
+
+
+def results(data: RunData, paths: ReportPaths) -> str:
+    """The Pareto tables of all device models, and where the report lies."""
+    ending = [counted(data), shipped(data), f"report: {printable(str(paths.html))}"]
+    return "\n\n".join([*(pareto(data, model) for model in data.models), "\n".join(line for line in ending if line)])
+
+
+def pareto(data: RunData, model: str) -> str:
+    """The front on one device model, fastest first."""
+    budget_ms = data.budgets_ms.get(model)
+    title = f"Pareto front on {printable(model)}{' (emulated)' if data.emulated(model) else ''}"
+    title += f", budget {budget_ms:g} ms" if budget_ms is not None else ""
+    members = data.front(model)
+    if not members:
+        return f"{title}\n  no candidate was trained within the budget"
+    rows = [("", "#", "accuracy", "latency ms", "95 % interval", *data.layer_names)]
+    rows += [_row(candidate, model, is_best=candidate == data.best) for candidate in members]
+    return "\n".join([title, *_aligned(rows), f"  * best; {_legend(members)}"])
+
+
+def counted(data: RunData) -> str:
+    """48 candidates: 30 done, 15 over budget, 3 failed"""
+    counts = {
+        "done": len(data.with_status(Status.DONE)),
+        "over budget": len(data.with_status(Status.OVER_BUDGET)),
+        "failed": len(data.with_status(Status.FAILED)),
+        "under way": len(data.with_status(None)),
+    }
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"{len(data.candidates)} candidates" + (f": {', '.join(said)}" if said else "")
+
+
+def shipped(data: RunData) -> str | None:
+    """shipped: candidate #31 after 20 epochs, test accuracy 92.30 %, 0.0712 ms on local"""
+    final = data.latest_note("final")
+    if not isinstance(final.get("test_accuracy"), int | float):
+        return None
+    latencies = final.get("latency_ms")
+    said = [
+        f"{ms:.4g} ms on {printable(model)}" for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
+    ]
+    told = [f"candidate #{final.get('ordinal', '?')} after {final.get('epochs', '?')} epochs"]
+    return "shipped: " + ", ".join([*told, f"test accuracy {100 * final['test_accuracy']:.2f} %", *said])
+
+
+def best(data: RunData) -> str | None:
+    """91.25 % at 0.0712 ms on local"""
+    found = data.best
+    if found is None or found.accuracy is None:
+        return None
+    latencies = ", ".join(f"{ms:.4g} ms on {printable(model)}" for model, ms in found.latency_ms.items())
+    return f"{found.accuracy:.2%} at {latencies}".replace("%", " %", 1)
+
+
+def status(data: RunData, *, now: float | None = None) -> str:
+    """Where a run stands, in a few lines."""
+    now = time.time() if now is None else now
+    ago = "" if data.changed_at is None else f", last change {duration(now - data.changed_at)} ago"
+    wanted = "?" if data.wanted is None else data.wanted
+    rows = {
+        "run": f"{printable(data.name)} ({printable(str(data.path))})",
+        "state": f"{data.state}{ago}",
+        "candidates": f"{len(data.concluded)} of {wanted} concluded; {counted(data)}",
+        "best": best(data) or "none yet",
+    }
+    if data.state == "unfinished":
+        rows["continue"] = "npas search CONFIG --resume, with the configuration of the run"
+    return "\n".join(f"{name:12}{said}" for name, said in rows.items())
+
+
+def _row(candidate: Candidate, model: str, *, is_best: bool) -> tuple[str, ...]:
+    measurement = candidate.measurements[model]
+    spread = accuracy_std(candidate)
+    accuracy = f"{100 * (candidate.accuracy or 0):.2f} %" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    low, high = measurement.get("ci_low_ms"), measurement.get("ci_high_ms")
+    interval = "" if low is None or high is None else f"{low:.4f}..{high:.4f}"
+    latency = f"{candidate.latency_ms[model]:.4f}"
+    layers = [short(layer) for layer in candidate.architecture.layers]
+    return ("*" if is_best else "", str(candidate.ordinal), accuracy, latency, interval, *layers)
+
+
+def _legend(members: list[Candidate]) -> str:
+    used = {layer.scheme for candidate in members for layer in candidate.architecture.layers}
+    schemes = ", ".join(f"{letters} {scheme}" for scheme, letters in SCHEMES.items() if scheme in used and letters)
+    return "dw = 3x3dw+1x1, ir = 1x1+3x3dw+1x1, - skip" + (f"; pruned: {schemes}, and the rate" if schemes else "")
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in rows
+    ]

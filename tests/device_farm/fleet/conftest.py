@@ -1,0 +1,107 @@
+"""One Ray cluster of three nodes for all tests of the shells that want it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+SERIALS = ("d0", "d1", "d2")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    """Three raylets; device d<n> is attached to node n by its resource."""
+    sys.path.insert(0, str(HERE))
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from device_farm.fleet.devices import phone_resource
+
+    memory: dict[str, Any] = {"object_store_memory": 10**8}
+    # Room for several farms at once: each of them takes one unit.
+    head = {"num_cpus": 2, "include_dashboard": False, "resources": {phone_resource("d0"): 9}, **memory}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for serial in SERIALS[1:]:
+        cluster.add_node(num_cpus=0, resources={phone_resource(serial): 9}, **memory)
+    ray.init(address=cluster.address, namespace="npas-tests", log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cast(Any, cluster).shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+    sys.path.remove(str(HERE))
+
+
+_numbers = itertools.count()
+
+
+def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
+    from standins import ScriptedDevice
+
+    from device_farm.fleet.devices import phone_resource
+    from device_farm.fleet.farm import Farm, FarmConfig
+    from device_farm.fleet.words import Policy
+    from device_farm.measurement.types import Protocol
+
+    def start(*serials: str, opens: str = "well", **changes: Any) -> Farm:
+        devices = tuple(
+            ScriptedDevice(serial, folder / "log", resource=phone_resource(serial), opens=opens) for serial in serials
+        )
+        config: dict[str, Any] = {
+            "devices": devices,
+            "cache_dir": folder,
+            "protocol": Protocol(deadline_s=2.0),
+            "lease_timeout_s": 2.5,
+            "policy": Policy(cool_s=0.05, absent_s=20, infrastructure_attempts=3, same_device_attempts=2),
+            "name": f"farm-{next(_numbers)}",
+            "namespace": "npas-tests",
+            "compile_with": "standins:compile_script",
+            "measure_with": "standins:ScriptedMeter",
+        } | changes
+        farm = Farm.start(FarmConfig(**config))
+        farms.append(farm)
+        return farm
+
+    return start
+
+
+@pytest.fixture
+def start_farm(ray_cluster: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts farms of the scripted devices that are named; they work in tmp_path and are stopped with the test."""
+    farms: list[Any] = []
+    yield _starter(tmp_path, farms)
+    for farm in farms:
+        farm.stop()
+
+
+@pytest.fixture(scope="module")
+def farms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shared farms work."""
+    return tmp_path_factory.mktemp("farms")
+
+
+@pytest.fixture(scope="module")
+def solo(ray_cluster: Any, farms_folder: Path) -> Iterator[Any]:
+    """A shared farm of one device."""
+    farm = _starter(farms_folder / "solo", [])("d0")
+    yield farm
+    farm.stop()
+
+
+@pytest.fixture(scope="module")
+def trio(ray_cluster: Any, farms_folder: Path) -> Iterator[Any]:
+    """A shared farm of three devices."""
+    farm = _starter(farms_folder / "trio", [])("d0", "d1", "d2", compile_workers=2)
+    yield farm
+    farm.stop()
