@@ -6,8 +6,8 @@
 Every seed is another landscape (accuracy: additive effects + pairwise interactions + collapse under heavy pruning, then
 saturation; latency: additive, 1 % measurement noise; accuracies 0.7 points of noise), the same for all policies.
 Candidates over the latency budget are not trained, as in a real search (but see --train-all). The regret is the
-accuracy of the best architecture within the budget (found by exhaustive hill climbing on the noiseless landscape) less the noiseless
-accuracy of the policy's choice, the candidate that measured best; in points. Labelled analytic: no network is trained.
+accuracy of the best architecture within the budget (found by climbing on the noiseless landscape) less the noiseless
+accuracy of the policy's choice, the candidate that measured best; in points. No network is trained here.
 """
 
 from __future__ import annotations
