@@ -1,12 +1,13 @@
 """Searchers against each other on analytic landscapes over real search spaces.
 
-    python benchmarks/searchers.py [--quick] [--json FILE] [--seeds N] [--space NAME ...] [--policy NAME ...] [--train-all]
+    python benchmarks/searchers.py [--quick] [--json FILE] [--seeds N] [--space NAME ...] [--policy NAME ...]
+                                   [--train-all]
 
 Every seed is another landscape (accuracy: additive effects + pairwise interactions + collapse under heavy pruning, then
 saturation; latency: additive, 1 % measurement noise; accuracies 0.7 points of noise), the same for all policies.
-Candidates over the latency budget are not trained, as in a real search (but see --train-all). The regret is the accuracy of the best
-architecture within the budget (found by exhaustive hill climbing on the noiseless landscape) less the noiseless
-accuracy of the policy's choice, the candidate that measured best; in points. Labelled analytic: no network is trained.
+Candidates over the latency budget are not trained, as in a real search (but see --train-all). The regret is the
+accuracy of the best architecture within the budget (found by climbing on the noiseless landscape) less the noiseless
+accuracy of the policy's choice, the candidate that measured best; in points. No network is trained here.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def _latency_ms(block: Block, choice: LayerChoice, speed: float, gain: float) ->
 
 
 def run(landscape: Landscape, policy: ReplayablePolicy, *, seed: int, evaluations: int) -> tuple[Floats, float]:
-    """Noiseless accuracy of the incumbent after each evaluation, and CPU seconds of proposing one (median of the last ten batches)."""
+    """Noiseless accuracy of the incumbent after each evaluation, CPU seconds of proposing one (of the last batches)."""
     rng = np.random.default_rng([99, seed])
     curve: list[float] = []
     seconds = []
