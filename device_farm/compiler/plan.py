@@ -63,7 +63,7 @@ def plan_text(source: PlanSource) -> str:
     y_image = f"A({memory.offsets[graph.output.name] + y.offset(0, 0)})"
     parts.append(_prepare(source))
     parts.append(
-        f"static void set_input(const float *nhwc) {{\n{_zero_border(graph.input.name, memory)}"
+        f"static void set_input(const float *nhwc) {{\n"
         f"  npas_copy_in({x_image}, {_flat_strides(x)}, nhwc, {_extents(x)});\n}}\n"
         f"static void get_output(float *flat) {{\n"
         f"  npas_copy_out(flat, {y_image}, {_flat_strides(y)}, {_extents(y)});\n}}\n"
@@ -110,7 +110,7 @@ def _argument(value: Argument, kind: str) -> str:
 
 
 def _zero_border(name: str, memory: Memory) -> str:
-    """Only where the place was used by somebody else since: the arena begins as zeros."""
+    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place."""
     layout = memory.layouts[name]
     top, left, bottom, right = layout.border
     if not memory.shared or not any(layout.border):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from device_farm.compiler.target import Target
 
@@ -38,6 +39,7 @@ def most_pixels(vectors: int, target: Target) -> int:
     return target.tile_pixels * 2 // vectors
 
 
+@cache
 def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Target) -> Tiling:
     """The cheapest tiling. A `flat` image may be cut at any pixel, since its rows follow one another without a gap."""
     largest = most_pixels(vectors, target)
@@ -45,7 +47,8 @@ def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Ta
     images = [(height, width)]
     if flat:
         area = height * width
-        images += [(area // columns, columns) for columns in range(1, area + 1) if area % columns == 0]
+        divisors = [low for low in range(1, math.isqrt(area) + 1) if area % low == 0]
+        images += [(area // low, low) for low in divisors] + [(low, area // low) for low in divisors]
 
     def cost(tiling: Tiling) -> float:
         return tiling.tiles * (max(tiling.pixels, fewest) + TILE_OVERHEAD)
@@ -53,6 +56,7 @@ def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Ta
     return min(_tilings(images, largest), key=lambda t: (cost(t), t.tile_rows, t.columns, t.pixels))
 
 
+@cache
 def depthwise_tiling(
     height: int, width: int, *, kernel: tuple[int, int], stride: tuple[int, int], target: Target
 ) -> Tiling:

@@ -124,20 +124,27 @@ void npas_zero_border(float *buffer, int32_t top, int32_t bottom, int32_t height
   memset(row + row_stride - right, 0, sizeof(float) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
 }
 
+/* Rows at once where pixels lie as close as in the flat image: a network's own input mostly does. */
 void npas_copy_in(float *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
                   int32_t width, int32_t channels) {
+  int whole = pixel_stride == channels;
+  int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    for (int32_t x = 0; x < width; ++x, flat += channels) {
-      memcpy(image + (int64_t)y * row_stride + (int64_t)x * pixel_stride, flat, sizeof(float) * (size_t)channels);
+    float *row = image + (int64_t)y * row_stride;
+    for (int32_t x = 0; x < pieces; ++x, flat += length) {
+      for (int32_t i = 0; i < length; ++i) row[(int64_t)x * pixel_stride + i] = flat[i];
     }
   }
 }
 
 void npas_copy_out(float *flat, const float *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
                    int32_t width, int32_t channels) {
+  int whole = pixel_stride == channels;
+  int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    for (int32_t x = 0; x < width; ++x, flat += channels) {
-      memcpy(flat, image + (int64_t)y * row_stride + (int64_t)x * pixel_stride, sizeof(float) * (size_t)channels);
+    const float *row = image + (int64_t)y * row_stride;
+    for (int32_t x = 0; x < pieces; ++x, flat += length) {
+      for (int32_t i = 0; i < length; ++i) flat[i] = row[(int64_t)x * pixel_stride + i];
     }
   }
 }
