@@ -37,10 +37,10 @@ WEIGHTS_FILE, SETTINGS_FILE = "teacher.safetensors", "teacher.json"
 class TeacherSettings:
     """How teacher and operators are made. Part of the cache's identity, with backbone and task."""
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=12, batch=64))
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=15, batch=64))
     operator_steps: int = 120  # of the regression of one operator
-    operator_batch: int = 64
-    operator_learning_rate: float = 1e-2
+    operator_batch: int = 32
+    operator_learning_rate: float = 3e-2
     seed: int = 0
 
 
