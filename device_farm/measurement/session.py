@@ -14,7 +14,7 @@ import numpy as np
 from device_farm.compiler.artifact import Artifact
 from device_farm.errors import Refused, Unstable, WrongAnswer
 from device_farm.measurement.report import BenchReport, parse_report
-from device_farm.measurement.statistics import Summary, summarise
+from device_farm.measurement.statistics import LATENCY_QUANTILE, Summary, summarise
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Completed, Deadline, Transport
 
@@ -154,6 +154,7 @@ def _measurement(
     last = reports[-1]
     conditions: dict[str, Any] = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "statistic": f"p{100 * LATENCY_QUANTILE:.0f} of {'quiet' if summary.quiet else 'all'} samples",
         "attempts": len(reports),
         "quiet": summary.quiet,
         "quiet_fraction": round(summary.quiet_fraction, 4),

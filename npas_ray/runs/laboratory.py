@@ -55,9 +55,7 @@ class Laboratory:
     def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
         """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
         seed = self.seed if seed is None else seed
-        result = cast(Any, self.trainers).call.remote(
-            "evaluate", architecture.to_json(), epochs=self.epochs, seed=seed
-        )
+        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
         return cast("Future[Evaluation]", result.future())
 
     def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:

@@ -49,7 +49,7 @@ def _take_up(run: RunDirectory, config: SearchConfig) -> Tally:
                 f"{run.path} is a run of another configuration ({'; '.join(differences)});"
                 " resume it with its own, or name another --run-dir"
             )
-        journal.note("session", {"candidates": config.search.candidates, "config": config.to_json(), "pid": os.getpid()})
+        journal.note("session", {"config": config.to_json(), "pid": os.getpid()})
         return Tally.of(journal.candidates(), make_objective(config), wanted=config.search.candidates)
 
 
@@ -114,7 +114,7 @@ def _tune(
     )
     tuner.fit()
     if searcher.broken:
-        raise InfrastructureError(f"the search stopped, because candidate after candidate broke down; {searcher.broken}")
+        raise InfrastructureError(f"the search stopped: candidate after candidate broke down; {searcher.broken}")
     left = cast("list[tuple[str, str]]", ray.get(conductor.unexplained.remote()))
     if left:
         key, reason = left[0]

@@ -61,7 +61,7 @@ class Shipped:
             data = path.read_bytes()
         except OSError as error:
             raise RunError(
-                f"cannot read the weights {path}: {error.strerror}; remove {self.path} and resume the search: it ships anew"
+                f"cannot read the weights {path}: {error.strerror}; remove {self.path} and resume: it ships anew"
             ) from error
         try:
             return unpack(data, *self.architecture())[0]

@@ -37,7 +37,7 @@ def measurement(latency_ms: float, *, model: str, emulated: bool = False, half_w
         "samples": 2412,
         "percentiles_ms": {"p1": latency_ms * 0.97, "p50": latency_ms, "p99": latency_ms * 1.4},
         "max_relative_error": 3.1e-6,
-        "steps_ms": [[f"block{i}", latency_ms * share] for i, share in enumerate((0.2, 0.3, 0.1, 0.15, 0.1, 0.05, 0.1))],
+        "steps_ms": [[f"block{i}", latency_ms / 8] for i in range(7)],
         "conditions": {"statistic": "10th percentile", "affinity": [3], "load_1min": 0.42, "frequency_mhz": None},
         "macs": 4_210_000,
         "kept_macs": round(4_210_000 * latency_ms / 0.1),
