@@ -60,8 +60,23 @@ class RunData:
 
     @property
     def budgets_ms(self) -> dict[str, float]:
-        budgets = _inner(self.config, "objective", "budgets_ms")
-        return dict(budgets) if isinstance(budgets, dict) else {}
+        """By device model; shares of the dense network are settled once that is measured."""
+        absolute, shares = (_inner(self.config, "objective", name) for name in ("budgets_ms", "budgets_of_dense"))
+        budgets = dict(absolute) if isinstance(absolute, dict) else {}
+        dense_ms = self.dense_ms
+        for model, share in (shares if isinstance(shares, dict) else {}).items():
+            if model in dense_ms:
+                budgets[model] = share * dense_ms[model]
+        return budgets
+
+    @cached_property
+    def dense_ms(self) -> dict[str, float]:
+        """What the network that nothing was taken from takes on each device model."""
+        return {
+            note.data["model"]: float(note.data["measurement"]["latency_ms"])
+            for note in self.notes
+            if note.kind == "dense" and isinstance(note.data, dict)
+        }
 
     @cached_property
     def models(self) -> tuple[str, ...]:
