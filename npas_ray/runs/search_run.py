@@ -68,7 +68,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
             if not tally.feasible:
                 budgets = ", ".join(f"{ms:.4g} ms on {model}" for model, ms in lab.objective.budgets_ms.items())
                 raise NoFeasibleCandidate(
-                    f"none of {tally.done} candidates could be trained within the budgets ({budgets or 'there are none'});"
+                    f"none of {tally.done} candidates was trained within the budgets ({budgets or 'there are none'});"
                     " raise them, allow higher rates, or ask for more candidates"
                 )
             ship(config, run, lab=lab, conductor=conductor, progress=progress)
