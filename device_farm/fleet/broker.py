@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from device_farm.compiler.target import TARGETS
-from device_farm.errors import CompileError, InvalidGraph, NoSuchDevice, Refused, UnsupportedOperator
+from device_farm.errors import CompileError, InvalidGraph, LeaseError, NoSuchDevice, Refused, UnsupportedOperator
 from device_farm.fleet.compile_actor import CompileActor
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.device_actor import DeviceActor
@@ -192,8 +192,9 @@ class Broker:
         task = CompileTask(request.graph, TARGETS[target], request.weights, request.seed)
         outcome = await compilers.ask(job, task)
         if isinstance(outcome, Failed) and outcome.error not in _COMPILER_ERRORS and not _input_was_lost(outcome):
-            # The compiler's process died, or hung, on every attempt: that is the network's doing, not a device's.
-            return replace(outcome, error=CompileError.__name__, message=f"the compiler broke down: {outcome.message}")
+            # The compiler's process died, or hung, on every attempt. That may be this network's doing, or a full disk's:
+            # who asks for many networks can tell, by how the others fare.
+            return replace(outcome, error=LeaseError.__name__, message=f"the compiler broke down: {outcome.message}")
         return outcome
 
     def _job(self, request: Request, compiled: Compiled) -> Job:

@@ -102,7 +102,7 @@ class Farm:
             NoSuchDevice: no device of the model is there.
             DeviceGone, DeadlineExceeded, Refused, Unstable: several attempts ended so; asking again tries again.
             DeadlineExceeded: no answer within `timeout_s` (the farm goes on; asking again finds the result).
-            LeaseError: the farm has been stopped.
+            LeaseError: the farm has been stopped, or its compilers died on every attempt.
         """
         pending = self.submit(graph, model=model, weights=weights, seed=seed, client=client, priority=priority)
         return pending.result(timeout_s)

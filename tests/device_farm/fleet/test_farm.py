@@ -216,7 +216,7 @@ def test_a_network_that_cannot_be_compiled_is_refused_once_for_all(solo: Farm, a
 
 
 def test_a_network_that_kills_the_compiler_kills_two_and_others_compile(trio: Farm, at_trio: Path) -> None:
-    with pytest.raises(CompileError, match="the compiler broke down: given up after 2 attempts"):
+    with pytest.raises(LeaseError, match="the compiler broke down: given up after 2 attempts"):
         measure(trio, "segfault", compile="segfault")
     assert compilations(at_trio, "segfault") == 2
     assert measure(trio, "after segfault").latency_ms == 1.5
@@ -247,7 +247,7 @@ def test_the_broker_is_killed_and_every_client_gets_its_answer(trio: Farm, at_tr
 
 def test_a_compiler_that_hangs_is_given_up(start_farm: StartFarm) -> None:
     farm = start_farm("d0", compile_workers=2, compile_timeout_s=1)
-    with pytest.raises(CompileError, match="no answer within the 1 s"):
+    with pytest.raises(LeaseError, match="no answer within the 1 s"):
         measure(farm, "hang", compile="hang")
 
 
