@@ -123,8 +123,8 @@ def main() -> None:
                 for method in methods
             }
             results = {}
-            for method, listed in futures.items():
-                results[method] = [future.result() for future in listed]
+            for method, waiting in futures.items():
+                results[method] = [future.result() for future in waiting]
                 print(f"  done: {method}", file=sys.stderr)
 
     full = [value for value, _ in results[methods[-1]]]

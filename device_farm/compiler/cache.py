@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from device_farm.files import write_atomically
 
 _DIGEST_BYTES = 32
 
@@ -43,16 +44,3 @@ class ObjectCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.object"
-
-
-def write_atomically(path: Path, content: bytes, *, executable: bool = False) -> None:
-    """`path` holds all of `content` or what it held before, even after kill -9."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o755 if executable else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.compiler.artifact import Artifact
-from device_farm.compiler.cache import ObjectCache, write_atomically
+from device_farm.compiler.cache import ObjectCache
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
@@ -25,6 +25,7 @@ from device_farm.compiler.target import Target
 from device_farm.compiler.version import compiler_version, digest, generator_version
 from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
+from device_farm.files import write_atomically
 
 TOLERANCE = 1e-4  # relative to the largest expected magnitude
 

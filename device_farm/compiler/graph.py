@@ -261,8 +261,7 @@ class ScatterChannels(Op):
 
 
 OPS: dict[str, type[Op]] = {
-    op.kind: op
-    for op in (Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Activate, ResizeChannels, ScatterChannels)
+    op.kind: op for op in (Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Activate, ResizeChannels, ScatterChannels)
 }
 
 

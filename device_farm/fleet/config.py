@@ -20,7 +20,8 @@ class FarmConfig:
     `cache_dir` is a path on every node (it need not be shared): compiled kernels and what is being worked on.
     `lease_timeout_s` must exceed the longest measurement that the protocol allows, `protocol.deadline_s`: it is there
     for the device that hangs in spite of every deadline below it. None leaves 15 s for transfer and start.
-    `compile_with` and `measure_with` name, as "module:function", what the actors call.
+    `compile_with` names, as "module:name", what compile actors call; `measure_with` a class that is made on a device's
+    transport and measures there.
     """
 
     devices: tuple[DeviceSpec, ...]
@@ -35,7 +36,7 @@ class FarmConfig:
     name: str = "farm"
     namespace: str = "npas"
     compile_with: str = "device_farm.compiler.compile:compile_network"
-    measure_with: str = "device_farm.measurement.session:measure"
+    measure_with: str = "device_farm.measurement.session:Meter"
 
     def __post_init__(self) -> None:
         if not self.devices:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import shutil
+import socket
 import tempfile
 import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_farm.errors import FarmError, Fenced
 from device_farm.fleet.config import imported
 from device_farm.fleet.devices import DeviceSpec, file_name
+from device_farm.measurement.session import remote_name
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 
 if TYPE_CHECKING:
@@ -38,10 +42,11 @@ class DeviceActor:
 
     def __init__(self, spec: DeviceSpec, work_dir: Path, measure_with: str) -> None:
         self._spec = spec
-        self._work_dir = work_dir / file_name(spec.serial)
+        self._work_dir = _folder_of_this_process(work_dir / file_name(spec.serial))
         self._measure_with = measure_with
         self._instance = uuid.uuid4().hex
         self._transport: Transport | None = None
+        self._meter: Any = None
         self._fence = 0
         self._lock = threading.Lock()
 
@@ -69,19 +74,25 @@ class DeviceActor:
                 return error
 
     def _measure(self, artifact: Artifact, program: bytes, protocol: Protocol) -> Measurement:
-        self._work_dir.mkdir(parents=True, exist_ok=True)
+        transport = self._open()
         with tempfile.TemporaryDirectory(dir=self._work_dir, prefix="artifact-") as folder:
             path = Path(folder) / file_name(artifact.key)
             path.write_bytes(program)
             path.chmod(0o755)
             here = dataclasses.replace(artifact, path=path)
-            measurement: Measurement = imported(self._measure_with)(self._open(), here, protocol)
+            try:
+                measurement: Measurement = self._meter.measure(here, protocol)
+            finally:
+                # Its result is remembered, so it is not needed there again.
+                with contextlib.suppress(FarmError):
+                    transport.remove(remote_name(path))
         return dataclasses.replace(measurement, device=self._named(measurement.device))
 
     def _open(self) -> Transport:
         if self._transport is None:
-            self._work_dir.mkdir(parents=True, exist_ok=True)
-            self._transport = self._spec.open(self._work_dir)
+            (self._work_dir / "device").mkdir(parents=True, exist_ok=True)
+            self._transport = self._spec.open(self._work_dir / "device")
+            self._meter = imported(self._measure_with)(self._transport)
         return self._transport
 
     def _facts(self) -> DeviceFacts:
@@ -90,3 +101,12 @@ class DeviceActor:
 
     def _named(self, facts: DeviceFacts) -> DeviceFacts:
         return dataclasses.replace(facts, serial=self._spec.serial, model=self._spec.model or facts.model)
+
+
+def _folder_of_this_process(parent: Path) -> Path:
+    """A folder that no other process uses; what killed processes of this host left beside it is deleted."""
+    host = file_name(socket.gethostname())
+    for left in parent.glob(f"{host}.*"):
+        if not Path("/proc", left.suffix[1:]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return parent / f"{host}.{os.getpid()}"

@@ -161,7 +161,7 @@ class Policy:
     max_attempts: int = 8
     absent_s: float = 60.0
     cool_s: float = 1.0
-    max_cool_s: float = 60.0
+    max_cool_s: float = 15.0
     quarantine_strikes: int = 3
     quarantine_s: float = 600.0
     remember: int = 20_000  # finished keys answered from memory; the oldest are forgotten first

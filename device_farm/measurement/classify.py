@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.artifact import Artifact
 from device_farm.errors import RunnerFailed, TransportError
-from device_farm.measurement.session import run_artifact
 from device_farm.measurement.report import ClassifyReport, parse_report
+from device_farm.measurement.session import run_artifact
 from device_farm.transport.base import Deadline, Transport
 
 _WIRE = np.dtype("<f4")  # what the runner reads and writes: every target is little-endian

@@ -14,7 +14,7 @@ import numpy as np
 from device_farm.compiler.artifact import Artifact
 from device_farm.errors import Refused, Unstable, WrongAnswer
 from device_farm.measurement.report import BenchReport, parse_report
-from device_farm.measurement.statistics import Summary, summarise
+from device_farm.measurement.statistics import LATENCY_QUANTILE, Summary, summarise
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Completed, Deadline, Transport
 
@@ -32,7 +32,8 @@ def measure(
     """Latency of the artifact on the device. The whole session, all attempts, takes at most `protocol.deadline_s`.
 
     `known_issue_ratio` is the smallest `conditions["issue_ratio"]` of earlier measurements on this device (`Meter`
-    keeps it): with it, a core that something else shares all the time is told from a quiet one.
+    keeps it): with it, a core that something else shares all the time is told from a quiet one. Such a measurement is
+    marked (`conditions["quiet"]` is False) and its interval is wide, or it is refused (`protocol.require_quiet`).
 
     Raises WrongAnswer, Unstable, RunnerFailed, and what the transport raises (DeviceGone, DeadlineExceeded, Refused).
     """
@@ -48,12 +49,12 @@ def measure(
         summary = summarise(
             [r.session() for r in reports], min_samples=protocol.min_samples, known_ratio=known_issue_ratio
         )
-        stable = summary.relative_half_width <= protocol.max_relative_ci
+        stable = summary.own_half_width <= protocol.max_relative_ci
         if stable and summary.quiet:
             break
         if len(reports) >= protocol.attempts:
-            if stable and known_issue_ratio is None:
-                break  # no quiet state is known for this device, and the samples agree all the same
+            if stable and not protocol.require_quiet:
+                break  # the samples agree, and the interval says what a shared core does to them
             raise _unstable(summary, protocol, known_issue_ratio)
     return _measurement(artifact, facts, protocol, reports, summary, error)
 
@@ -131,14 +132,12 @@ def _check_answer(report: BenchReport, artifact: Artifact) -> float:
 
 def _unstable(summary: Summary, protocol: Protocol, known_issue_ratio: float | None) -> Unstable:
     found = (
-        f"latency {summary.latency_ns / _NS_PER_MS:.4g} ms +- {100 * summary.relative_half_width:.1f} %"
+        f"latency {summary.latency_ns / _NS_PER_MS:.4g} ms +- {100 * summary.own_half_width:.1f} %"
         f" (at most {100 * protocol.max_relative_ci:.1f} % is allowed)"
     )
-    if not summary.quiet and known_issue_ratio is not None:
-        found += (
-            f"; something shared the core all the time (its issue ratio is {summary.issue_ratio:.4f},"
-            f" {known_issue_ratio:.4f} when quiet)"
-        )
+    if not summary.quiet:
+        quiet = "never repeats itself" if known_issue_ratio is None else f"is {known_issue_ratio:.4f} when quiet"
+        found += f"; something shares the core all the time: its issue ratio is {summary.issue_ratio:.4f} and {quiet}"
     return Unstable(f"not stable in {protocol.attempts} attempts: {found}")
 
 
@@ -155,6 +154,7 @@ def _measurement(
     last = reports[-1]
     conditions: dict[str, Any] = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "statistic": f"p{100 * LATENCY_QUANTILE:.0f} of {'quiet' if summary.quiet else 'all'} samples",
         "attempts": len(reports),
         "quiet": summary.quiet,
         "quiet_fraction": round(summary.quiet_fraction, 4),

@@ -6,6 +6,7 @@ A session is a run of samples in windows of about 2 ms, with a probe of the core
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,19 @@ from numpy.typing import NDArray
 
 LATENCY_QUANTILE = 0.10
 CONFIDENCE = 0.95
+_TWO_SIDED = 1.96  # standard deviations to each side that hold 95 % of a normal distribution
 
 # A quiet core repeats its probe within 0.5 %; a shared one is slower by at least 8 % and never twice the same.
-QUIET_RATIO = 1.03
+QUIET_RATIO = 1.015
 CREDIBLE_RATIO = 1.005
 CREDIBLE_PROBES = 8
 # The ratio to the core's own clock is less sharp: it also holds the error of the clock's own probe.
 KNOWN_RATIO = 1.08
+
+# What no single session can know: how much the latency differs between sessions (standard deviation / latency),
+# measured by benchmarks/repeatability.py on a machine under heavy load.
+BETWEEN_QUIET_SESSIONS = 0.005
+BETWEEN_SHARED_SESSIONS = 0.03
 
 _RESAMPLES = 400
 _MAX_BLOCKS = 40
@@ -42,17 +49,14 @@ class Summary:
     """A latency and how far it can be trusted. Times in ns."""
 
     latency_ns: float
-    ci_low_ns: float
+    ci_low_ns: float  # 95 % interval, between sessions
     ci_high_ns: float
+    own_half_width: float  # relative; of the interval that the samples alone give, within these sessions
     quiet: bool  # whether the latency is that of quiet windows; else it is that of all samples
     quiet_fraction: float  # of all samples
     issue_ratio: float  # best probe / best spin: a constant of the kind of core while nothing shares it
     samples: int
     percentiles_ns: dict[str, float]  # of all samples, disturbed ones included
-
-    @property
-    def relative_half_width(self) -> float:
-        return (self.ci_high_ns - self.ci_low_ns) / 2 / self.latency_ns
 
 
 def issue_ratio(sessions: Sequence[Session]) -> float:
@@ -84,11 +88,14 @@ def summarise(sessions: Sequence[Session], *, min_samples: int, known_ratio: flo
     is_quiet = count >= min_samples
     if not is_quiet:
         chosen = _windows(sessions, [np.ones_like(q) for q in quiet])
+    latency = _quantile(np.concatenate(chosen))
     low, high = bootstrap_interval(_blocks(chosen))
+    between = _TWO_SIDED * latency * (BETWEEN_QUIET_SESSIONS if is_quiet else BETWEEN_SHARED_SESSIONS)
     return Summary(
-        latency_ns=_quantile(np.concatenate(chosen)),
-        ci_low_ns=low,
-        ci_high_ns=high,
+        latency_ns=latency,
+        ci_low_ns=latency - math.hypot(latency - low, between),
+        ci_high_ns=latency + math.hypot(high - latency, between),
+        own_half_width=(high - low) / 2 / latency,
         quiet=is_quiet,
         quiet_fraction=count / len(everything),
         issue_ratio=issue_ratio(sessions),

@@ -12,18 +12,19 @@ class Protocol:
 
     warmup_s: float = 0.05
     min_time_s: float = 0.2  # of quiet sampling, see docs/measurement.md
-    max_time_s: float = 2.0  # of sampling in all, while the core is shared with something else
+    max_time_s: float = 1.0  # of sampling in all, while the core is shared with something else
     min_samples: int = 20
     max_samples: int = 20_000
-    max_relative_ci: float = 0.05  # half width of the interval / latency; wider is measured again
+    max_relative_ci: float = 0.05  # half width of the samples' own interval / latency; wider is measured again
     attempts: int = 3
+    require_quiet: bool = False  # refuse (Unstable) what was taken on a core that was shared all the time
     deadline_s: float = 60.0  # one whole session: push, run, pull
 
     @property
     def key(self) -> str:
         return (
             f"{self.warmup_s}-{self.min_time_s}-{self.max_time_s}-{self.min_samples}-{self.max_samples}"
-            f"-{self.max_relative_ci}"
+            f"-{self.max_relative_ci}-{self.require_quiet}"
         )
 
 
@@ -47,7 +48,7 @@ class Measurement:
     device: DeviceFacts
     protocol_key: str
     latency_ms: float  # the protocol's statistic of the samples
-    ci_low_ms: float  # 95 % interval of it
+    ci_low_ms: float  # 95 % interval of it, between sessions
     ci_high_ms: float
     samples: int
     percentiles_ms: dict[str, float]  # p1, p10, p50, p90, p99

@@ -120,7 +120,7 @@ static uint64_t parse_seed(const char *option, const char *text) {
 int main(int argc, char **argv) {
   bench_options_t options = {.warmup_s = 0.05, .cpu = -1};
   sampling_options_t *sampling = &options.sampling;
-  *sampling = (sampling_options_t){.min_time_s = 0.2, .max_time_s = 2.0, .min_samples = 20, .max_samples = 20000};
+  *sampling = (sampling_options_t){.min_time_s = 0.2, .max_time_s = 1.0, .min_samples = 20, .max_samples = 20000};
   double wall_limit_s = 60.0;
   const char *input_path = NULL, *output_path = NULL, *mode = argc > 1 ? argv[1] : "";
   int is_bench = strcmp(mode, "bench") == 0, is_classify = strcmp(mode, "classify") == 0;

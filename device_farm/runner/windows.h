@@ -15,7 +15,7 @@
 enum { WINDOW_NS = 2000000, PROBE_ROUNDS = 20000 };
 
 /* Here they only decide how long to go on; which samples count is decided on the host (measurement/statistics.py). */
-static const double QUIET_RATIO = 1.03, CREDIBLE_RATIO = 1.005, KNOWN_RATIO = 1.08;
+static const double QUIET_RATIO = 1.015, CREDIBLE_RATIO = 1.005, KNOWN_RATIO = 1.08;
 static const int CREDIBLE_PROBES = 8;
 
 typedef struct {

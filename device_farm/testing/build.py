@@ -15,7 +15,19 @@ _HERE = Path(__file__).parent
 
 def build(arguments: Sequence[str | Path], *, triple: str, output: Path) -> Path:
     """Runs zig's C compiler. A fresh machine builds musl first, about a minute. Raises CompileError."""
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, *CFLAGS, "-I", INCLUDE_DIR, "-o", output]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        triple,
+        *CFLAGS,
+        "-I",
+        INCLUDE_DIR,
+        "-o",
+        output,
+    ]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode != 0:
         raise CompileError(f"zig cannot build {output.name} for {triple}: {done.stderr.strip()[-2000:]}")

@@ -50,8 +50,10 @@ def tiny_reference(images: NDArray[np.float32], *, seed: int = 7) -> NDArray[np.
     weight = uniform(seed, 1, _FILTERS * 9 * channels).reshape(_FILTERS, 3, 3, channels).astype(np.float64)
     dense = uniform(seed, 2, CLASSES * _FILTERS).reshape(CLASSES, _FILTERS).astype(np.float64)
     bordered = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))  # [n, 10, 10, 3]
-    features = sum(
-        bordered[:, ky : ky + height, kx : kx + width] @ weight[:, ky, kx].T for ky in range(3) for kx in range(3)
-    )  # [n, 8, 8, filters]
+    features = np.zeros((len(images), height, width, _FILTERS))
+    for ky in range(3):
+        for kx in range(3):
+            features += bordered[:, ky : ky + height, kx : kx + width] @ weight[:, ky, kx].T
     pooled = np.maximum(features, 0).mean(axis=(1, 2))  # [n, filters]
-    return (pooled @ dense.T).astype(np.float32)
+    outputs: NDArray[np.float32] = (pooled @ dense.T).astype(np.float32)
+    return outputs

@@ -33,7 +33,11 @@ class Plan:
 
     def __str__(self) -> str:
         config = self.config
-        budgets = ", ".join(f"{limit:g} ms on {model}" for model, limit in config.objective.budgets_ms.items())
+        objective = config.objective
+        budgets = ", ".join(
+            [f"{limit:g} ms on {model}" for model, limit in objective.budgets_ms.items()]
+            + [f"{share:.0%} of the dense network on {model}" for model, share in objective.budgets_of_dense.items()]
+        )
         devices = ", ".join(f"{device.model} (core {device.cpu})" for device in config.devices)
         rows = {
             "run": f"{self.run_dir} ({self.run_state})",
@@ -59,7 +63,10 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
 
     space = make_space(config)
     policy = config.search
-    make_policy(policy.policy, space, make_objective(config), seed=config.seed, settings=policy.settings)
+    objective = make_objective(
+        config, dict.fromkeys(config.models, 1.0)
+    )  # what the dense network takes is not known yet
+    make_policy(policy.policy, space, objective, seed=config.seed, settings=policy.settings)
     return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size)
 
 

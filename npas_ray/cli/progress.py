@@ -6,27 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from npas_ray.config.words import duration, printable
+from npas_ray.runs.progress import Progress
 
 QUIET_S = 5.0  # a plain line at most so often
-
-
-class Progress(Protocol):
-    """Told by a search how it goes."""
-
-    def phase(self, text: str) -> None:
-        """What is being done now, such as "training the teacher"."""
-
-    def update(self, done: int, total: int, *, over_budget: int, failed: int, best: str | None) -> None:
-        """`done` of `total` candidates are concluded; among them are those over budget and failed."""
-
-    def log(self, text: str) -> None:
-        """One line that stays."""
-
-    def close(self) -> None:
-        """The end, good or bad; nothing is told after it."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from npas_ray.cli.output import RUNS, print_json
 from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, NpasError
 
 if TYPE_CHECKING:
-    from npas_ray.cli.progress import Progress
+    from npas_ray.runs.progress import Progress
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -98,9 +98,13 @@ class PolicyConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What is looked for: accuracy - alpha * latency over budget. Without budgets, the whole front."""
+    """What is looked for: accuracy - alpha * latency over budget. Without budgets, the whole front.
+
+    A budget is a number of ms, or a share of what the dense network (3x3 everywhere) takes on that device model.
+    """
 
     budgets_ms: Annotated[Mapping[str, Positive], mapping] = Field(default_factory=dict)  # by device model
+    budgets_of_dense: Annotated[Mapping[str, Positive], mapping] = Field(default_factory=dict)
     alpha: NotNegative = 1.0
 
 
@@ -187,10 +191,14 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _budgets_have_devices(self) -> SearchConfig:
-        for model in self.objective.budgets_ms:
-            if model not in self.models:
-                expected = f"a model among the devices: {', '.join(self.models)}"
-                raise misplaced(("objective", "budgets_ms", model), expected, model, names=self.models)
+        for kind in ("budgets_ms", "budgets_of_dense"):
+            for model in getattr(self.objective, kind):
+                if model not in self.models:
+                    expected = f"a model among the devices: {', '.join(self.models)}"
+                    raise misplaced(("objective", kind, model), expected, model, names=self.models)
+        for model, share in self.objective.budgets_of_dense.items():
+            if model in self.objective.budgets_ms:
+                raise misplaced(("objective", "budgets_of_dense", model), "no second budget beside budgets_ms", share)
         return self
 
     @property

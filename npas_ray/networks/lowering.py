@@ -57,12 +57,12 @@ def lower(backbone: Backbone, architecture: Architecture, *, block_height: int) 
 
 def _block(block: Block, choice: LayerChoice, source: str, block_height: int) -> list[Op]:
     """relu(body + shortcut). Every block's input is >= 0, so behind a shortcut alone the ReLU is left out."""
+    pruned = pruned_layers(choice)
     ops = _shortcut(block, source)
     layers = body_layers(block, choice.operator)
     if not layers:
         return ops
     shortcut = ops[-1].name if ops else source
-    pruned = pruned_layers(choice)
     cut = pruned.cut if pruned else None
     if pruned and cut is Cut.EXPANSION:
         layers = _narrow_inside(layers, kept_units(layers[0].out_channels, choice.rate))

@@ -128,3 +128,9 @@ def layer_choices(backbone: Backbone, architecture: Architecture) -> tuple[Layer
     if backbone.searchable_head:
         return architecture.layers
     return (*architecture.layers, LayerChoice(Operator.FC))
+
+
+def dense_architecture(backbone: Backbone) -> Architecture:
+    """The network that nothing was taken from: 3x3 everywhere."""
+    head = (LayerChoice(Operator.FC),) if backbone.searchable_head else ()
+    return Architecture((*(LayerChoice(Operator.CONV3X3),) * len(backbone.blocks), *head))

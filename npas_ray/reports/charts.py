@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from npas_ray.journal import Candidate
-from npas_ray.reports.run_data import RunData, accuracy_std
+from npas_ray.reports.run_data import RunData, accuracy_std, is_done
 from npas_ray.reports.scales import Scale, padded
-from npas_ray.search.policy import Status
 
 LOGARITHMIC_FROM = 20.0  # slowest / fastest
 SHOWN_OVER_BUDGET = 1.5  # slower than so many budgets is drawn at the edge
@@ -86,7 +85,7 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
     measured = [candidate for candidate in data.concluded if model in candidate.measurements]
     if not measured:
         return None
-    done = [candidate for candidate in measured if candidate.status is Status.DONE and candidate.accuracy is not None]
+    done = [candidate for candidate in measured if is_done(candidate)]
     x = _latency_scale(data, model, measured, done, frame)
     y = _accuracy_scale(done, frame)
     members = data.front(model)
@@ -94,7 +93,7 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
     marks = []
     for candidate in measured:
         latency_ms = candidate.latency_ms[model]
-        if candidate not in done:
+        if not is_done(candidate):
             marks.append(Mark(candidate, x(latency_ms), frame.y0, str(candidate.status), latency_ms > x.high))
             continue
         measurement, spread = candidate.measurements[model], accuracy_std(candidate)
@@ -133,14 +132,14 @@ def progress_chart(data: RunData, frame: Frame) -> Chart | None:
     concluded = data.concluded
     if not concluded:
         return None
-    done = [candidate for candidate in concluded if candidate.status is Status.DONE and candidate.accuracy is not None]
+    done = [candidate for candidate in concluded if is_done(candidate)]
     x = Scale(0, max(len(concluded), data.wanted or 0, 2), frame.x0, frame.x1)
     y = _accuracy_scale(done, frame)
     marks: list[Mark] = []
     steps: list[tuple[float, float]] = []
     best = -1.0
     for index, candidate in enumerate(concluded, start=1):
-        if candidate not in done:
+        if not is_done(candidate):
             marks.append(Mark(candidate, x(index), frame.y0, str(candidate.status)))
             continue
         accuracy = candidate.accuracy or 0.0

@@ -33,6 +33,7 @@ MAX_STRIPS = 12  # candidates whose layers are shown
 def render(data: RunData, *, now: float | None = None) -> str:
     """The page as text."""
     best = data.best
+    rows = _rows(data)
     js = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         _environment()
@@ -51,7 +52,8 @@ def render(data: RunData, *, now: float | None = None) -> str:
             progress=[chart for frame in _FRAMES if (chart := charts.progress_chart(data, frame)) is not None],
             strips=_strips(data),
             profile=_profile(best),
-            rows=_rows(data),
+            rows=rows,
+            macs_known=any(row.kept_macs is not None for row in rows),
             left_out=max(0, len(data.candidates) - MAX_ROWS),
             tips={candidate.ordinal: _tip(candidate, data) for candidate in data.candidates},
             devices=_devices(data),

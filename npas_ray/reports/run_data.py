@@ -60,8 +60,23 @@ class RunData:
 
     @property
     def budgets_ms(self) -> dict[str, float]:
-        budgets = _inner(self.config, "objective", "budgets_ms")
-        return dict(budgets) if isinstance(budgets, dict) else {}
+        """By device model; shares of the dense network are settled once that is measured."""
+        absolute, shares = (_inner(self.config, "objective", name) for name in ("budgets_ms", "budgets_of_dense"))
+        budgets = dict(absolute) if isinstance(absolute, dict) else {}
+        dense_ms = self.dense_ms
+        for model, share in (shares if isinstance(shares, dict) else {}).items():
+            if model in dense_ms:
+                budgets[model] = share * dense_ms[model]
+        return budgets
+
+    @cached_property
+    def dense_ms(self) -> dict[str, float]:
+        """What the network that nothing was taken from takes on each device model."""
+        return {
+            note.data["model"]: float(note.data["measurement"]["latency_ms"])
+            for note in self.notes
+            if note.kind == "dense" and isinstance(note.data, dict)
+        }
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -91,7 +106,7 @@ class RunData:
     @property
     def done(self) -> list[Candidate]:
         """Trained, and within every budget."""
-        return [candidate for candidate in self.with_status(Status.DONE) if candidate.accuracy is not None]
+        return [candidate for candidate in self.candidates if is_done(candidate)]
 
     @property
     def finished(self) -> bool:
@@ -124,12 +139,16 @@ class RunData:
 
     def emulated(self, model: str | None = None) -> bool:
         """Whether any latency (of a model) was taken on an emulated device."""
-        return any(
-            bool(_inner(measurement, "device", "emulated"))
+        return bool(self._emulated) if model is None else model in self._emulated
+
+    @cached_property
+    def _emulated(self) -> set[str]:
+        return {
+            model
             for candidate in self.candidates
-            for name, measurement in candidate.measurements.items()
-            if model is None or name == model
-        )
+            for model, measurement in candidate.measurements.items()
+            if _inner(measurement, "device", "emulated")
+        }
 
     def latest_note(self, kind: str) -> dict[str, Any]:
         """The data of the last note of a kind; empty if there is none."""
@@ -180,6 +199,11 @@ def read_run(run_dir: Path) -> RunData:
         changed_at=events[-1][0] if events else None,
         running=_is_held(run.path / "run.lock"),
     )
+
+
+def is_done(candidate: Candidate) -> bool:
+    """Trained, and within every budget."""
+    return candidate.status is Status.DONE and candidate.accuracy is not None
 
 
 def accuracy_std(candidate: Candidate) -> float | None:

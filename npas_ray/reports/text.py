@@ -25,7 +25,8 @@ def pareto(data: RunData, model: str) -> str:
     """The front on one device model, fastest first."""
     budget_ms = data.budgets_ms.get(model)
     title = f"Pareto front on {printable(model)}{' (emulated)' if data.emulated(model) else ''}"
-    title += f", budget {budget_ms:g} ms" if budget_ms is not None else ""
+    title += f", budget {budget_ms:.4g} ms" if budget_ms is not None else ""
+    title += f", dense network {data.dense_ms[model]:.4g} ms" if model in data.dense_ms else ""
     members = data.front(model)
     if not members:
         return f"{title}\n  no candidate was trained within the budget"

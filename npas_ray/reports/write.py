@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from npas_ray.reports.files import write_atomically
+from npas_ray.reports.files import write_text
 from npas_ray.reports.run_data import read_run
 
 
@@ -31,7 +31,7 @@ def write_reports(run_dir: Path) -> ReportPaths:
 
     data = read_run(run_dir)
     paths = ReportPaths(run_dir / "candidates.csv", run_dir / "pareto.csv", run_dir / "report.html")
-    write_atomically(paths.candidates_csv, tables.to_csv(tables.candidates_table(data)))
-    write_atomically(paths.pareto_csv, tables.to_csv(tables.pareto_table(data)))
-    write_atomically(paths.html, html.render(data))
+    write_text(paths.candidates_csv, tables.to_csv(tables.candidates_table(data)))
+    write_text(paths.pareto_csv, tables.to_csv(tables.pareto_table(data)))
+    write_text(paths.html, html.render(data))
     return paths

@@ -9,24 +9,22 @@ from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.setting import make_objective, make_space
+from npas_ray.runs.setting import make_space
 from npas_ray.search.registry import make_policy
-
-# how long a resumed run waits for the conductor of a killed one, which lives until its Ray notices
-TAKEOVER_S = 60.0
+from npas_ray.search.reward import Objective
 
 
 class ConductorActor(Conductor):
     """Restarted by Ray it rebuilds itself from the journal and goes on; candidates under way are issued again."""
 
-    def __init__(self, run_path: Path, config: SearchConfig) -> None:
+    def __init__(self, run_path: Path, config: SearchConfig, objective: Objective) -> None:
         run = RunDirectory(run_path)
         self._held = ExitStack()  # for the life of the process
-        self._held.enter_context(run.locked(name="journal.lock", timeout_s=TAKEOVER_S))
+        self._held.enter_context(run.writing())
         policy = make_policy(
             config.search.policy,
             make_space(config),
-            make_objective(config),
+            objective,
             seed=config.seed,
             settings=config.search.settings,
         )

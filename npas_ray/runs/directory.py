@@ -91,6 +91,12 @@ class RunDirectory:
         return run
 
     @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the journal for one writer, waiting for the one of a killed run to be gone. Raises RunError."""
+        with self.locked(name="journal.lock", timeout_s=_TAKEOVER_S):
+            yield
+
+    @contextmanager
     def locked(self, *, name: str = "run.lock", timeout_s: float = 0.0) -> Iterator[None]:
         """Holds the run for one process; the kernel lets go of it however that process ends.
 
@@ -108,6 +114,9 @@ class RunDirectory:
                     time.sleep(0.05)
             yield
 
+
+# how long a resumed run waits for the conductor of a killed one, which lives until its Ray notices
+_TAKEOVER_S = 60.0
 
 # what a start leaves that died before the journal was there
 _LEFT_BY_A_START = {"run.lock", "journal.sqlite.new", "journal.sqlite.new-journal", "journal.sqlite.new-wal"}

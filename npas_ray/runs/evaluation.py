@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from device_farm.errors import CompileError, MeasurementError, Poisoned
+from device_farm.errors import CompileError, InvalidGraph, Poisoned, RunnerFailed, UnsupportedOperator, WrongAnswer
 from npas_ray.journal import Candidate
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture
 
 # what the farm says of a candidate; any other error is about the farm itself
-CANDIDATE_FAULTS = (CompileError, MeasurementError, Poisoned)
+CANDIDATE_FAULTS = (InvalidGraph, UnsupportedOperator, CompileError, WrongAnswer, RunnerFailed, Poisoned)
 
 
 class Book(Protocol):
@@ -55,8 +55,8 @@ class Evaluator:
 
         Raises whatever the farm or the trainer raises about itself (not about the candidate): try again later.
         """
-        trained = dict(candidate.evaluations[-1]) if candidate.evaluations else None
-        training = self.train(candidate.architecture) if trained is None and not self.budgets_ms else None
+        known = candidate.evaluations
+        training = self.train(candidate.architecture) if not known and not self.budgets_ms else None
         try:
             latency_ms = self._latencies(candidate)
         except CANDIDATE_FAULTS as error:
@@ -65,23 +65,29 @@ class Evaluator:
         if over:
             reason = ", ".join(f"{latency_ms[m]:.4g} ms on {m}, budget {self.budgets_ms[m]:g} ms" for m in over)
             return self._conclude(candidate, Status.OVER_BUDGET, None, latency_ms, reason)
-        if trained is None:
-            trained = dict((training or self.train(candidate.architecture)).result())
-            self.book.trained(candidate.key, trained)
-        return self._conclude(candidate, Status.DONE, trained["accuracy"], latency_ms, None)
+        if known:
+            return self._conclude(candidate, Status.DONE, known[-1]["accuracy"], latency_ms, None)
+        evaluation = (training or self.train(candidate.architecture)).result()
+        self.book.trained(candidate.key, evaluation)
+        return self._conclude(candidate, Status.DONE, evaluation["accuracy"], latency_ms, None)
 
     def _latencies(self, candidate: Candidate) -> dict[str, float]:
         latency_ms = {}
         for model in self.models:
-            measurement = candidate.measurements.get(model)
+            measurement: Mapping[str, Any] | None = candidate.measurements.get(model)
             if measurement is None:
-                measurement = self.measure(candidate.architecture, model)
+                measurement = dict(self.measure(candidate.architecture, model))
                 self.book.measured(candidate.key, model, measurement)
             latency_ms[model] = float(measurement["latency_ms"])
         return latency_ms
 
     def _conclude(
-        self, candidate: Candidate, status: Status, accuracy: float | None, latency_ms: dict[str, float], reason: str | None
+        self,
+        candidate: Candidate,
+        status: Status,
+        accuracy: float | None,
+        latency_ms: dict[str, float],
+        reason: str | None,
     ) -> Outcome:
         self.book.conclude(candidate.key, status, reason)
         return Outcome(status, accuracy, latency_ms, reason)

@@ -19,6 +19,7 @@ from npas_ray.networks.lowering import lower
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.evaluation import Evaluator
 from npas_ray.search.policy import Status
+from npas_ray.search.reward import Objective
 from npas_ray.space.choices import Architecture
 from npas_ray.training.trainer_pool import TrainerPool
 
@@ -36,7 +37,7 @@ class Laboratory:
     backbone: Backbone
     block_height: int
     models: tuple[str, ...]
-    budgets_ms: Mapping[str, float]
+    objective: Objective
     epochs: int
     seed: int
     trials_at_once: int
@@ -55,9 +56,7 @@ class Laboratory:
     def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
         """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
         seed = self.seed if seed is None else seed
-        result = cast(Any, self.trainers).call.remote(
-            "evaluate", architecture.to_json(), epochs=self.epochs, seed=seed
-        )
+        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
         return cast("Future[Evaluation]", result.future())
 
     def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:
@@ -69,7 +68,7 @@ class Laboratory:
 
     def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
         """An evaluator that works here and writes into the conductor's journal."""
-        return Evaluator(self.models, self.budgets_ms, self.measure, self.train, ConductorBook(conductor))
+        return Evaluator(self.models, self.objective.budgets_ms, self.measure, self.train, ConductorBook(conductor))
 
 
 class ConductorBook:

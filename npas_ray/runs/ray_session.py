@@ -43,7 +43,9 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
 
     `address` "local" starts a cluster on the loopback interface, with `num_cpus` and custom `resources`, that ends with
     this process however it ends; anything else is the address of a running cluster. Every node demands a token (see
-    docs/security.md); `prepare_ray` was called before. Raises InfrastructureError if the cluster cannot be reached or started.
+    docs/security.md); `prepare_ray` was called before.
+
+    Raises InfrastructureError if the cluster cannot be reached or started.
     """
     import ray
 

@@ -13,7 +13,7 @@ from npas_ray.journal import Journal
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import prepare_ray
-from npas_ray.runs.setting import make_objective, make_space
+from npas_ray.runs.setting import make_space
 from npas_ray.runs.tally import Tally
 
 
@@ -31,30 +31,27 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
     make_space(config)  # refuses what cannot be searched before anything is made
     run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():
-        tally = _take_up(run, config)
-        if tally.done < tally.wanted or not run.is_shipped:
-            _search_and_ship(config, run, tally, progress)
-    if not tally.feasible:
-        raise NoFeasibleCandidate(
-            f"none of {tally.done} candidates kept the budgets ({_budgets(config)}); raise them, or allow higher rates"
-        )
+        concluded = _take_up(run, config)
+        if concluded < config.search.candidates or not run.is_shipped:
+            _search_and_ship(config, run, progress)
 
 
-def _take_up(run: RunDirectory, config: SearchConfig) -> Tally:
-    """Checks that the journal belongs to this search, notes the session, counts what is there."""
-    with run.locked(name="journal.lock", timeout_s=60.0), Journal.open(run.journal) as journal:
+def _take_up(run: RunDirectory, config: SearchConfig) -> int:
+    """Checks that the journal belongs to this search, notes the session; how many candidates are concluded."""
+    with run.writing(), Journal.open(run.journal) as journal:
         differences = difference(SearchConfig.from_json(journal.config, name=str(run.journal)), config)
         if differences:
             raise RunError(
                 f"{run.path} is a run of another configuration ({'; '.join(differences)});"
                 " resume it with its own, or name another --run-dir"
             )
-        journal.note("session", {"candidates": config.search.candidates, "config": config.to_json(), "pid": os.getpid()})
-        return Tally.of(journal.candidates(), make_objective(config), wanted=config.search.candidates)
+        journal.note("session", {"config": config.to_json(), "pid": os.getpid()})
+        return sum(candidate.status is not None for candidate in journal.candidates())
 
 
-def _search_and_ship(config: SearchConfig, run: RunDirectory, tally: Tally, progress: Progress) -> None:
+def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress) -> None:
     prepare_ray()
+    import ray
     from ray.exceptions import RayError
 
     from npas_ray.runs.shipping import ship
@@ -62,12 +59,19 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, tally: Tally, prog
 
     try:
         with staff(config, run, progress) as (lab, conductor):
+            known = ray.get(conductor.candidates.remote())
+            tally = Tally.of(known, lab.objective, wanted=config.search.candidates)
             if tally.done < tally.wanted:
                 progress.phase("searching")
                 progress.update(*tally.counts, **tally.details)
-                _tune(config, run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
-            if tally.feasible:
-                ship(config, run, lab=lab, conductor=conductor, progress=progress)
+                _tune(run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
+            if not tally.feasible:
+                budgets = ", ".join(f"{ms:.4g} ms on {model}" for model, ms in lab.objective.budgets_ms.items())
+                raise NoFeasibleCandidate(
+                    f"none of {tally.done} candidates was trained within the budgets ({budgets or 'there are none'});"
+                    " raise them, allow higher rates, or ask for more candidates"
+                )
+            ship(config, run, lab=lab, conductor=conductor, progress=progress)
     except RayError as error:
         raise InfrastructureError(f"Ray failed: {error}") from error
 
@@ -80,9 +84,7 @@ def _teller(tally: Tally, progress: Progress) -> Callable[[dict[str, Any]], None
     return tell
 
 
-def _tune(
-    config: SearchConfig, run: RunDirectory, *, lab: Any, conductor: Any, on_result: Callable[[dict[str, Any]], None]
-) -> None:
+def _tune(run: RunDirectory, *, lab: Any, conductor: Any, on_result: Callable[[dict[str, Any]], None]) -> None:
     """One Tune experiment for the candidates that are missing. Raises InfrastructureError."""
     import ray
     from ray import tune
@@ -92,9 +94,7 @@ def _tune(
 
     live = lab.trials_at_once
     searcher = ConductedSearcher(conductor, max_live=live, metric="reward", on_result=on_result)
-    trainable = tune.with_parameters(
-        evaluate_trial, laboratory=lab, conductor=conductor, objective=make_objective(config)
-    )
+    trainable = tune.with_parameters(evaluate_trial, laboratory=lab, conductor=conductor)
     session = 1 + len(list(run.tune.glob("session-*"))) if run.tune.is_dir() else 1
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": TRIAL_CPUS}),
@@ -114,12 +114,8 @@ def _tune(
     )
     tuner.fit()
     if searcher.broken:
-        raise InfrastructureError(f"the search stopped, because candidate after candidate broke down; {searcher.broken}")
+        raise InfrastructureError(f"the search stopped: candidate after candidate broke down; {searcher.broken}")
     left = cast("list[tuple[str, str]]", ray.get(conductor.unexplained.remote()))
     if left:
         key, reason = left[0]
         raise InfrastructureError(f"{len(left)} candidates could not be evaluated, first {key}: {reason}")
-
-
-def _budgets(config: SearchConfig) -> str:
-    return ", ".join(f"{model} {ms:g} ms" for model, ms in config.objective.budgets_ms.items()) or "there are none"

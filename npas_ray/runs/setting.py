@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from npas_ray.config import SearchConfig
+from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
 from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
+
+# the journal's note with a measurement of the dense network
+DENSE = "dense"
+
+
+def dense_latencies(journal: Journal) -> dict[str, float]:
+    """What the dense network takes on each device model, in ms, as far as it was measured."""
+    return {data["model"]: float(data["measurement"]["latency_ms"]) for _, _, _, data in journal.events(DENSE)}
 
 
 def backbone_of(config: SearchConfig) -> Backbone:
@@ -18,7 +29,12 @@ def make_space(config: SearchConfig) -> SearchSpace:
     return SearchSpace.from_spec(backbone_of(config), config.space.spec())
 
 
-def make_objective(config: SearchConfig) -> Objective:
-    """What is maximised; guessing is right once in as many times as there are classes."""
+def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objective:
+    """What is maximised; guessing is right once in as many times as there are classes.
+
+    `dense_ms` is what the dense network takes on each device model that has a budget relative to it.
+    """
     objective = config.objective
-    return Objective(objective.budgets_ms, alpha=objective.alpha, chance=1 / backbone_of(config).classes)
+    budgets_ms = dict(objective.budgets_ms)
+    budgets_ms |= {model: share * dense_ms[model] for model, share in objective.budgets_of_dense.items()}
+    return Objective(budgets_ms, alpha=objective.alpha, chance=1 / backbone_of(config).classes)

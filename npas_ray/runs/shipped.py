@@ -60,7 +60,9 @@ class Shipped:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise RunError(f"cannot read the weights {path}: {error.strerror}; `npas search ... --resume` ships anew")
+            raise RunError(
+                f"cannot read the weights {path}: {error.strerror}; remove {self.path} and resume: it ships anew"
+            ) from error
         try:
             return unpack(data, *self.architecture())[0]
         except RunError:

@@ -15,7 +15,6 @@ from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import make_objective
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
 from npas_ray.runs.staff import cache_dir
 from npas_ray.search.policy import Status
@@ -34,7 +33,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = confirm(lab, conductor, make_objective(config))
+    winner = confirm(lab, conductor)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
@@ -67,7 +66,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     ray.get(conductor.note.remote("final", summary))
 
 
-def confirm(lab: Laboratory, conductor: Any, objective: Objective) -> Candidate:
+def confirm(lab: Laboratory, conductor: Any) -> Candidate:
     """The best candidate within the budgets whose accuracy several seeds agree on.
 
     Evaluates the front runners with further seeds until the one in front has `SEEDS_TO_BELIEVE` of them; a candidate
@@ -77,7 +76,7 @@ def confirm(lab: Laboratory, conductor: Any, objective: Objective) -> Candidate:
 
     while True:
         known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-        ranked = ranking(known, objective)
+        ranked = ranking(known, lab.objective)
         if len(ranked[0].evaluations) >= SEEDS_TO_BELIEVE:
             return ranked[0]
         short = [candidate for candidate in ranked[:FINALISTS] if len(candidate.evaluations) < SEEDS_TO_BELIEVE]

@@ -12,13 +12,18 @@ from device_farm.compiler import host_target
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import LocalDevice
 from device_farm.fleet.farm import Farm
+from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
 from npas_ray.config import SearchConfig
+from npas_ray.journal import Journal
+from npas_ray.networks.lowering import lower
+from npas_ray.networks.operators import dense_architecture
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import ray_session
-from npas_ray.runs.setting import backbone_of
+from npas_ray.runs.setting import DENSE, backbone_of, dense_latencies, make_objective
+from npas_ray.search.reward import Objective
 
 
 def cache_dir() -> Path:
@@ -39,15 +44,24 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
         workers = _workers(config, len(plan.others))
         progress.phase("starting Ray")
         # a trial takes a sliver of a CPU, a trainer one; the rest only wait, or run for a moment
-        with ray_session(config.cluster.address, num_cpus=workers + 1):
-            conductor = _conductor(config, run)
-            with _trainers(config, run, workers=workers, progress=progress) as trainers:
-                progress.phase("starting the device farm")
-                farm = _farm(config, reserved=plan.reserved)
-                try:
-                    yield _laboratory(config, farm=farm, trainers=trainers, workers=workers), conductor
-                finally:
-                    farm.stop()
+        with (
+            ray_session(config.cluster.address, num_cpus=workers + 1),
+            _trainers(config, run, workers=workers, progress=progress) as trainers,
+            _farm(config, reserved=plan.reserved, progress=progress) as farm,
+        ):
+            objective = _objective(config, run, farm=farm)
+            lab = Laboratory(
+                backbone=backbone_of(config),
+                block_height=block_height_of(config),
+                models=config.models,
+                objective=objective,
+                epochs=config.training.epochs,
+                seed=config.seed,
+                trials_at_once=workers + len(config.devices),  # some train while others are measured
+                farm=farm,
+                trainers=trainers,
+            )
+            yield lab, _conductor(config, run, objective)
     finally:
         cores.release(plan)
 
@@ -69,13 +83,13 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _conductor(config: SearchConfig, run: RunDirectory) -> Any:
+def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) -> Any:
     import ray
 
     from npas_ray.runs.conductor_actor import ConductorActor
 
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": _here()}
-    return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config)
+    return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config, objective)
 
 
 @contextmanager
@@ -103,13 +117,15 @@ def _trainers(config: SearchConfig, run: RunDirectory, *, workers: int, progress
             ray.kill(trainer)
 
 
-def _farm(config: SearchConfig, *, reserved: int | None) -> Farm:
+@contextmanager
+def _farm(config: SearchConfig, *, reserved: int | None, progress: Progress) -> Iterator[Farm]:
+    progress.phase("starting the device farm")
     devices = tuple(
         LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
         for device in config.devices
     )
     workers = config.compilation.workers
-    return Farm.start(
+    farm = Farm.start(
         FarmConfig(
             devices=devices,
             cache_dir=cache_dir(),
@@ -118,22 +134,27 @@ def _farm(config: SearchConfig, *, reserved: int | None) -> Farm:
             name=f"farm-{config.name}",
         )
     )
+    try:
+        yield farm
+    finally:
+        farm.stop()
+
+
+def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm) -> Objective:
+    """The objective, its relative budgets settled by the dense network, which is measured once in a run's life."""
+    with run.writing(), Journal.open(run.journal) as journal:
+        dense_ms = dense_latencies(journal)
+        graph = lower(
+            backbone_of(config), dense_architecture(backbone_of(config)), block_height=block_height_of(config)
+        )
+        for model in config.models:
+            if model not in dense_ms:
+                measurement = measurement_to_json(farm.measure(graph, model=model))
+                journal.note(DENSE, {"model": model, "measurement": measurement})
+                dense_ms[model] = measurement["latency_ms"]
+    return make_objective(config, dense_ms)
 
 
 def block_height_of(config: SearchConfig) -> int:
     """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
     return max(host_target().block_height for _ in config.devices)
-
-
-def _laboratory(config: SearchConfig, *, farm: Farm, trainers: Any, workers: int) -> Laboratory:
-    return Laboratory(
-        backbone=backbone_of(config),
-        block_height=block_height_of(config),
-        models=config.models,
-        budgets_ms=dict(config.objective.budgets_ms),
-        epochs=config.training.epochs,
-        seed=config.seed,
-        trials_at_once=workers + len(config.devices),  # some train while others are measured
-        farm=farm,
-        trainers=trainers,
-    )

@@ -12,15 +12,12 @@ from ray.actor import ActorHandle
 from npas_ray.journal import Candidate
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.laboratory import Laboratory
-from npas_ray.search.reward import Objective
 
 # of one CPU: a trial only waits for others
 TRIAL_CPUS = 0.01
 
 
-def evaluate_trial(
-    config: dict[str, Any], *, laboratory: Laboratory, conductor: ActorHandle[Conductor], objective: Objective
-) -> None:
+def evaluate_trial(config: dict[str, Any], *, laboratory: Laboratory, conductor: ActorHandle[Conductor]) -> None:
     """The function that Tune runs: evaluates the candidate `config["key"]` and reports its reward.
 
     Reports: reward (NaN for a failed candidate), accuracy (0..1), latency_ms by device model, status, reason.
@@ -30,7 +27,7 @@ def evaluate_trial(
         laboratory.evaluator(conductor).evaluate(candidate)
         candidate = cast(Candidate, ray.get(cast(Any, conductor).recall.remote(config["key"])))
     observation = candidate.observation()
-    reward = objective.reward(observation)
+    reward = laboratory.objective.reward(observation)
     tune.report(
         {
             "reward": math.nan if reward is None else reward,

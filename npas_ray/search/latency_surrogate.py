@@ -76,6 +76,8 @@ class LearnedLatency(LatencySurrogate):
 
     #: prior deviations of the details, relative to the time of a MAC; the most likely is used
     _DETAILS = (0.05, 0.2, 0.6)
+    #: measurements that it learns from, the latest; more cost time and say nothing new
+    _LATEST = 500
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
@@ -87,8 +89,9 @@ class LearnedLatency(LatencySurrogate):
         for model, measured in self._latency_ms.items():
             if not measured:
                 continue
-            features = [self._features(np.stack(self._rows[model]), details) for details in self._DETAILS]
-            process = GaussianProcess.fit([f @ f.T for f in features], np.array(measured))
+            rows = np.stack(self._rows[model][-self._LATEST :])
+            features = [self._features(rows, details) for details in self._DETAILS]
+            process = GaussianProcess.fit([f @ f.T for f in features], np.array(measured[-self._LATEST :]))
             self._processes[model] = (process, features[process.kernel], self._DETAILS[process.kernel])
 
     def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:

@@ -58,6 +58,8 @@ class ConductedSearcher(Searcher):
             return None
         issued = cast("Issued | None", ray.get(self._asked))
         self._asked = None
+        if issued is not None and issued.key in self._live.values():
+            return None  # the conductor was restarted, and issues again what is under way here
         if issued is None:
             return self._finished_or_none()
         self._live[trial_id] = issued.key
@@ -68,9 +70,9 @@ class ConductedSearcher(Searcher):
             "layers": {f"{index:02d}": str(choice) for index, choice in enumerate(issued.architecture.layers)},
         }
 
-    def _finished_or_none(self) -> Any:
+    def _finished_or_none(self) -> dict[str, Any] | None:
         """FINISHED ends the experiment at once, so never while a live trial may still fail and be tried again."""
-        return None if self._live else Searcher.FINISHED
+        return None if self._live else cast(Any, Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self._live.pop(trial_id, None)

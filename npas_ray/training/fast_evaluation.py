@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from npas_ray.networks.compacting import Compacted
 from npas_ray.networks.masking import network_masks
 from npas_ray.networks.module import Network, to_channels_last
 from npas_ray.pruning.one_shot import MaskedParameters
@@ -141,7 +142,11 @@ def _train(
     started = time.perf_counter()
     network = teacher.inherit(architecture)
     masks = network_masks(network, teacher.backbone, architecture, block_height=block_height)
-    masked = MaskedParameters(network.named_parameters(), masks)
+    MaskedParameters(network.named_parameters(), masks)
+    compacted = Compacted(network, teacher.backbone, architecture, masks)
+    masked = MaskedParameters(
+        network.named_parameters(), {name: mask for name, mask in masks.items() if name not in compacted.free}
+    )
     to_channels_last(network)
     recalibrate(network, task.train.images[:RECALIBRATION_IMAGES], batch=EVALUATION_BATCH)
     stopper = early_stop.rule(network, task.validation) if early_stop else None
@@ -155,8 +160,10 @@ def _train(
         stop_after_epoch=stopper,
     )
     network.eval()
+    validation_accuracy = accuracy(network, task.validation)
+    compacted.restore()
     evaluation = Evaluation(
-        accuracy=accuracy(network, task.validation),
+        accuracy=validation_accuracy,
         epochs_run=result.epochs_run,
         stopped_early=stopper is not None and stopper.stopped,
         train_loss=result.train_loss if result.epochs_run else None,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
+from device_farm.files import write_atomically
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.module import BlockModule, Network, block_prefix, build_module, to_channels_last
-from npas_ray.networks.operators import BLOCK_OPERATORS
-from npas_ray.space.choices import Architecture, LayerChoice, Operator
+from npas_ray.networks.operators import BLOCK_OPERATORS, dense_architecture
+from npas_ray.space.choices import Architecture, Operator
 from npas_ray.training.data import Dataset, Task
 from npas_ray.training.optimise import EVALUATION_BATCH, Schedule, accuracy, fit
 
@@ -37,10 +37,10 @@ WEIGHTS_FILE, SETTINGS_FILE = "teacher.safetensors", "teacher.json"
 class TeacherSettings:
     """How teacher and operators are made. Part of the cache's identity, with backbone and task."""
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=12, batch=64))
+    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=15, batch=64))
     operator_steps: int = 120  # of the regression of one operator
-    operator_batch: int = 64
-    operator_learning_rate: float = 1e-2
+    operator_batch: int = 32
+    operator_learning_rate: float = 3e-2
     seed: int = 0
 
 
@@ -71,7 +71,7 @@ class Teacher:
 
     def network(self) -> Network:
         """The dense teacher itself."""
-        return self.inherit(teacher_architecture(self.backbone))
+        return self.inherit(dense_architecture(self.backbone))
 
     def to_bytes(self) -> bytes:
         """Safetensors with accuracy and time in the metadata."""
@@ -89,19 +89,13 @@ class Teacher:
             raise ValueError(f"not a teacher's weights ({len(data)} bytes): {error}") from error
 
 
-def teacher_architecture(backbone: Backbone) -> Architecture:
-    """The dense 3x3 network."""
-    head = (LayerChoice(Operator.FC),) if backbone.searchable_head else ()
-    return Architecture((*(LayerChoice(TEACHER_OPERATOR),) * len(backbone.blocks), *head))
-
-
 def train_teacher(task: Task, backbone: Backbone, settings: TeacherSettings | None = None) -> Teacher:
     """The teacher and every operator, from scratch. The same seed gives the same weights with one torch thread."""
     settings = settings or TeacherSettings()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = build_module(backbone, teacher_architecture(backbone))
+        network = build_module(backbone, dense_architecture(backbone))
         fit(network, task.train, settings.schedule, seed=settings.seed)
         validation_accuracy = accuracy(network, task.validation)
         tensors = {name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "fc."))}
@@ -174,26 +168,16 @@ def cached_teacher(directory: Path, task: Task, backbone: Backbone, settings: Te
     teacher = train_teacher(task, backbone, settings)
     data = teacher.to_bytes()
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(weights_path, data)
+    write_atomically(weights_path, data, durable=True)
     facts = {
         "accuracy": teacher.accuracy,
         "wall_s": teacher.wall_s,
         "sha256": _sha256(data),
         "identity": identity,
     }
-    _replace(settings_path, json.dumps(facts, indent=2).encode())
+    write_atomically(settings_path, json.dumps(facts, indent=2).encode(), durable=True)
     return teacher
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes the file so that a reader sees the old or the new one, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -15,7 +15,7 @@ ATTEMPTS = 3
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class TrainerPool:
-    """Evaluates on whichever of the named trainers is idle; a trainer that dies is restarted by Ray and its work done again."""
+    """Evaluates on whichever of the named trainers is idle; one that dies is restarted by Ray, its work done again."""
 
     def __init__(self, names: Sequence[str]) -> None:
         # names, not handles: Ray could not restart this actor once the handles given to it are out of scope

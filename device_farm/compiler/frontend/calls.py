@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Call:
     args: tuple[Any, ...]
     attrs: Any
     dims: tuple[int, ...]
+    dtype: str = "float32"  # of the (first) result
 
     def unsupported(self, reason: str, remedy: str) -> UnsupportedOperator:
         """The error that names layer, operator, reason and way out."""
@@ -97,6 +99,8 @@ class Builder:
             "bias": np.broadcast_to(shift, (channels,)).astype(np.float64),
         }
         border = padding or Padding()
+        if call.layer in self.ops:  # the bias of a convolution: leave the plain names to what is run in the end
+            call = dataclasses.replace(call, layer=f"{call.layer}/affine")
         return self.add(call, DepthwiseConv2d, tensor, weights=weights, kernel=(1, 1), padding=border)
 
     def chw(self, tensor: Tensor) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ def activate(activation: Activation) -> Handler:
 def clip(builder: Builder, call: Call) -> Tensor:
     low, high = (float(call.constant(index)) for index in (1, 2))
     if low != 0 or high not in (6, math.inf):
-        raise call.unsupported(f"clips to [{low:g}, {high:g}]", "[0, 6] (ReLU6) and [0, inf) (ReLU) have kernels")
+        raise call.unsupported(f"clips to [{low:g}, {high:g}]", USE_RELU)
     return builder.add(call, Activate, call.tensor(), activation=Activation.RELU6 if high == 6 else Activation.RELU)
 
 
@@ -37,7 +37,7 @@ def minimum(builder: Builder, call: Call) -> Tensor:
     if np.all(bound == math.inf):
         return tensor
     if np.any(bound != 6):
-        raise call.unsupported(f"clips to [0, {bound.ravel()[0]:g}]", "[0, 6] (ReLU6) and [0, inf) (ReLU) have kernels")
+        raise call.unsupported(f"clips to [0, {bound.ravel()[0]:g}]", USE_RELU)
     return builder.add(call, Activate, Tensor(producer.inputs[0], tensor.dims), activation=Activation.RELU6)
 
 

@@ -21,6 +21,8 @@ def map_call(builder: Builder, call: Call) -> Any:
     handler = _HANDLERS.get(call.operator)
     if handler is None:
         raise call.unsupported("has no kernel", _REMEDIES.get(call.operator, "replace it by supported operators"))
+    if call.dtype != "float32":
+        raise call.unsupported(f"computes in {call.dtype}", "only float32 is compiled; convert the model with .float()")
     value = handler(builder, call)
     first = value[0] if isinstance(value, tuple) else value
     if isinstance(first, Tensor) and math.prod(first.dims) != builder.shapes[first.op].elements:
@@ -33,7 +35,7 @@ def map_call(builder: Builder, call: Call) -> Any:
 
 _HANDLERS: dict[str, Handler] = {
     "add": elementwise.add,
-    "astype": elementwise.identity,  # from float32 to float32: the walk refuses every other dtype
+    "astype": elementwise.identity,  # from float32 to float32: every other dtype is refused
     "clip": elementwise.clip,
     "concat": shapes.concat,
     "divide": elementwise.divide,
@@ -64,6 +66,8 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 _REMEDIES = {
+    "greater": USE_RELU,  # as which PReLU arrives
+    "nn.conv2d_transpose": "upsampling has no kernel: leave it out",
     "nn.gelu": USE_RELU,
     "nn.leakyrelu": USE_RELU,
     "nn.log_softmax": "leave it out of the network: the order of the logits is the same",

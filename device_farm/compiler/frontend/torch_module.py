@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from device_farm.compiler.frontend.walk import Imported, import_function
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 def import_module(module: torch.nn.Module | ExportedProgram, input_shape: Shape | None = None) -> Imported:
     """The network that a torch module computes in evaluation mode, for one image of `input_shape` (NHWC, batch 1).
 
-    A module is copied to the CPU and stays as it is. An exported program brings its own shape, and `input_shape` is
-    only compared with it.
+    The module stays as it is, its training mode included. An exported program brings its own shape, and `input_shape`
+    is only compared with it.
 
     Raises InvalidGraph: not float32, batch other than 1, dynamic shape, several inputs or outputs, cannot be traced.
     Raises UnsupportedOperator: an operator without a kernel; the message names the layer.
@@ -49,9 +51,8 @@ def _export(module: torch.nn.Module, shape: Shape | None) -> ExportedProgram:
         if tensor.dtype != torch.float32:
             raise InvalidGraph(f"parameter {name!r} is {tensor.dtype}, expected torch.float32; call module.float()")
     image = torch.zeros(1, shape.channels, shape.height, shape.width)
-    evaluated = copy.deepcopy(module).cpu().eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(module) as evaluated:
             return torch.export.export(evaluated, (image,))
     except Exception as error:  # torch.export raises whatever the module raises, and a dozen classes of its own
         reason = str(error).strip().partition("\n")[0]
@@ -59,6 +60,19 @@ def _export(module: torch.nn.Module, shape: Shape | None) -> ExportedProgram:
             f"torch.export could not trace {type(module).__name__} for an input of {tuple(image.shape)}: "
             f"{type(error).__name__}: {reason}"
         ) from error
+
+
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The module on the CPU in evaluation mode; afterwards it is as it was."""
+    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
+        module = copy.deepcopy(module).cpu()  # only then: pruned and parametrised modules refuse to be copied
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _check(program: ExportedProgram, shape: Shape | None) -> None:

@@ -105,12 +105,7 @@ def _value(expression: Any, layer: str, values: Mapping[Any, Any], builder: Buil
     if isinstance(expression, relax.Call) and isinstance(expression.op, ir.Op):
         call = _call(expression, layer, lambda item: _value(item, layer, values, builder))
         constant = evaluate(call)
-        if constant is not None:
-            return constant
-        dtype = str(_first(expression.ty).dtype)
-        if dtype != "float32":
-            raise call.unsupported(f"computes in {dtype}", "only float32 is compiled; convert the model with .float()")
-        return map_call(builder, call)
+        return map_call(builder, call) if constant is None else constant
     raise UnsupportedOperator(f"layer {layer!r}: a relax {type(expression).__name__} cannot be compiled")
 
 
@@ -120,8 +115,9 @@ def _call(expression: Any, layer: str, convert: Callable[[Any], Any]) -> Call:
     if operator == "call_tir":
         operator = arguments[0].name_hint.rstrip("0123456789_")
         arguments = list(arguments[1].fields)
-    dims = _integers(_first(expression.ty).shape, layer)
-    return Call(operator, layer, tuple(map(convert, arguments)), expression.attrs, dims)
+    result = _first(expression.ty)
+    dims = _integers(result.shape, layer)
+    return Call(operator, layer, tuple(map(convert, arguments)), expression.attrs, dims, str(result.dtype))
 
 
 def _first(ty: Any) -> Any:

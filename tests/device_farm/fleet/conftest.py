@@ -67,7 +67,7 @@ def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
             "name": f"farm-{next(_numbers)}",
             "namespace": "npas-tests",
             "compile_with": "standins:compile_script",
-            "measure_with": "standins:measure",
+            "measure_with": "standins:ScriptedMeter",
         } | changes
         farm = Farm.start(FarmConfig(**config))
         farms.append(farm)

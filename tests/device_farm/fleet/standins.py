@@ -81,6 +81,9 @@ class ScriptedTransport:
     def facts(self) -> DeviceFacts:
         return DeviceFacts(serial="by-the-transport", model="scripted", target=self.device.target)
 
+    def remove(self, remote_name: str) -> None:
+        raise DeviceGone("nothing is kept here")
+
 
 def network(key: str, **script: Any) -> Graph:
     """A graph that is compiled into the script; `key` tells it from others."""
@@ -115,8 +118,18 @@ def compile_script(
     return Artifact(key, path, target.name, (1, 1, 1), 1, 0, (42.0,), 0.0, 1, 1)
 
 
-def measure(transport: ScriptedTransport, artifact: Artifact, protocol: Protocol) -> Measurement:
-    """Stands for measure: a child process, and the errors that it may end in."""
+@dataclass
+class ScriptedMeter:
+    """Stands for Meter."""
+
+    transport: ScriptedTransport
+
+    def measure(self, artifact: Artifact, protocol: Protocol) -> Measurement:
+        return _measure(self.transport, artifact, protocol)
+
+
+def _measure(transport: ScriptedTransport, artifact: Artifact, protocol: Protocol) -> Measurement:
+    """A child process, and the errors that it may end in."""
     device = transport.device
     assert artifact.path.stat().st_mode & 0o100
     with subprocess.Popen(

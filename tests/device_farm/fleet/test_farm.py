@@ -101,7 +101,7 @@ def test_it_measures_and_says_where(trio: Farm, at_trio: Path) -> None:
     assert measurement.latency_ms == 1.5
     assert runs(at_trio, "n") == [measurement.device.serial] and measurement.device.model == MODEL
     assert {d.state for d in trio.devices()} == {DeviceState.HEALTHY}
-    assert list((at_trio / "devices").glob("*/artifact-*")) == []
+    assert list((at_trio / "devices").glob("*/*/artifact-*")) == []
 
 
 def test_the_same_request_is_measured_once_by_however_many_it_is_asked(trio: Farm, at_trio: Path) -> None:
@@ -327,7 +327,7 @@ from device_farm.fleet.farm import Farm, FarmConfig
 ray.init(address={ray_cluster.address!r}, log_to_driver=False)
 tmp = pathlib.Path({str(tmp_path)!r})
 Farm.start(FarmConfig(devices=(ScriptedDevice("d0", tmp / "log", resource="phone_d0"),), cache_dir=tmp, name="detached",
-    namespace="npas-tests", compile_with="standins:compile_script", measure_with="standins:measure"))
+    namespace="npas-tests", compile_with="standins:compile_script", measure_with="standins:ScriptedMeter"))
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
     farm = Farm.connect("detached", namespace="npas-tests")
@@ -336,3 +336,21 @@ Farm.start(FarmConfig(devices=(ScriptedDevice("d0", tmp / "log", resource="phone
         assert measure(farm, "n").latency_ms == 1.5
     finally:
         farm.stop()
+
+
+@pytest.mark.slow
+def test_a_phone_host_dies_and_comes_back(ray_cluster: Any, start_farm: StartFarm, tmp_path: Path) -> None:
+    host: dict[str, Any] = {"num_cpus": 0, "resources": {"phone_d9": 1}, "object_store_memory": 10**8}
+    node = ray_cluster.add_node(**host)
+    farm = start_farm("d0", "d9")
+    pending = [farm.submit(network(f"n{n}", seconds=0.5), model=MODEL) for n in range(8)]
+    until(lambda: any("d9" in runs(tmp_path, f"n{n}") for n in range(8)))
+    ray_cluster.remove_node(node, allow_graceful=False)
+    assert [p.result(60).artifact_key for p in pending] == [f"n{n}-None-0" for n in range(8)]
+    until(lambda: device(farm, "d9").state is DeviceState.GONE)
+    node = ray_cluster.add_node(**host)
+    until(lambda: device(farm, "d9").state is DeviceState.HEALTHY, timeout_s=60)
+    later = [farm.submit(network(f"m{n}", seconds=0.3), model=MODEL) for n in range(4)]
+    assert {p.result(60).device.serial for p in later} == {"d0", "d9"}
+    farm.stop()
+    ray_cluster.remove_node(node)

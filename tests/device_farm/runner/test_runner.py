@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -79,7 +80,7 @@ def test_bench_divides_its_samples_into_probed_windows(build: Build) -> None:
     samples, windows = report["samples_ns"], report["windows"]
     assert all(value > 0 for value in samples)
     assert windows[0][0] == 0 and windows[-1][0] == len(samples)
-    assert all(a[0] < b[0] for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(windows))
     assert all(probe > 0 for _, probe in windows)
     assert sum(samples) > 0.02 * 1e9 or len(samples) == 20_000
 
@@ -228,7 +229,7 @@ def test_the_wall_limit_ends_a_hanging_network(build: Build) -> None:
 
 
 def test_the_end_of_stdin_ends_a_hanging_network(build: Build) -> None:
-    command = [build("FAULT_HANG"), "bench", "--die-with-stdin"]
+    command = [str(build("FAULT_HANG")), "bench", "--die-with-stdin"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stderr is not None
         process.stdin.write(b"is ignored")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from npas_ray.cli import main
+from npas_ray.runs import verify
 
 MakeRun = Callable[..., Path]
 
@@ -70,6 +71,26 @@ def test_a_truncated_journal_is_exit_code_4(
     assert main([command, str(run_dir)]) == 4
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"npas: error: {journal}")
+
+
+def test_verify_before_anything_is_shipped(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = make_run()
+    assert main(["verify", str(run_dir)]) == 2
+    assert f"npas: error: {run_dir} has shipped nothing yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_verify_says_what_was_found(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool
+) -> None:
+    found = verify.Verification("local", 1000, 1.0 if passed else 0.99, 0.92, 0.92, 0.92)
+    monkeypatch.setattr(verify, "verify_run", lambda run_dir: found)
+    run_dir = make_run()
+    assert main(["verify", str(run_dir)]) == (0 if passed else 1)
+    assert ("NOT VERIFIED" in capsys.readouterr().out) is not passed
+    assert main(["verify", str(run_dir), "--json"]) == (0 if passed else 1)
+    data = json.loads(capsys.readouterr().out)
+    assert (data["passed"], data["reported_accuracy"]) == (passed, 0.92)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,13 +30,14 @@ measurement: {{warmup_s: 0.01, min_time_s: 0.05, max_relative_ci: 0.5}}
 
 def start(config: Path, run_dir: Path) -> subprocess.Popen[bytes]:
     """The search as a user starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "npas_ray", "search", str(config), "--run-dir", str(run_dir), "--resume"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=open(run_dir.with_suffix(".log"), "ab"),  # noqa: SIM115 - it belongs to the child
-        env=os.environ | {"NPAS_CRASH_TEST": str(run_dir)},  # all its descendants inherit that, so they can be found
-    )
+    with run_dir.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "npas_ray", "search", str(config), "--run-dir", str(run_dir), "--resume"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=os.environ | {"NPAS_CRASH_TEST": str(run_dir)},  # descendants inherit that, so they can be found
+        )
 
 
 def concluded(run_dir: Path) -> int:

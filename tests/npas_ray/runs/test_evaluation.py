@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from device_farm.errors import DeviceGone, NoSuchDevice, WrongAnswer
+from device_farm.errors import DeviceGone, NoSuchDevice, Unstable, WrongAnswer
 from npas_ray.journal import Candidate
 from npas_ray.runs.evaluation import Evaluator
 from npas_ray.search.policy import Status
@@ -91,7 +91,7 @@ def test_a_wrong_answer_concludes_the_candidate_with_its_reason() -> None:
     assert outcome.latency_ms == {}
 
 
-@pytest.mark.parametrize("error", [DeviceGone("unplugged"), NoSuchDevice("no pixel")])
+@pytest.mark.parametrize("error", [DeviceGone("unplugged"), NoSuchDevice("no pixel"), Unstable("noise")])
 def test_trouble_of_the_farm_is_not_the_candidates_fault(error: Exception) -> None:
     lab = Lab({"local": error}, budgets_ms={"local": 2.0})
     with pytest.raises(type(error)):

@@ -55,5 +55,5 @@ def test_the_executable_of_a_pruned_module_answers_as_torch_does(
     with torch.no_grad():
         expected = module(images).numpy()
     actual = answer(artifact, images.permute(0, 2, 3, 1).numpy())
-    assert np.ptp(expected, axis=0).min() > 0.1 * np.abs(expected).max()  # the images make the difference
+    assert np.ptp(expected, axis=0).max() > 0.2 * np.abs(expected).max()  # the images make the difference
     assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()

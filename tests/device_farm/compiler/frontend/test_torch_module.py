@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from device_farm.compiler.frontend import Imported, import_module
 from device_farm.compiler.graph import Activation, Conv2d, DepthwiseConv2d, Padding, Pool2d, Shape
@@ -202,6 +203,19 @@ def test_masked_weights_are_multiplied_out(evaluate: Any) -> None:
     assert (weight != 0).sum() == 54
 
 
+def test_a_module_that_is_being_pruned_by_torch_is_taken_as_pruned(evaluate: Any) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    prune.l1_unstructured(conv, "weight", 0.5)  # type: ignore[no-untyped-call]
+    imported = check(nn.Sequential(conv), Shape(5, 5, 3), evaluate)
+    (weight,) = (array for key, array in imported.weights.items() if key.endswith(".weight"))
+    assert (weight != 0).sum() == 54
+
+
+def test_a_layer_that_runs_twice_is_compiled_twice(evaluate: Any) -> None:
+    module = Function(lambda m, x: torch.relu(m.conv(m.conv(x))), conv=nn.Conv2d(4, 4, 3, padding=1))
+    assert [op.name for op in check(module, Shape(5, 5, 4), evaluate).graph.ops] == ["input", "conv", "conv#2"]
+
+
 def test_an_exported_program_is_taken_as_it_is(evaluate: Any) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
     program = torch.export.export(module, (torch.zeros(1, 3, 6, 6),))
@@ -230,6 +244,7 @@ def test_the_module_stays_as_it_was() -> None:
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Softmax(1)), r"layer '1': operator 'nn.softmax'.*order of the logits"),
         (nn.Sequential(nn.Conv2d(4, 8, 1, groups=2)), r"layer '0': operator 'nn.conv2d' has groups=2 for 4 input"),
         (nn.Sequential(nn.Conv2d(4, 8, 1, groups=4)), r"layer '0': operator 'nn.conv2d' has groups=4 for 4 input"),
+        (nn.Sequential(nn.PReLU()), r"layer '0': operator 'greater' has no kernel; use ReLU"),
         (nn.Sequential(nn.Hardtanh()), r"layer '0': operator 'clip' clips to \[-1, 1\]"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(4)), r"layer '0'.*'nn.adaptive_avg_pool2d'.*must divide"),
         (nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), r"layer '0'.*does not count its padding"),
