@@ -28,6 +28,7 @@ import torch
 from npas_ray.networks.backbone import DIGITS
 from npas_ray.networks.masking import network_masks
 from npas_ray.networks.module import build_module
+from npas_ray.networks.operators import dense_architecture
 from npas_ray.pruning.one_shot import MaskedParameters
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
@@ -55,6 +56,7 @@ def _start(directory: str) -> None:
     torch.set_num_threads(1)
     _worker.task = digits_task()
     _worker.teacher = cached_teacher(Path(directory), _worker.task, DIGITS)
+    _run(dense_architecture(DIGITS).to_json(), "inherited", 0, 0)  # torch's first calls are slow
 
 
 def _run(texts: list[str], method: str, epochs: int, seed: int) -> tuple[float, float]:

@@ -109,7 +109,7 @@ def full_train(
     block_height: int,
     epochs: int = 20,
     seed: int = 0,
-    distillation: float = 0.5,
+    distillation: float = 0.9,
     temperature: float = 2.0,
 ) -> Trained:
     """The training of what is shipped: more epochs, taught by labels and by the teacher's answers.
