@@ -28,4 +28,6 @@ class ConductorActor(Conductor):
             seed=config.seed,
             settings=config.search.settings,
         )
-        super().__init__(Journal.open(run.journal), policy, candidates=config.search.candidates)
+        super().__init__(
+            Journal.open(run.journal), policy, candidates=config.search.candidates, batch_size=policy.batch_size
+        )
