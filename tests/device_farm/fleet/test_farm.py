@@ -21,7 +21,6 @@ import pytest
 import ray
 
 from device_farm.errors import (
-    CompileError,
     DeadlineExceeded,
     LeaseError,
     NoSuchDevice,
