@@ -15,6 +15,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "npas needs Python 3.11, 3.12 or 3.13; found $$(python3 --version 2>&1). Set PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m device_farm.compiler.warm_up
 	touch $@
 
 $(DEV): $(INSTALLED)

@@ -192,7 +192,7 @@ class Broker:
         task = CompileTask(request.graph, TARGETS[target], request.weights, request.seed)
         outcome = await compilers.ask(job, task)
         if isinstance(outcome, Failed) and outcome.error not in _COMPILER_ERRORS and not _input_was_lost(outcome):
-            # The compiler's process died, or hung, on every attempt. That may be this network's doing, or a full disk's:
+            # The compiler died, or hung, on every attempt. That may be this network's doing, or a full disk's:
             # who asks for many networks can tell, by how the others fare.
             return replace(outcome, error=LeaseError.__name__, message=f"the compiler broke down: {outcome.message}")
         return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from device_farm.compiler import host_target
 from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
@@ -38,3 +39,8 @@ def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objec
     budgets_ms = dict(objective.budgets_ms)
     budgets_ms |= {model: share * dense_ms[model] for model, share in objective.budgets_of_dense.items()}
     return Objective(budgets_ms, alpha=objective.alpha, chance=1 / backbone_of(config).classes)
+
+
+def block_height_of(config: SearchConfig) -> int:
+    """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
+    return max(host_target().block_height for _ in config.devices)

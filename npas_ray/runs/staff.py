@@ -1,4 +1,4 @@
-"""Starts everything that a search needs on Ray: conductor, farm, trainers."""
+"""Starts everything that a search needs on Ray: conductor, farm, trainers. Imports Ray: call prepare_ray() before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from device_farm.compiler import host_target
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import LocalDevice
 from device_farm.fleet.farm import Farm
@@ -22,7 +21,8 @@ from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import ray_session
-from npas_ray.runs.setting import DENSE, backbone_of, dense_latencies, make_objective
+from npas_ray.runs.setting import DENSE, backbone_of, block_height_of, dense_latencies, make_objective
+from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
 
 
@@ -43,10 +43,10 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
         progress.log(plan.describe())
         workers = _workers(config, len(plan.others))
         progress.phase("starting Ray")
-        # a trial takes a sliver of a CPU, a trainer one; the rest only wait, or run for a moment
         with (
+            # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
-            _trainers(config, run, workers=workers, progress=progress) as trainers,
+            Trainers(config, run, workers=workers) as trainers,
             _farm(config, reserved=plan.reserved, progress=progress) as farm,
         ):
             objective = _objective(config, run, farm=farm)
@@ -59,7 +59,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
                 seed=config.seed,
                 trials_at_once=workers + len(config.devices),  # some train while others are measured
                 farm=farm,
-                trainers=trainers,
+                trainers=trainers.pool(progress),
             )
             yield lab, _conductor(config, run, objective)
     finally:
@@ -75,46 +75,14 @@ def _workers(config: SearchConfig, cores_left: int) -> int:
     return max(1, cores_left)
 
 
-def _here() -> Any:
-    """Keeps an actor on this node, because the run's directory is on it."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
 def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) -> Any:
     import ray
 
     from npas_ray.runs.conductor_actor import ConductorActor
+    from npas_ray.runs.placement import here
 
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": _here()}
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here()}
     return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config, objective)
-
-
-@contextmanager
-def _trainers(config: SearchConfig, run: RunDirectory, *, workers: int, progress: Progress) -> Iterator[Any]:
-    """A pool of trainers, all with the run's teacher. The first trains it, if it is not there yet."""
-    import ray
-
-    from npas_ray.training.trainer_actor import Trainer
-    from npas_ray.training.trainer_pool import TrainerPool
-
-    arguments = {"block_height": block_height_of(config), "task_seed": config.seed}
-    names = [f"trainer-{config.name}-{index}" for index in range(workers)]
-    trainers: list[Any] = []
-    try:
-        for name in names:
-            actor = cast(Any, Trainer).options(name=name, scheduling_strategy=_here())
-            trainers.append(actor.remote(backbone_of(config), str(run.teacher.resolve()), **arguments))
-            if len(trainers) == 1:  # the others find what it leaves
-                progress.phase("training the teacher")
-                facts = ray.get(trainers[0].teacher.remote())
-                progress.log(f"teacher: {facts['accuracy']:.1%} on the validation set, {facts['wall_s']:.0f} s")
-        yield cast(Any, TrainerPool).remote(names)
-    finally:
-        for trainer in trainers:
-            ray.kill(trainer)
 
 
 @contextmanager
@@ -153,8 +121,3 @@ def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm) -> Object
                 journal.note(DENSE, {"model": model, "measurement": measurement})
                 dense_ms[model] = measurement["latency_ms"]
     return make_objective(config, dense_ms)
-
-
-def block_height_of(config: SearchConfig) -> int:
-    """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
-    return max(host_target().block_height for _ in config.devices)

@@ -1,0 +1,50 @@
+"""The trainers of a run: started at once, used when the teacher is there."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, cast
+
+import ray
+
+from npas_ray.config import SearchConfig
+from npas_ray.runs.directory import RunDirectory
+from npas_ray.runs.placement import here
+from npas_ray.runs.progress import Progress
+from npas_ray.runs.setting import backbone_of, block_height_of
+from npas_ray.training.trainer_actor import Trainer
+from npas_ray.training.trainer_pool import TrainerPool
+
+
+class Trainers:
+    """Trainer actors that live as long as the with statement.
+
+    The first one trains the teacher, if the run has none yet, while the caller does something else; the others find it.
+    """
+
+    def __init__(self, config: SearchConfig, run: RunDirectory, *, workers: int) -> None:
+        self._names = [f"trainer-{config.name}-{index}" for index in range(workers)]
+        self._place = (backbone_of(config), str(run.teacher.resolve()))
+        self._options = {"block_height": block_height_of(config), "task_seed": config.seed}
+        self._hired: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._hire(self._names[0])
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for trainer in self._hired:
+            ray.kill(trainer)
+
+    def pool(self, progress: Progress) -> Any:
+        """The handle of the pool, when the teacher is trained. Raises RayError."""
+        progress.phase("training the teacher")
+        teacher = ray.get(self._hired[0].teacher.remote())
+        progress.log(f"teacher: {teacher['accuracy']:.1%} on the validation set, {teacher['wall_s']:.0f} s")
+        for name in self._names[1:]:
+            self._hire(name)
+        return cast(Any, TrainerPool).remote(self._names)
+
+    def _hire(self, name: str) -> None:
+        actor = cast(Any, Trainer).options(name=name, scheduling_strategy=here())
+        self._hired.append(actor.remote(*self._place, **self._options))
