@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from npas_ray.cli import main
-from npas_ray.runs import verify
+from npas_ray.runs import verification
 
 MakeRun = Callable[..., Path]
 
@@ -83,8 +83,8 @@ def test_verify_before_anything_is_shipped(make_run: MakeRun, capsys: pytest.Cap
 def test_verify_says_what_was_found(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool
 ) -> None:
-    found = verify.Verification("local", 1000, 1.0 if passed else 0.99, 0.92, 0.92, 0.92)
-    monkeypatch.setattr(verify, "verify_run", lambda run_dir: found)
+    found = verification.Verification("local", 1000, 1.0 if passed else 0.99, 0.92, 0.92, 0.92)
+    monkeypatch.setattr(verification, "verify_run", lambda run_dir: found)
     run_dir = make_run()
     assert main(["verify", str(run_dir)]) == (0 if passed else 1)
     assert ("NOT VERIFIED" in capsys.readouterr().out) is not passed
