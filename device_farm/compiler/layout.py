@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from device_farm.compiler import winograd
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
 
@@ -54,18 +55,20 @@ class Memory:
     offsets: Mapping[str, int]
     elements: int  # of the arena
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
+    workspace: int = 0  # place in the arena that every operator may use while it runs
 
 
 def plan_memory(graph: Graph, target: Target) -> Memory:
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
+    workspace = max((_workspace(op, layouts, target) for op in graph.ops), default=0)
     total = sum(_aligned(layout.elements) for layout in layouts.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0
         for name, layout in layouts.items():
             offsets[name], end = end, end + _aligned(layout.elements)
-        return Memory(layouts, offsets, end, shared=False)
+        return Memory(layouts, offsets, end + workspace, shared=False, workspace=end)
     offsets, end = _share(graph, {name: _aligned(layout.elements) for name, layout in layouts.items()})
-    return Memory(layouts, offsets, end, shared=True)
+    return Memory(layouts, offsets, end + workspace, shared=True, workspace=end)
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -85,6 +88,12 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
             right = max(right, (out.width - 1) * sx + (kw - 1) * dx + 1 - padding.left - shape.width)
     stride = shape.channels if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
+
+
+def _workspace(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
+    """Floats that an operator needs while it runs."""
+    way = winograd.choose(op, layouts[op.inputs[0]], target) if isinstance(op, Conv2d) else None
+    return 0 if way is None else way.workspace
 
 
 def pad_channels(channels: int, target: Target) -> int:

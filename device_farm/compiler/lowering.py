@@ -25,11 +25,15 @@ from device_farm.compiler.kernels.spec import (
     PoolKernel,
     ResizeKernel,
     ScatterKernel,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
 )
 from device_farm.compiler.layout import Layout, Memory
-from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter
+from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import band_tiles, conv_tiling, depthwise_tiling, tap_unroll
+from device_farm.compiler.winograd import product_pixels
 from device_farm.errors import UnsupportedOperator
 
 
@@ -78,6 +82,8 @@ class _Lowering:
     def step(self, op: Op) -> Step:
         macs = kept_macs = op.macs(*self.graph.input_shapes(op))
         match op:
+            case Conv2d() if isinstance(by_winograd := self.packed[op.name], PackedWinograd):
+                calls = self._winograd(op, by_winograd)
             case Conv2d():
                 packed, out = self.packed[op.name], self._layout(op.name).shape
                 assert isinstance(packed, PackedConv)
@@ -173,6 +179,62 @@ class _Lowering:
                 "r_pixel": self._layout(residual).pixel_stride if residual else 0,
             },
         )
+
+    def _winograd(self, op: Conv2d, packed: PackedWinograd) -> tuple[Call, ...]:
+        way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)
+        residual = op.inputs[1] if len(op.inputs) == 2 else None
+        r = self._layout(residual or op.name)
+        v = Place("arena", self.memory.workspace)
+        m = Place("arena", self.memory.workspace + way.planes * way.v_plane)
+        tiles: dict[str, Argument] = {
+            "tiles": way.block,
+            "tile_columns": way.tile_columns,
+            "rows": way.height,
+            "columns": way.width,
+            "v_tile": way.v_tile,
+            "v_plane": way.v_plane,
+            "m_tile": way.m_tile,
+            "m_plane": way.m_plane,
+        }
+        source: dict[str, Argument] = {
+            "x": self._at(op.inputs[0], -op.padding.top, -op.padding.left),
+            "v": v,
+            "vectors": self._vectors(x),
+            "x_row": x.row_stride,
+            "x_pixel": x.pixel_stride,
+        }
+        result: dict[str, Argument] = {
+            "m": m,
+            "y": self._at(op.name),
+            "bias": Place("parameters", packed.bias),
+            "residual": self._at(residual or op.name),
+            "vectors": self._vectors(y),
+            "y_row": y.row_stride,
+            "y_pixel": y.pixel_stride,
+            "r_row": r.row_stride,
+            "r_pixel": r.pixel_stride,
+        }
+
+        def product(group: Group) -> Call:
+            spec = WinogradProduct(group.vectors, product_pixels(way.block, group.vectors, self.target))
+            arguments: dict[str, Argument] = {
+                "v": v,
+                "weights": Place("parameters", group.weights),
+                "m": Place("arena", m.offset + group.first_filter),
+                "planes": way.planes,
+                "blocks": len(group.kept),
+                "channels": way.channels,
+            }
+            return Call(spec, tiles | arguments)
+
+        calls: list[Call] = []
+        for start in way.first_tiles:
+            first: dict[str, Argument] = {"first": start}
+            calls.append(Call(WinogradInput(way.tile), tiles | source | first))
+            calls += [product(group) for group in packed.groups]
+            output = WinogradOutput(way.tile, op.activation, residual is not None)
+            calls.append(Call(output, tiles | result | first))
+        return tuple(calls)
 
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler import winograd
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
 from device_farm.compiler.layout import ALIGNMENT, Layout, Memory, pad_channels
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
+
+
+MOSTLY_DENSE = 0.95  # share of living taps from which on given weights count as dense
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ class PackedConv:
             for group in self.groups
             for block, kept in enumerate(group.kept)
         )
+
+
+@dataclass(frozen=True)
+class PackedWinograd:
+    """A convolution by Winograd: `groups` as in PackedConv, without taps; weights [planes, blocks, channels, height]."""
+
+    way: winograd.Winograd
+    groups: tuple[Group, ...]
+    bias: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Parameters:
         return blob.tobytes()
 
 
-Packed = Mapping[str, PackedConv | PackedDepthwise | PackedScatter]
+Packed = Mapping[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter]
 
 
 def pack(
@@ -89,11 +102,14 @@ def pack(
 ) -> tuple[Packed, Parameters]:
     """Packs the given weights, or, without them, plans the places that the device fills from the seed."""
     parameters = Parameters()
-    packed: dict[str, PackedConv | PackedDepthwise | PackedScatter] = {}
+    packed: dict[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter] = {}
     for op in graph.ops:
         if isinstance(op, Conv2d):
             layout = memory.layouts[op.inputs[0]]
-            if weights is None:
+            way = winograd.choose(op, layout, target)
+            if way is not None and (weights is None or _is_dense(op, weights[f"{op.name}.weight"], target)):
+                packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
+            elif weights is None:
                 packed[op.name] = _plan_conv(graph, op, target, parameters, seed)
             else:
                 packed[op.name] = _pack_conv(
@@ -165,6 +181,36 @@ def _pack_conv(
             )
         )
     return PackedConv(tuple(groups), parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters))))
+
+
+def _is_dense(op: Conv2d, weight: Array, target: Target) -> bool:
+    """Whether so few taps are dead that a direct convolution would gain next to nothing by them."""
+    height = target.block_height
+    starts = range(0, op.filters, height)
+    alive = sum(int((weight[start : start + height] != 0).any(axis=0).sum()) for start in starts)
+    return alive >= MOSTLY_DENSE * len(starts) * math.prod(weight.shape[1:])
+
+
+def _pack_winograd(
+    op: Conv2d, way: winograd.Winograd, target: Target, parameters: Parameters, weights: Mapping[str, Array] | None
+) -> PackedWinograd:
+    planes = None if weights is None else winograd.transformed(weights[f"{op.name}.weight"], way.tile)
+    groups = []
+    for vectors, first, blocks in block_groups(op, target):
+        height = vectors * target.simd_lanes
+        if planes is None:
+            place = parameters.reserve(way.planes * way.channels * blocks * height)
+        else:
+            part = planes[:, :, first : first + blocks * height]
+            part = np.pad(part, ((0, 0), (0, 0), (0, blocks * height - part.shape[-1])))
+            by_block = part.reshape(way.planes, way.channels, blocks, height).transpose(0, 2, 1, 3)
+            place = parameters.put(by_block)
+        groups.append(Group(vectors, height, first, (way.channels * 9,) * blocks, place, 0, 0))
+    width = padded_filters(op, target)
+    if weights is None:
+        return PackedWinograd(way, tuple(groups), parameters.reserve(width))
+    bias = np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
+    return PackedWinograd(way, tuple(groups), parameters.put(bias))
 
 
 def padded_filters(op: Conv2d, target: Target) -> int:

@@ -10,7 +10,14 @@ from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterCh
 from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.lowering import Argument, Call, Place, Step
-from device_farm.compiler.packing import Packed, PackedConv, PackedDepthwise, PackedScatter, padded_filters
+from device_farm.compiler.packing import (
+    Packed,
+    PackedConv,
+    PackedDepthwise,
+    PackedScatter,
+    PackedWinograd,
+    padded_filters,
+)
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
 
@@ -140,6 +147,9 @@ def _prepare(source: PlanSource) -> str:
         if isinstance(op, Conv2d) and isinstance(packed, PackedConv):
             declarations.append(_conv_table(op, packed, stream, source))
             calls.append(f"  if (npas_seed_conv({seed}, &conv_{stream})) return 1;\n")
+        elif isinstance(op, Conv2d) and isinstance(packed, PackedWinograd):
+            declarations.append(_conv_table(op, packed, stream, source))
+            calls.append(f"  npas_seed_winograd({seed}, &conv_{stream}, {packed.way.tile});\n")
         elif isinstance(op, DepthwiseConv2d) and isinstance(packed, PackedDepthwise):
             channels, _, kh, kw = weight_shape(source.graph, op)
             padded = source.memory.layouts[op.name].pixel_stride
@@ -157,7 +167,7 @@ def _prepare(source: PlanSource) -> str:
     )
 
 
-def _conv_table(op: Conv2d, packed: PackedConv, stream: int, source: PlanSource) -> str:
+def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, source: PlanSource) -> str:
     filters, channels, kh, kw = weight_shape(source.graph, op)
     layout = source.memory.layouts[op.inputs[0]]
     groups = ", ".join(

@@ -66,6 +66,12 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
   group->pointers[group->blocks] = at;
 }
 
+static void seed_bias(uint64_t seed, const npas_conv_t *conv) {
+  for (int32_t filter = 0; filter < conv->padded_filters; ++filter) {
+    conv->bias[filter] = filter < conv->filters ? npas_uniform(seed, conv->stream + 2, (uint64_t)filter) * 0.125f : 0.0f;
+  }
+}
+
 int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
   int32_t total = conv->channels * conv->kernel_height * conv->kernel_width;
   int32_t height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
@@ -82,11 +88,46 @@ int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
     else mark_smallest(seed, conv->stream, (uint64_t)block * (uint64_t)total, total, kept, own);
   }
   for (int32_t group = 0; group < conv->group_count; ++group) seed_group(seed, conv, &conv->groups[group], marks, scales);
-  for (int32_t filter = 0; filter < conv->padded_filters; ++filter) {
-    conv->bias[filter] = filter < conv->filters ? npas_uniform(seed, conv->stream + 2, (uint64_t)filter) * 0.125f : 0.0f;
-  }
+  seed_bias(seed, conv);
   free(marks), free(scales);
   return 0;
+}
+
+/* G of winograd.py, by output pixels of a tile. */
+static const double filter_transform_2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+static const double filter_transform_4[6][3] = {
+    {1.0 / 4, 0, 0},
+    {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+    {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+    {1.0 / 24, 1.0 / 12, 1.0 / 6},
+    {1.0 / 24, -1.0 / 12, 1.0 / 6},
+    {0, 0, 1},
+};
+
+void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile) {
+  const double(*g)[3] = tile == 2 ? filter_transform_2 : filter_transform_4;
+  int32_t size = tile + 2, total = conv->channels * 9;
+  float scale = sqrtf(conv->gain / (float)total);
+  for (int32_t i = 0; i < conv->group_count; ++i) {
+    const npas_group_t *group = &conv->groups[i];
+    int64_t block_floats = (int64_t)conv->channels * group->height, plane_floats = group->blocks * block_floats;
+    for (int64_t at = 0; at < plane_floats; ++at) { /* block, channel, filter of the block */
+      int32_t filter = group->first_filter + (int32_t)(at / block_floats * group->height + at % group->height);
+      uint64_t first = (uint64_t)filter * (uint64_t)total + (uint64_t)(at % block_floats / group->height * 9);
+      double w[9], rows[6][3];
+      for (int32_t tap = 0; tap < 9; ++tap) {
+        w[tap] = filter < conv->filters ? npas_uniform(seed, conv->stream + 1, first + (uint64_t)tap) * scale : 0.0f;
+      }
+      for (int32_t y = 0; y < size; ++y) {
+        for (int32_t x = 0; x < 3; ++x) rows[y][x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
+      }
+      for (int32_t plane = 0; plane < size * size; ++plane) {
+        const double *row = rows[plane / size], *column = g[plane % size];
+        group->weights[plane * plane_floats + at] = (float)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+      }
+    }
+  }
+  seed_bias(seed, conv);
 }
 
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,

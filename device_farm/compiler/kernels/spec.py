@@ -140,3 +140,48 @@ class ScatterKernel(KernelSpec):
         + _signature(INTS_IN, "index")
         + _signature(INT, "rows columns channels vectors x_row x_pixel y_row y_pixel")
     )
+
+
+@dataclass(frozen=True)
+class WinogradInput(KernelSpec):
+    """Input -> V for `tiles` tiles from tile `first` on (compiler/winograd.py). `rows` and `columns` are the output's."""
+
+    tile: int  # output pixels of a tile in each direction
+
+    emitter: ClassVar[str] = "winograd"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "v")
+        + _signature(INT, "first tiles tile_columns rows columns vectors x_row x_pixel v_tile v_plane")
+    )
+
+
+@dataclass(frozen=True)
+class WinogradProduct(KernelSpec):
+    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles."""
+
+    vectors: int
+    tiles: int  # at once, in registers; the last ones are shifted back
+
+    emitter: ClassVar[str] = "winograd"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "v weights")
+        + _signature(FLOATS_OUT, "m")
+        + _signature(INT, "planes blocks tiles channels v_tile v_plane m_tile m_plane")
+    )
+
+
+@dataclass(frozen=True)
+class WinogradOutput(KernelSpec):
+    """M -> output + bias [+ residual], activated, for `tiles` tiles from tile `first` on."""
+
+    tile: int
+    activation: Activation
+    residual: bool
+
+    emitter: ClassVar[str] = "winograd"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "m bias residual")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "first tiles tile_columns rows columns vectors m_tile m_plane y_row y_pixel r_row r_pixel")
+    )

@@ -1,0 +1,199 @@
+"""Winograd's three stations: the transform of the input, the products in every plane, the transform back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.spec import KernelSpec, WinogradInput, WinogradOutput, WinogradProduct
+from device_farm.compiler.target import Target
+
+Transform = Callable[["_Binder", Sequence[Any]], list[Any]]
+
+
+def emit(spec: KernelSpec, symbol: str, target: Target) -> Any:
+    e = Emitter(spec, target)
+    match spec:
+        case WinogradInput():
+            return e.function(symbol, _input(spec, e))
+        case WinogradProduct():
+            return e.function(symbol, _product(spec, e))
+        case WinogradOutput():
+            return e.function(symbol, _output(spec, e))
+    raise TypeError(spec)
+
+
+class _Binder:
+    """Values by name, so that each is computed once and in this order."""
+
+    def __init__(self, e: Emitter) -> None:
+        self.e = e
+        self.statements: list[Any] = []
+
+    def __call__(self, value: Any) -> Any:
+        variable = self.e.vector(f"t_{len(self.statements)}")
+        self.statements.append(tirx.Bind(variable, value))
+        return variable
+
+    def times(self, factor: float, value: Any) -> Any:
+        return self.e.splat(factor) * value
+
+
+def _input_of_2(b: _Binder, d: Sequence[Any]) -> list[Any]:
+    return [b(d[0] - d[2]), b(d[1] + d[2]), b(d[2] - d[1]), b(d[1] - d[3])]
+
+
+def _input_of_4(b: _Binder, d: Sequence[Any]) -> list[Any]:
+    even, odd = b(d[4] - b.times(4, d[2])), b(d[3] - b.times(4, d[1]))
+    even_2, odd_2 = b(d[4] - d[2]), b(d[3] - d[1])
+    return [
+        b(b.times(4, d[0]) - b.times(5, d[2]) + d[4]),
+        b(even + odd),
+        b(even - odd),
+        b(even_2 + b.times(2, odd_2)),
+        b(even_2 - b.times(2, odd_2)),
+        b(b.times(4, d[1]) - b.times(5, d[3]) + d[5]),
+    ]
+
+
+def _output_of_2(b: _Binder, m: Sequence[Any]) -> list[Any]:
+    return [b(m[0] + m[1] + m[2]), b(m[1] - m[2] - m[3])]
+
+
+def _output_of_4(b: _Binder, m: Sequence[Any]) -> list[Any]:
+    near, near_odd = b(m[1] + m[2]), b(m[1] - m[2])
+    far, far_odd = b(m[3] + m[4]), b(m[3] - m[4])
+    return [
+        b(m[0] + near + far),
+        b(near_odd + b.times(2, far_odd)),
+        b(near + b.times(4, far)),
+        b(near_odd + b.times(8, far_odd) + m[5]),
+    ]
+
+
+_INPUT: dict[int, Transform] = {2: _input_of_2, 4: _input_of_4}
+_OUTPUT: dict[int, Transform] = {2: _output_of_2, 4: _output_of_4}
+
+
+def _both_ways(transform: Transform, b: _Binder, square: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Of the columns of a square, then of its rows: T square T'."""
+    by_column = [transform(b, column) for column in zip(*square, strict=True)]
+    return [transform(b, row) for row in zip(*by_column, strict=True)]
+
+
+def _input(spec: WinogradInput, e: Emitter) -> Any:
+    size = spec.tile + 2
+
+    def in_tile(index: Any) -> Any:
+        x_start, row, column, tile = (e.integer(name) for name in ("x_start", "row", "column", "tile"))
+
+        def in_vector(vector: Any) -> Any:
+            b = _Binder(e)
+            at = e.integer("at")
+            rows = [e.integer(f"row_{i}") for i in range(size)]
+            binds = [tirx.Bind(at, index * e.v_tile + vector * e.lanes)]
+            binds += [tirx.Bind(start, x_start + i * e.x_row + vector * e.lanes) for i, start in enumerate(rows)]
+            square = [[b(e.load(e.x, start + j * e.x_pixel)) for j in range(size)] for start in rows]
+            planes = [value for line in _both_ways(_INPUT[spec.tile], b, square) for value in line]
+            stores = [e.store(e.v, value, at + p * e.v_plane) for p, value in enumerate(planes)]
+            return sequence(binds, b.statements, stores)
+
+        return sequence(
+            _tile_place(spec.tile, e, index, tile=tile, row=row, column=column),
+            tirx.Bind(x_start, row * e.x_row + column * e.x_pixel),
+            loop("vector", e.vectors, in_vector),
+        )
+
+    return loop("index", e.tiles, in_tile)
+
+
+def _tile_place(size: int, e: Emitter, index: Any, *, tile: Any, row: Any, column: Any) -> list[Any]:
+    """Binds the tile of a block to its first pixel in the output."""
+    return [
+        tirx.Bind(tile, e.first + index),
+        tirx.Bind(row, tile_start(tirx.floordiv(tile, e.tile_columns), size, e.rows)),
+        tirx.Bind(column, tile_start(tirx.floormod(tile, e.tile_columns), size, e.columns)),
+    ]
+
+
+def _product(spec: WinogradProduct, e: Emitter) -> Any:
+    """plane -> block of filters -> tiles -> channels: a plane of V stays in the cache for all filters."""
+    lanes, height = e.lanes, spec.vectors * e.lanes
+
+    def in_tiles(plane: Any, block: Any, index: Any) -> Any:
+        sums = [[e.accumulator(f"sum_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
+        first, x_start, w_start, m_start = (e.integer(name) for name in ("first", "x_start", "w_start", "m_start"))
+        statements = [
+            tirx.Bind(first, tile_start(index, spec.tiles, e.tiles)),
+            tirx.Bind(x_start, plane * e.v_plane + first * e.v_tile),
+            tirx.Bind(w_start, (plane * e.blocks + block) * (e.channels * height)),
+            tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
+        ]
+        statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
+        statements += [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
+
+        def in_channel(channel: Any) -> Any:
+            weights = [e.vector(f"w_{v}") for v in range(spec.vectors)]
+            body = [
+                tirx.Bind(w, e.load(e.weights, w_start + channel * height + v * lanes)) for v, w in enumerate(weights)
+            ]
+            for p, tile in enumerate(sums):
+                value = e.vector(f"x_{p}")
+                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, x_start + channel + p * e.v_tile))))
+                body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(tile, weights, strict=True)]
+            return sequence(body)
+
+        statements.append(loop("channel", e.channels, in_channel))
+        statements += [
+            e.store(e.m, e.load(vector), m_start + p * e.m_tile + v * lanes)
+            for p, tile in enumerate(sums)
+            for v, vector in enumerate(tile)
+        ]
+        return sequence(statements)
+
+    def in_block(plane: Any, block: Any) -> Any:
+        return loop("tile", tile_count(e.tiles, spec.tiles), lambda index: in_tiles(plane, block, index))
+
+    return loop("plane", e.planes, lambda plane: loop("block", e.blocks, lambda block: in_block(plane, block)))
+
+
+def _output(spec: WinogradOutput, e: Emitter) -> Any:
+    size = spec.tile + 2
+
+    def in_tile(index: Any) -> Any:
+        y_start, r_start, row, column, tile = (
+            e.integer(name) for name in ("y_start", "r_start", "row", "column", "tile")
+        )
+
+        def in_vector(vector: Any) -> Any:
+            b = _Binder(e)
+            at, channel = e.integer("at"), e.integer("channel")
+            binds = [
+                tirx.Bind(channel, vector * e.lanes),
+                tirx.Bind(at, index * e.m_tile + channel),
+            ]
+            square = [[b(e.load(e.m, at + (i * size + j) * e.m_plane)) for j in range(size)] for i in range(size)]
+            bias = b(e.load(e.bias, channel))
+            stores = []
+            for i, line in enumerate(_both_ways(_OUTPUT[spec.tile], b, square)):
+                for j, value in enumerate(line):
+                    value = value + bias
+                    if spec.residual:
+                        value = value + e.load(e.residual, r_start + channel + (i * e.r_row + j * e.r_pixel))
+                    place = y_start + channel + (i * e.y_row + j * e.y_pixel)
+                    stores.append(e.store(e.y, e.activate(value, spec.activation), place))
+            return sequence(binds, b.statements, stores)
+
+        places = [tirx.Bind(y_start, row * e.y_row + column * e.y_pixel)]
+        if spec.residual:
+            places.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel))
+        return sequence(
+            _tile_place(spec.tile, e, index, tile=tile, row=row, column=column),
+            places,
+            loop("vector", e.vectors, in_vector),
+        )
+
+    return loop("index", e.tiles, in_tile)

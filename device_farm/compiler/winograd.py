@@ -1,0 +1,171 @@
+"""Winograd's minimal filtering F(m x m, 3x3): which layers are computed so, how they are cut, and their weights.
+
+The output is cut into tiles of m x m pixels, each of which needs m + 2 rows and columns of the input. Input tiles and
+filters are transformed into (m + 2)^2 planes; in every plane the sum over the channels is a matrix product; its result is
+transformed back. Tiles go in blocks, so that what lies between the transforms stays in the second-level cache:
+
+    V  planes x tiles x channels    the transformed input of a block of tiles
+    M  planes x tiles x filters     the products
+
+The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and nothing
+is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural networks".)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_farm.compiler.graph import Conv2d
+from device_farm.compiler.target import Target
+from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling, most_pixels
+
+if TYPE_CHECKING:
+    from device_farm.compiler.layout import Layout
+
+LINE = 16  # floats of a cache line
+MOST_TILES = 49  # tiles of a block
+
+# G of the filter's transform G g G', by m; csrc/prepare.c repeats it. The other two are spelt out in kernels/winograd.py.
+FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
+    2: np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
+    4: np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """How one layer is cut. Strides and sizes are in floats."""
+
+    tile: int  # m
+    height: int  # of the output
+    width: int
+    channels: int
+    filters: int
+    lanes: int
+    block: int  # tiles of a block
+
+    @property
+    def planes(self) -> int:
+        return (self.tile + 2) ** 2
+
+    @property
+    def tile_columns(self) -> int:
+        return math.ceil(self.width / self.tile)
+
+    @property
+    def tiles(self) -> int:
+        return math.ceil(self.height / self.tile) * self.tile_columns
+
+    @property
+    def first_tiles(self) -> tuple[int, ...]:
+        """Of every block."""
+        return tuple(min(first, self.tiles - self.block) for first in range(0, self.tiles, self.block))
+
+    @property
+    def v_tile(self) -> int:
+        return _apart(self.channels, self.lanes)
+
+    @property
+    def v_plane(self) -> int:
+        return _apart(self.block * self.v_tile, LINE)
+
+    @property
+    def m_tile(self) -> int:
+        return _apart(self.filters, self.lanes)
+
+    @property
+    def m_plane(self) -> int:
+        return _apart(self.block * self.m_tile, LINE)
+
+    @property
+    def workspace(self) -> int:
+        """V and, behind it, M."""
+        return self.planes * (self.v_plane + self.m_plane)
+
+
+def _apart(floats: int, lanes: int) -> int:
+    """A stride of at least `floats`, whole vectors and an odd number of cache lines.
+
+    Rows at a stride of a power of two would meet in a few sets of the first-level cache.
+    """
+    lines = math.ceil(math.ceil(floats / lanes) * lanes / LINE)
+    return (lines + (lines % 2 == 0)) * LINE
+
+
+def product_pixels(block: int, vectors: int, target: Target) -> int:
+    """Tiles at once in registers: those that cost least for a block."""
+    most = min(block, most_pixels(vectors, target) * (2 if target.simd_lanes == 16 else 1))
+    fewest = math.ceil(FEWEST_SUMS / vectors)
+    return min(
+        range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p)
+    )
+
+
+def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
+    """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
+    taps = x.shape.channels * 9
+    if op.kernel != (3, 3) or op.stride != (1, 1) or op.dilation != (1, 1):
+        return None
+    if op.sparsity is not None and min(op.sparsity.kept) < taps:
+        return None
+    if x.pixel_stride % target.simd_lanes:
+        return None  # an image whose pixels are not whole vectors
+    out = op.output_shape(x.shape)
+    return _cheapest(out.height, out.width, x.shape.channels, op.filters, target)
+
+
+@cache
+def _cheapest(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
+    best, least = None, direct_cost(height, width, channels, filters, target) * MARGIN
+    for tile in (4, 2):
+        if min(height, width) < tile:
+            continue
+        tiles = math.ceil(height / tile) * math.ceil(width / tile)
+        for block in range(min(tiles, 4), min(tiles, MOST_TILES) + 1):
+            way = Winograd(tile, height, width, channels, filters, target.simd_lanes, block)
+            if (cost := winograd_cost(way, target)) < least:
+                best, least = way, cost
+    return best
+
+
+# Costs are in multiply-adds of one vector, the unit of tiling.py.
+MARGIN = 0.9  # what Winograd must save, as its cost is known less well
+INPUT_COST, OUTPUT_COST = {4: 250.0, 2: 60.0}, {4: 180.0, 2: 50.0}  # transforms of one vector of one tile
+WEIGHT_COST = 1.5  # reading one vector of weights from beyond the second-level cache
+
+
+def direct_cost(height: int, width: int, channels: int, filters: int, target: Target) -> float:
+    tiling = conv_tiling(height, width, flat=False, vectors=2, target=target)
+    vectors = math.ceil(filters / target.simd_lanes)
+    return channels * 9 * vectors * (tiling.tiles * (max(tiling.pixels, 4) + TILE_OVERHEAD) + WEIGHT_COST)
+
+
+def winograd_cost(way: Winograd, target: Target) -> float:
+    vectors, blocks = math.ceil(way.filters / way.lanes), len(way.first_tiles)
+    pixels = product_pixels(way.block, 2, target)
+    a_plane = math.ceil(way.block / pixels) * (max(pixels, 4) + TILE_OVERHEAD) + WEIGHT_COST
+    products = way.planes * way.channels * vectors * a_plane
+    transforms = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
+    return blocks * (products + way.block * transforms)
+
+
+def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
+    """[filters, channels, 3, 3] -> [planes, channels, filters], in double precision, rounded once."""
+    g = FILTER_TRANSFORMS[tile]
+    planes = np.einsum("ia,jb,fcab->ijcf", g, g, weight.astype(np.float64), optimize=True)
+    return planes.reshape(-1, *planes.shape[2:]).astype(np.float32)
