@@ -133,6 +133,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
             tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
+
         statements += [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
 
         def in_channel(channel: Any) -> Any:
@@ -143,7 +144,8 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
             for p, tile in enumerate(sums):
                 value = e.vector(f"x_{p}")
                 body.append(tirx.Bind(value, e.splat(e.scalar(e.v, x_start + channel + p * e.v_tile))))
-                body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(tile, weights, strict=True)]
+                for vector, w in zip(tile, weights, strict=True):
+                    body.append(e.store(vector, e.load(vector) + value * w))
             return sequence(body)
 
         statements.append(loop("channel", e.channels, in_channel))
