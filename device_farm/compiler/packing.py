@@ -15,7 +15,6 @@ from device_farm.compiler.layout import ALIGNMENT, Layout, Memory, pad_channels
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
-
 MOSTLY_DENSE = 0.95  # share of living taps from which on given weights count as dense
 
 
@@ -48,7 +47,7 @@ class PackedConv:
 
 @dataclass(frozen=True)
 class PackedWinograd:
-    """A convolution by Winograd: `groups` as in PackedConv, without taps; weights [planes, blocks, channels, height]."""
+    """A convolution by Winograd: groups without taps, their weights [planes, blocks, channels, height]."""
 
     way: winograd.Winograd
     groups: tuple[Group, ...]

@@ -1,14 +1,15 @@
 """Winograd's minimal filtering F(m x m, 3x3): which layers are computed so, how they are cut, and their weights.
 
 The output is cut into tiles of m x m pixels, each of which needs m + 2 rows and columns of the input. Input tiles and
-filters are transformed into (m + 2)^2 planes; in every plane the sum over the channels is a matrix product; its result is
-transformed back. Tiles go in blocks, so that what lies between the transforms stays in the second-level cache:
+filters are transformed into (m + 2)^2 planes; in every plane the sum over the channels is a matrix product, whose
+result is transformed back. Tiles go in blocks, so that what lies between the transforms stays near the processor:
 
     V  planes x tiles x channels    the transformed input of a block of tiles
     M  planes x tiles x filters     the products
 
-The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and nothing
-is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural networks".)
+The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and
+nothing is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural
+networks", 2015.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling, most_pixels
+from device_farm.compiler.tiling import DEPTHWISE_REGISTERS as VECTOR_REGISTERS
+from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
 
 if TYPE_CHECKING:
     from device_farm.compiler.layout import Layout
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 LINE = 16  # floats of a cache line
 MOST_TILES = 49  # tiles of a block
 
-# G of the filter's transform G g G', by m; csrc/prepare.c repeats it. The other two are spelt out in kernels/winograd.py.
+# G of the filter's transform G g G', by m; csrc/prepare.c repeats it. kernels/winograd.py spells out the other two.
 FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
     2: np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
     4: np.array(
@@ -109,11 +111,9 @@ def _apart(floats: int, lanes: int) -> int:
 
 def product_pixels(block: int, vectors: int, target: Target) -> int:
     """Tiles at once in registers: those that cost least for a block."""
-    most = min(block, most_pixels(vectors, target) * (2 if target.simd_lanes == 16 else 1))
+    most = min(block, (VECTOR_REGISTERS[target.simd_lanes] - vectors - 1) // vectors)
     fewest = math.ceil(FEWEST_SUMS / vectors)
-    return min(
-        range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p)
-    )
+    return min(range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p))
 
 
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
@@ -143,25 +143,37 @@ def _cheapest(height: int, width: int, channels: int, filters: int, target: Targ
     return best
 
 
-# Costs are in multiply-adds of one vector, the unit of tiling.py.
-MARGIN = 0.9  # what Winograd must save, as its cost is known less well
-INPUT_COST, OUTPUT_COST = {4: 250.0, 2: 60.0}, {4: 180.0, 2: 50.0}  # transforms of one vector of one tile
-WEIGHT_COST = 1.5  # reading one vector of weights from beyond the second-level cache
+# Costs are in multiply-adds of one vector, the unit of tiling.py, and were fitted to times on Zen 4 (docs/compiler.md).
+MARGIN = 0.9  # what Winograd must come below, as its cost is known less well
+INPUT_COST, OUTPUT_COST = {4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}  # transforms of one vector of one tile
+NEAR_WORKSPACE, FAR_WORKSPACE_COST = 160_000, 3.0  # floats of V and M that stay near; a vector of a larger workspace
+NEAR_WEIGHTS = 500_000  # floats of weights that stay in a cache from run to run
+# Reading one vector of weights. The far one is twice what was measured on an idle machine: F(4x4) has four times
+# the weights of the direct convolution, and memory is slower on phones and where every core is busy.
+NEAR_WEIGHT_COST, FAR_WEIGHT_COST = 1.0, 8.0
 
 
 def direct_cost(height: int, width: int, channels: int, filters: int, target: Target) -> float:
+    """Of the dense direct convolution."""
     tiling = conv_tiling(height, width, flat=False, vectors=2, target=target)
     vectors = math.ceil(filters / target.simd_lanes)
-    return channels * 9 * vectors * (tiling.tiles * (max(tiling.pixels, 4) + TILE_OVERHEAD) + WEIGHT_COST)
+    a_weight = tiling.tiles * (max(tiling.pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
+    return 9 * channels * vectors * (a_weight + _weight_cost(9 * channels * filters))
 
 
 def winograd_cost(way: Winograd, target: Target) -> float:
-    vectors, blocks = math.ceil(way.filters / way.lanes), len(way.first_tiles)
+    vectors = math.ceil(way.filters / way.lanes)
     pixels = product_pixels(way.block, 2, target)
-    a_plane = math.ceil(way.block / pixels) * (max(pixels, 4) + TILE_OVERHEAD) + WEIGHT_COST
-    products = way.planes * way.channels * vectors * a_plane
-    transforms = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
-    return blocks * (products + way.block * transforms)
+    a_weight = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
+    a_weight += _weight_cost(way.planes * way.channels * way.filters)
+    a_tile = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
+    if way.workspace > NEAR_WORKSPACE:
+        a_tile += FAR_WORKSPACE_COST * way.planes * (way.v_tile + way.m_tile) / way.lanes
+    return len(way.first_tiles) * (way.planes * way.channels * vectors * a_weight + way.block * a_tile)
+
+
+def _weight_cost(floats: int) -> float:
+    return NEAR_WEIGHT_COST if floats <= NEAR_WEIGHTS else FAR_WEIGHT_COST
 
 
 def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:

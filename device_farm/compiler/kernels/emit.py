@@ -124,8 +124,6 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
     )
     # The functions are flat and scalar or explicitly vectorised already, so two passes are the whole pipeline.
     # FlattenBuffer would spoil them: it leaves sums of ramps, which TVM's LLVM back end then stores lane by lane.
-    lower = tvm.ir.transform.Sequential(
-        [tirx.transform.BindTarget(llvm.with_host(llvm)), tirx.transform.LowerIntrin()]
-    )
+    lower = tvm.ir.transform.Sequential([tirx.transform.BindTarget(llvm.with_host(llvm)), tirx.transform.LowerIntrin()])
     module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
     tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(path, "o")

@@ -144,7 +144,7 @@ class ScatterKernel(KernelSpec):
 
 @dataclass(frozen=True)
 class WinogradInput(KernelSpec):
-    """Input -> V for `tiles` tiles from tile `first` on (compiler/winograd.py). `rows` and `columns` are the output's."""
+    """Input -> V (compiler/winograd.py) for `tiles` tiles from `first` on. `rows` and `columns` are the output's."""
 
     tile: int  # output pixels of a tile in each direction
 
