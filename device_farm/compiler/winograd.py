@@ -180,4 +180,5 @@ def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
     """[filters, channels, 3, 3] -> [planes, channels, filters], in double precision, rounded once."""
     g = FILTER_TRANSFORMS[tile]
     planes = np.einsum("ia,jb,fcab->ijcf", g, g, weight.astype(np.float64), optimize=True)
-    return planes.reshape(-1, *planes.shape[2:]).astype(np.float32)
+    rounded: NDArray[np.float32] = planes.reshape(-1, *planes.shape[2:]).astype(np.float32)
+    return rounded
