@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import DEPTHWISE_REGISTERS as VECTOR_REGISTERS
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 LINE = 16  # floats of a cache line
 MOST_TILES = 49  # tiles of a block
+# Tiles at once in registers, by lanes. NEON has room for 14, but each has an address, and LLVM spills from 10 on.
+MOST_AT_ONCE = {16: 14, 8: 6, 4: 8}
 
 # G of the filter's transform G g G', by m; csrc/prepare.c repeats it. kernels/winograd.py spells out the other two.
 FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
@@ -111,7 +112,7 @@ def _apart(floats: int, lanes: int) -> int:
 
 def product_pixels(block: int, vectors: int, target: Target) -> int:
     """Tiles at once in registers: those that cost least for a block."""
-    most = min(block, (VECTOR_REGISTERS[target.simd_lanes] - vectors - 1) // vectors)
+    most = min(block, MOST_AT_ONCE[target.simd_lanes])
     fewest = math.ceil(FEWEST_SUMS / vectors)
     return min(range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p))
 
