@@ -11,7 +11,7 @@ from npas_ray.config import SearchConfig
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.placement import here
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import backbone_of, block_height_of
+from npas_ray.runs.setting import backbone_of, block_height_of, task_of
 from npas_ray.training.trainer_actor import Trainer
 from npas_ray.training.trainer_pool import TrainerPool
 
@@ -25,7 +25,7 @@ class Trainers:
     def __init__(self, config: SearchConfig, run: RunDirectory, *, workers: int) -> None:
         self._names = [f"trainer-{config.name}-{index}" for index in range(workers)]
         self._place = (backbone_of(config), str(run.teacher.resolve()))
-        self._options = {"block_height": block_height_of(config), "task_seed": config.seed}
+        self._options = {"block_height": block_height_of(config), "task": task_of(config)}
         self._hired: list[Any] = []
 
     def __enter__(self) -> Self:

@@ -25,15 +25,17 @@ _MASK = "mask/"  # prefix of masks among the tensors of a trained candidate
 class Trainer:
     """Evaluates one candidate at a time on one core. Idempotent: the same call gives the same answer but for times."""
 
-    def __init__(self, backbone: Backbone, teacher_directory: str, *, block_height: int, task_seed: int = 0) -> None:
-        """Trains the teacher first if `teacher_directory` holds none of this backbone and task.
+    def __init__(
+        self, backbone: Backbone, teacher_directory: str, *, block_height: int, task: Mapping[str, Any]
+    ) -> None:
+        """`task` are the arguments of digits_task. Trains the teacher first if `teacher_directory` holds none of this backbone and task.
 
         Several trainers of one directory should be started after its teacher is there, or each trains its own.
         """
         torch.set_num_threads(1)  # reproducible, and as many trainers as cores
         self._backbone = backbone
         self._block_height = block_height
-        self._task = digits_task(task_seed)
+        self._task = digits_task(**task)
         self._teacher = cached_teacher(Path(teacher_directory), self._task, backbone)
 
     def teacher(self) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
 
 MakeRun = Callable[..., Path]
+NOBODY = 65534
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[None]:
+    """From here on files are refused as they are to a user who is not root; the test's folder stays root's."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    yield
+    os.seteuid(user)
 
 
 def measurement(latency_ms: float, *, model: str, emulated: bool = False, half_width: float = 0.01) -> dict[str, Any]:

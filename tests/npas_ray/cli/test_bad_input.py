@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -209,7 +208,7 @@ def test_file_that_leads_nowhere(capsys: pytest.CaptureFixture[str], config: Pat
     assert refuse(capsys, "search", str(config)) == [f"{config}: cannot be read: Too many levels of symbolic links"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.usefixtures("ordinary_user")
 def test_unreadable_file(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     config.write_text("seed: 1")
     config.chmod(0)

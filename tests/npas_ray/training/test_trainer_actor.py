@@ -43,7 +43,7 @@ def test_the_actor_does_what_the_function_does(
 ) -> None:
     monkeypatch.setattr(teacher_module, "train_teacher", lambda *_: teacher)
     cached_teacher(tmp_path, task, backbone)
-    trainer = Trainer.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT)  # type: ignore[attr-defined]
+    trainer = Trainer.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})  # type: ignore[attr-defined]
     texts = json.loads(json.dumps(ARCHITECTURE.to_json()))
     plain = ray.get(trainer.evaluate.remote(texts, epochs=1, seed=3))
     assert json.loads(json.dumps(plain)) == plain
