@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,21 @@ MakeRun = Callable[..., Path]
 NOBODY = 65534
 
 
-@pytest.fixture
-def ordinary_user(tmp_path: Path) -> Iterator[None]:
-    """From here on files are refused as they are to a user who is not root; the test's folder stays root's."""
+@contextmanager
+def _ordinary_user() -> Iterator[None]:
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
-    yield
-    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """`with ordinary_user():` files are refused as they are to a user who is not root."""
+    return _ordinary_user
 
 
 def measurement(latency_ms: float, *, model: str, emulated: bool = False, half_width: float = 0.01) -> dict[str, Any]:

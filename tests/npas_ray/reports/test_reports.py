@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -247,7 +248,11 @@ def test_what_cannot_be_reported(make_run: MakeRun, tmp_path: Path) -> None:
         read_run(run_dir)
 
 
-@pytest.mark.usefixtures("ordinary_user")
-def test_a_report_that_may_not_be_written(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"cannot write .*report\.html: Permission denied"):
+def test_a_report_that_may_not_be_written(
+    ordinary_user: Callable[[], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    refused = pytest.raises(RunError, match=r"cannot write .*report\.html: Permission denied")
+    with ordinary_user(), refused:
         write_text(tmp_path / "report.html", "x")
+    tmp_path.chmod(0o700)
