@@ -28,9 +28,10 @@ class Trainer:
     def __init__(
         self, backbone: Backbone, teacher_directory: str, *, block_height: int, task: Mapping[str, Any]
     ) -> None:
-        """`task` are the arguments of digits_task. Trains the teacher first if `teacher_directory` holds none of this backbone and task.
+        """`task` are the arguments of digits_task.
 
-        Several trainers of one directory should be started after its teacher is there, or each trains its own.
+        Trains the teacher first if `teacher_directory` holds none of this backbone and task. Several trainers of one
+        directory should be started after its teacher is there, or each trains its own.
         """
         torch.set_num_threads(1)  # reproducible, and as many trainers as cores
         self._backbone = backbone
