@@ -154,7 +154,7 @@ def test_dry_run_starts_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["search", str(DEMO), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "npas, 44 candidates, seed 0" in out
+    assert "npas, 42 candidates, seed 0" in out
     assert "50% of the dense network on local" in out
     assert main(["search", str(DEMO), "--dry-run", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

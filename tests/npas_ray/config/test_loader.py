@@ -27,9 +27,9 @@ def test_the_demo_says_the_defaults_but_for_what_makes_it_short() -> None:
     demo = load_config(EXAMPLES / "demo.yaml").to_json()
     short = {
         "name": "digits-demo",
-        "search": {"candidates": 44},
+        "search": {"candidates": 42},
         "objective": {"budgets_of_dense": {"local": 0.5}},
-        "training": {"epochs": 1, "final_epochs": 15},
+        "training": {"epochs": 1, "final_epochs": 10},
     }
     assert demo == SearchConfig.from_json(short).to_json()
 
