@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -68,6 +70,24 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {reason}") from error
     try:
-        yield
+        with _terminated_like_interrupted():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM arrives as KeyboardInterrupt. Ray's own handler, made by ray.init, ends the process on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -94,13 +94,14 @@ def test_three_kills_of_the_driver_lose_nothing_and_repeat_nothing(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_a_run_that_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
     config = tmp_path / "crash.yaml"
     config.write_text(CONFIG)
     run_dir = tmp_path / "interrupted"
     search = start(config, run_dir)
     wait_for(run_dir, 2, search)
-    search.send_signal(signal.SIGINT)
+    search.send_signal(number)
     assert search.wait(timeout=60) == 130
     assert "--resume" in run_dir.with_suffix(".log").read_text()
     assert (run_dir / "report.html").is_file()
