@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table would fight with our progress
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what goes wrong is said once, by us
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must arrive as KeyboardInterrupt
 }
 
@@ -67,13 +69,19 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
         else:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises whatever its layers raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {reason}") from error
+        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {in_a_line(error)}") from error
     try:
         with _terminated_like_interrupted():
             yield
     finally:
         ray.shutdown()
+
+
+def in_a_line(error: Exception) -> str:
+    """What an error of Ray says: the exception at the end of a remote traceback, or its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    causes = (line for line in reversed(lines) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b: ?", line))
+    return next(causes, lines[0])
 
 
 @contextmanager
