@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ LOCAL = "local"
 NAMESPACE = "npas"
 # weights and artifacts are small; Ray's default takes 30 % of the memory
 OBJECT_STORE_BYTES = 512 * 1024**2
+CONNECT_S = 10.0
 
 
 # Ray reads these when it is first imported
@@ -53,6 +55,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
     """
     import ray
 
+    _require_listener(address)
     try:
         if address == LOCAL:
             ray.init(
@@ -75,6 +78,19 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
             yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for minutes where nobody listens. Raises InfrastructureError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise InfrastructureError(
+            f"nobody answers at {address} ({error}); is the cluster up, and is that the address of its head node?"
+        ) from error
 
 
 def in_a_line(error: Exception) -> str:

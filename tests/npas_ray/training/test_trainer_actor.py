@@ -58,5 +58,10 @@ def test_the_actor_does_what_the_function_does(
     graph, _ = deploy(network, backbone, ARCHITECTURE, masks, block_height=BLOCK_HEIGHT)
     assert graph == lower(backbone, ARCHITECTURE, block_height=BLOCK_HEIGHT)
     assert ray.get(trainer.teacher.remote())["accuracy"] == teacher.accuracy
+    elsewhere = Trainer.remote(  # type: ignore[attr-defined]
+        backbone, trainer.teacher_bytes.remote(), block_height=BLOCK_HEIGHT, task={}
+    )
+    there = ray.get(elsewhere.evaluate.remote(texts, epochs=1, seed=3))
+    assert {**there, "wall_s": 0} == {**here, "wall_s": 0}
     with pytest.raises(ValueError, match="2 layers"):
         ray.get(trainer.evaluate.remote(texts[:2]))
