@@ -19,6 +19,8 @@ NAMESPACE = "npas"
 # weights and artifacts are small; Ray's default takes 30 % of the memory
 OBJECT_STORE_BYTES = 512 * 1024**2
 CONNECT_S = 10.0
+# Ray replaces 127.0.0.1 by an address of the machine that others can reach, but no other address of the loopback range
+LOOPBACK = "127.0.0.2"
 
 
 # Ray reads these when it is first imported
@@ -47,7 +49,7 @@ def prepare_ray() -> None:
 def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] | None = None) -> Iterator[None]:
     """Connects this process to Ray for the length of the with statement.
 
-    `address` "local" starts a cluster on the loopback interface, with `num_cpus` and custom `resources`, that ends with
+    `address` "local" starts a cluster on the loopback range, with `num_cpus` and custom `resources`, that ends with
     this process however it ends; anything else is the address of a running cluster. Every node demands a token (see
     docs/security.md); `prepare_ray` was called before.
 
@@ -64,7 +66,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
                 resources=dict(resources or {}),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
