@@ -45,6 +45,14 @@ CREATE INDEX events_by_key ON events (key, kind);
 """
 
 
+# the journal itself is well in these cases
+_WAYS_OUT = {
+    "SQLITE_FULL": "make room and resume",
+    "SQLITE_BUSY": "something else holds it; end that and resume",
+    "SQLITE_READONLY": "allow writing and resume",
+}
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Everything that the journal knows of one architecture."""
@@ -142,7 +150,8 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            raise JournalError(f"{path}: {error}; restore it from a copy or start a new run") from error
+            way_out = _WAYS_OUT.get(getattr(error, "sqlite_errorname", ""), "restore it from a copy or start a new run")
+            raise JournalError(f"{path}: {error}; {way_out}") from error
 
     def close(self) -> None:
         self._connection.close()
@@ -162,7 +171,8 @@ class Journal:
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 

@@ -220,8 +220,8 @@ class SearchConfig(Section):
     def identity(self) -> dict[str, Any]:
         """The part that decides results. Two searches with one identity are the same search.
 
-        Not in it: the name, where and how wide it runs, which core measures, how patient it is with a device, and
-        how many candidates are wanted: asking for more of them continues a search.
+        Not in it: the name, where and how wide it runs, which core measures, how patient it is with a device, how
+        long the winner is trained, and how many candidates are wanted: asking for more of them continues a search.
         """
         data = self.to_json()
         for path in _NOT_IDENTITY:
@@ -244,6 +244,7 @@ _NOT_IDENTITY = (
     "cluster",
     "compilation",
     "training.workers",
+    "training.final_epochs",
     "search.candidates",
     "measurement.attempts",
     "measurement.deadline_s",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,6 +18,9 @@ LOCAL = "local"
 NAMESPACE = "npas"
 # weights and artifacts are small; Ray's default takes 30 % of the memory
 OBJECT_STORE_BYTES = 512 * 1024**2
+CONNECT_S = 10.0
+# Ray replaces 127.0.0.1 by an address of the machine that others can reach, but no other address of the loopback range
+LOOPBACK = "127.0.0.2"
 
 
 # Ray reads these when it is first imported
@@ -22,6 +29,7 @@ _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table would fight with our progress
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what goes wrong is said once, by us
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must arrive as KeyboardInterrupt
 }
 
@@ -41,7 +49,7 @@ def prepare_ray() -> None:
 def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] | None = None) -> Iterator[None]:
     """Connects this process to Ray for the length of the with statement.
 
-    `address` "local" starts a cluster on the loopback interface, with `num_cpus` and custom `resources`, that ends with
+    `address` "local" starts a cluster on the loopback range, with `num_cpus` and custom `resources`, that ends with
     this process however it ends; anything else is the address of a running cluster. Every node demands a token (see
     docs/security.md); `prepare_ray` was called before.
 
@@ -49,6 +57,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
     """
     import ray
 
+    _require_listener(address)
     try:
         if address == LOCAL:
             ray.init(
@@ -57,7 +66,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
                 resources=dict(resources or {}),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
@@ -65,9 +74,46 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
         else:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises whatever its layers raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {reason}") from error
+        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {in_a_line(error)}") from error
+    try:
+        with _terminated_like_interrupted():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for minutes where nobody listens. Raises InfrastructureError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise InfrastructureError(
+            f"nobody answers at {address} ({error}); is the cluster up, and is that the address of its head node?"
+        ) from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What an error of Ray says: the exception at the end of a remote traceback, or its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    causes = (line for line in reversed(lines) if re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b: ?", line))
+    return next(causes, lines[0])
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM arrives as KeyboardInterrupt. Ray's own handler, made by ray.init, ends the process on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)

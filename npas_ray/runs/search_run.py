@@ -12,7 +12,7 @@ from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
 from npas_ray.journal import Journal
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.ray_session import prepare_ray
+from npas_ray.runs.ray_session import in_a_line, prepare_ray
 from npas_ray.runs.setting import make_space
 from npas_ray.runs.tally import Tally
 
@@ -73,7 +73,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
                 )
             ship(config, run, lab=lab, conductor=conductor, progress=progress)
     except RayError as error:
-        raise InfrastructureError(f"Ray failed: {error}") from error
+        raise InfrastructureError(f"Ray failed: {in_a_line(error)}") from error
 
 
 def _teller(tally: Tally, progress: Progress) -> Callable[[dict[str, Any]], None]:

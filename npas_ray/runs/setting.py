@@ -25,6 +25,11 @@ def backbone_of(config: SearchConfig) -> Backbone:
     return BACKBONES[config.space.backbone]
 
 
+def task_of(config: SearchConfig) -> dict[str, int]:
+    """The arguments of digits_task."""
+    return {"seed": config.seed, "train_images": config.task.train_images}
+
+
 def make_space(config: SearchConfig) -> SearchSpace:
     """The search space. Raises SpaceError: a layer has no legal choice."""
     return SearchSpace.from_spec(backbone_of(config), config.space.spec())

@@ -15,6 +15,7 @@ from npas_ray.space.choices import Architecture
 
 if TYPE_CHECKING:
     from npas_ray.networks.module import Network
+    from npas_ray.training.data import Task
 
 SUMMARY, ARCHITECTURE, WEIGHTS = "summary.json", "architecture.json", "weights.safetensors"
 ARTIFACT, MEASUREMENT = "network", "measurement.json"  # in a folder for each device model
@@ -31,10 +32,15 @@ class Shipped:
         """Accuracies and latencies of what was shipped. Raises RunError."""
         return self._json(SUMMARY)
 
-    @property
-    def task_seed(self) -> int:
-        """Seed of the task's data. Raises RunError."""
-        return int(self._json(ARCHITECTURE)["task"]["seed"])
+    def task(self) -> Task:
+        """The data that it was trained and is tested on. Raises RunError."""
+        from npas_ray.training.data import digits_task
+
+        try:
+            data = self._json(ARCHITECTURE)["task"]
+            return digits_task(int(data["seed"]), train_images=int(data["train_images"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path / ARCHITECTURE} is damaged: no task ({error})") from error
 
     @property
     def models(self) -> list[str]:

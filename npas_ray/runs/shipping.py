@@ -15,6 +15,7 @@ from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.setting import task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
 from npas_ray.runs.staff import cache_dir
 from npas_ray.search.policy import Status
@@ -49,7 +50,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
         "layers": winner.architecture.to_json(),
         "key": winner.key,
         "block_height": lab.block_height,
-        "task": config.task.model_dump(mode="json") | {"seed": config.seed},
+        "task": {"name": config.task.name} | task_of(config),
     }
     _write_json(new / ARCHITECTURE, architecture)
     latency_ms = _artifacts(new, winner, weights, lab=lab)
@@ -113,10 +114,9 @@ def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) 
 
 
 def _test_accuracy(shipped: Shipped) -> float:
-    from npas_ray.training.data import digits_task
     from npas_ray.training.optimise import accuracy
 
-    return accuracy(shipped.network(), digits_task(shipped.task_seed).test)
+    return accuracy(shipped.network(), shipped.task().test)
 
 
 def _identity_of_shipped(run: RunDirectory) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ from npas_ray.config import SearchConfig
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.placement import here
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import backbone_of, block_height_of
+from npas_ray.runs.setting import backbone_of, block_height_of, task_of
 from npas_ray.training.trainer_actor import Trainer
 from npas_ray.training.trainer_pool import TrainerPool
 
@@ -19,17 +19,21 @@ from npas_ray.training.trainer_pool import TrainerPool
 class Trainers:
     """Trainer actors that live as long as the with statement.
 
-    The first one trains the teacher, if the run has none yet, while the caller does something else; the others find it.
+    The first one trains the teacher, if the run has none yet, while the caller does something else; the others, on any
+    node of the cluster, get it from there.
     """
 
     def __init__(self, config: SearchConfig, run: RunDirectory, *, workers: int) -> None:
         self._names = [f"trainer-{config.name}-{index}" for index in range(workers)]
-        self._place = (backbone_of(config), str(run.teacher.resolve()))
-        self._options = {"block_height": block_height_of(config), "task_seed": config.seed}
+        self._backbone = backbone_of(config)
+        self._directory = str(run.teacher.resolve())
+        self._options = {"block_height": block_height_of(config), "task": task_of(config)}
         self._hired: list[Any] = []
+        self._teacher: Any = None  # kept in Ray's store as long as a trainer may have to be restarted
 
     def __enter__(self) -> Self:
-        self._hire(self._names[0])
+        # the first one writes the teacher into the run's directory, so it stays with it
+        self._hire(self._names[0], teacher=self._directory, scheduling_strategy=here())
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -41,10 +45,11 @@ class Trainers:
         progress.phase("training the teacher")
         teacher = ray.get(self._hired[0].teacher.remote())
         progress.log(f"teacher: {teacher['accuracy']:.1%} on the validation set, {teacher['wall_s']:.0f} s")
+        self._teacher = self._hired[0].teacher_bytes.remote()
         for name in self._names[1:]:
-            self._hire(name)
+            self._hire(name, teacher=self._teacher, scheduling_strategy="SPREAD")
         return cast(Any, TrainerPool).remote(self._names)
 
-    def _hire(self, name: str) -> None:
-        actor = cast(Any, Trainer).options(name=name, scheduling_strategy=here())
-        self._hired.append(actor.remote(*self._place, **self._options))
+    def _hire(self, name: str, *, teacher: Any, scheduling_strategy: Any) -> None:
+        actor = cast(Any, Trainer).options(name=name, scheduling_strategy=scheduling_strategy)
+        self._hired.append(actor.remote(self._backbone, teacher, **self._options))

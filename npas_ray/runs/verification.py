@@ -51,7 +51,6 @@ def verify_run(run_dir: Path) -> Verification:
     from device_farm.errors import CompileError
     from device_farm.measurement.classify import classify
     from device_farm.transport.local import LocalTransport
-    from npas_ray.training.data import digits_task
     from npas_ray.training.optimise import logits
 
     run = RunDirectory.existing(run_dir)
@@ -71,7 +70,7 @@ def verify_run(run_dir: Path) -> Verification:
     if not runnable:
         raise RunError(f"{run.best} has no artifact for this machine ({host_target().name})")
     model, artifact = next(iter(runnable.items()))
-    test = digits_task(shipped.task_seed).test
+    test = shipped.task().test
     torch.set_num_threads(1)  # as in training: the same bits
     expected = logits(network, test.images).argmax(1).numpy()
     images = test.images.permute(0, 2, 3, 1).contiguous().numpy()  # NCHW -> NHWC

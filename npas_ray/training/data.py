@@ -50,8 +50,8 @@ class Task:
     test: Dataset
 
 
-def digits_task(seed: int = 0) -> Task:
-    """The embedded task: 2,000 training, 1,000 validation and 2,000 test images [n, 1, 16, 16]; the seed decides."""
+def digits_task(seed: int = 0, *, train_images: int = TRAIN_IMAGES) -> Task:
+    """The embedded task: training, 1,000 validation and 2,000 test images [n, 1, 16, 16]; equal for equal arguments."""
     from sklearn.datasets import load_digits  # slow to import, and only this task needs it
 
     digits = load_digits()
@@ -61,7 +61,7 @@ def digits_task(seed: int = 0) -> Task:
     order = torch.randperm(len(labels), generator=generator)
     first, second = (round(len(labels) * share) for share in (_ORIGINALS["train"], sum(_ORIGINALS.values())))
     parts = (order[:first], order[first:second], order[second:])
-    counts = (TRAIN_IMAGES, VALIDATION_IMAGES, TEST_IMAGES)
+    counts = (train_images, VALIDATION_IMAGES, TEST_IMAGES)
     raw = [_warped(originals[part], labels[part], count, generator) for part, count in zip(parts, counts, strict=True)]
     mean, std = raw[0].images.mean(), raw[0].images.std()
     train, validation, test = (Dataset((data.images - mean) / std, data.labels) for data in raw)

@@ -154,7 +154,7 @@ def cached_teacher(directory: Path, task: Task, backbone: Backbone, settings: Te
     settings = settings or TeacherSettings()
     weights_path, settings_path = directory / WEIGHTS_FILE, directory / SETTINGS_FILE
     identity = {
-        "task": {"name": task.name, "seed": task.seed},
+        "task": {"name": task.name, "seed": task.seed, "train_images": len(task.train)},
         "backbone": dataclasses.asdict(backbone),
         "settings": dataclasses.asdict(settings),
     }

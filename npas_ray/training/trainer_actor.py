@@ -16,7 +16,7 @@ from npas_ray.networks.module import Network, build_module, to_channels_last
 from npas_ray.space.choices import Architecture
 from npas_ray.training.data import digits_task
 from npas_ray.training.fast_evaluation import DEFAULT_EPOCHS, Trained, evaluate, full_train
-from npas_ray.training.teacher import cached_teacher
+from npas_ray.training.teacher import Teacher, cached_teacher
 
 _MASK = "mask/"  # prefix of masks among the tensors of a trained candidate
 
@@ -25,20 +25,28 @@ _MASK = "mask/"  # prefix of masks among the tensors of a trained candidate
 class Trainer:
     """Evaluates one candidate at a time on one core. Idempotent: the same call gives the same answer but for times."""
 
-    def __init__(self, backbone: Backbone, teacher_directory: str, *, block_height: int, task_seed: int = 0) -> None:
-        """Trains the teacher first if `teacher_directory` holds none of this backbone and task.
+    def __init__(self, backbone: Backbone, teacher: str | bytes, *, block_height: int, task: Mapping[str, Any]) -> None:
+        """`task` are the arguments of digits_task.
 
-        Several trainers of one directory should be started after its teacher is there, or each trains its own.
+        `teacher` is a teacher's bytes, or the directory where it is kept: then it is trained first, if that holds none
+        of this backbone and task.
         """
         torch.set_num_threads(1)  # reproducible, and as many trainers as cores
         self._backbone = backbone
         self._block_height = block_height
-        self._task = digits_task(task_seed)
-        self._teacher = cached_teacher(Path(teacher_directory), self._task, backbone)
+        self._task = digits_task(**task)
+        if isinstance(teacher, bytes):
+            self._teacher = Teacher.from_bytes(teacher, backbone)
+        else:
+            self._teacher = cached_teacher(Path(teacher), self._task, backbone)
 
     def teacher(self) -> dict[str, Any]:
         """Accuracy of the dense teacher on the validation set, and the seconds that it and its operators took."""
         return {"accuracy": self._teacher.accuracy, "wall_s": self._teacher.wall_s}
+
+    def teacher_bytes(self) -> bytes:
+        """The teacher for other trainers, wherever they are."""
+        return self._teacher.to_bytes()
 
     def evaluate(self, architecture: list[str], *, epochs: int = DEFAULT_EPOCHS, seed: int = 0) -> dict[str, Any]:
         """Fast evaluation -> Evaluation.to_json(). Raises ValueError for what is no architecture of the backbone."""

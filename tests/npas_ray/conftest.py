@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,24 @@ from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
 
 MakeRun = Callable[..., Path]
+NOBODY = 65534
+
+
+@contextmanager
+def _ordinary_user() -> Iterator[None]:
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """`with ordinary_user():` files are refused as they are to a user who is not root."""
+    return _ordinary_user
 
 
 def measurement(latency_ms: float, *, model: str, emulated: bool = False, half_width: float = 0.01) -> dict[str, Any]:

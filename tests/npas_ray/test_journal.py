@@ -101,6 +101,17 @@ def test_files_that_are_no_journal_are_refused(tmp_path: Path) -> None:
         Journal.open(text)
 
 
+def test_a_full_disk_loses_nothing_and_says_the_way_out(journal: Journal) -> None:
+    journal.propose(A)
+    pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
+    journal._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite says the same as on a full disk
+    with pytest.raises(JournalError, match="full; make room and resume"):
+        journal.note("note", "x" * 100_000)
+    journal._connection.execute("PRAGMA max_page_count = 1000000")
+    journal.note("note", "x" * 100_000)
+    assert [kind for _, kind, _, _ in journal.events()] == ["proposed", "note"]
+
+
 def test_create_never_overwrites(journal: Journal) -> None:
     with pytest.raises(JournalError, match="exists"):
         Journal.create(journal.path, config={})

@@ -74,7 +74,7 @@ assert os.sched_getaffinity(0) == before
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is nothing to reserve")
 def test_reserving_moves_all_threads_and_later_children() -> None:
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", _RESERVES], capture_output=True, text=True, env=environment)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -209,11 +210,14 @@ def test_file_that_leads_nowhere(capsys: pytest.CaptureFixture[str], config: Pat
     assert refuse(capsys, "search", str(config)) == [f"{config}: cannot be read: Too many levels of symbolic links"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_file(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+def test_unreadable_file(
+    ordinary_user: Callable[[], AbstractContextManager[None]], capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
     config.write_text("seed: 1")
     config.chmod(0)
-    assert refuse(capsys, "search", str(config)) == [f"{config}: cannot be read: Permission denied"]
+    with ordinary_user():
+        lines = refuse(capsys, "search", str(config))
+    assert lines == [f"{config}: cannot be read: Permission denied"]
 
 
 def test_endless_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,8 +154,8 @@ def test_dry_run_starts_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["search", str(DEMO), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "npas, 48 candidates, seed 0" in out
-    assert "0.08 ms on local" in out
+    assert "npas, 42 candidates, seed 0" in out
+    assert "50% of the dense network on local" in out
     assert main(["search", str(DEMO), "--dry-run", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["digest"] == load_config(DEMO).digest

@@ -55,7 +55,6 @@ def test_where_and_how_wide_it_runs_is_not_its_identity(same: dict[str, object])
         ({"search": {"settings": {"batch_size": 3}}}, "search.settings.batch_size: null -> 3"),
         ({"objective": {"budgets_ms": {"local": 2}}}, "objective.budgets_ms.local: null -> 2.0"),
         ({"training": {"epochs": 1}}, "training.epochs: 2 -> 1"),
-        ({"training": {"final_epochs": 1}}, "training.final_epochs: 20 -> 1"),
         ({"measurement": {"min_time_s": 1}}, "measurement.min_time_s: 0.2 -> 1.0"),
         ({"space": {"layers": {"block0": {"rates": [1]}}}}, "space.layers.block0.rates: null -> [1.0]"),
     ],

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from npas_ray.errors import InfrastructureError, JournalError, RunError
 from npas_ray.journal import Journal
 from npas_ray.reports import read_run, text, write_reports
+from npas_ray.reports.files import write_text
 from npas_ray.search.policy import Status
 
 MakeRun = Callable[..., Path]
@@ -247,12 +248,11 @@ def test_what_cannot_be_reported(make_run: MakeRun, tmp_path: Path) -> None:
         read_run(run_dir)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_run_that_may_not_be_written(make_run: MakeRun) -> None:
-    run_dir = make_run()
-    run_dir.chmod(0o500)
-    try:
-        with pytest.raises(RunError, match="cannot write"):
-            write_reports(run_dir)
-    finally:
-        run_dir.chmod(0o700)
+def test_a_report_that_may_not_be_written(
+    ordinary_user: Callable[[], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    refused = pytest.raises(RunError, match=r"cannot write .*report\.html: Permission denied")
+    with ordinary_user(), refused:
+        write_text(tmp_path / "report.html", "x")
+    tmp_path.chmod(0o700)

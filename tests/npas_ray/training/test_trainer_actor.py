@@ -43,7 +43,7 @@ def test_the_actor_does_what_the_function_does(
 ) -> None:
     monkeypatch.setattr(teacher_module, "train_teacher", lambda *_: teacher)
     cached_teacher(tmp_path, task, backbone)
-    trainer = Trainer.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT)  # type: ignore[attr-defined]
+    trainer = Trainer.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})  # type: ignore[attr-defined]
     texts = json.loads(json.dumps(ARCHITECTURE.to_json()))
     plain = ray.get(trainer.evaluate.remote(texts, epochs=1, seed=3))
     assert json.loads(json.dumps(plain)) == plain
@@ -58,5 +58,10 @@ def test_the_actor_does_what_the_function_does(
     graph, _ = deploy(network, backbone, ARCHITECTURE, masks, block_height=BLOCK_HEIGHT)
     assert graph == lower(backbone, ARCHITECTURE, block_height=BLOCK_HEIGHT)
     assert ray.get(trainer.teacher.remote())["accuracy"] == teacher.accuracy
+    elsewhere = Trainer.remote(  # type: ignore[attr-defined]
+        backbone, trainer.teacher_bytes.remote(), block_height=BLOCK_HEIGHT, task={}
+    )
+    there = ray.get(elsewhere.evaluate.remote(texts, epochs=1, seed=3))
+    assert {**there, "wall_s": 0} == {**here, "wall_s": 0}
     with pytest.raises(ValueError, match="2 layers"):
         ray.get(trainer.evaluate.remote(texts[:2]))
