@@ -60,6 +60,10 @@ class Activation(StrEnum):
     NONE = "none"
     RELU = "relu"
     RELU6 = "relu6"
+    HARD_SIGMOID = "hard_sigmoid"  # relu6(x + 3) / 6
+    HARD_SWISH = "hard_swish"  # x * hard_sigmoid(x)
+    SIGMOID = "sigmoid"
+    SWISH = "swish"  # x * sigmoid(x), torch's SiLU
 
 
 class PoolKind(StrEnum):
@@ -90,6 +94,7 @@ class Op:
     inputs: tuple[str, ...]
 
     arity: ClassVar[int] = 1
+    arities: ClassVar[range | None] = None  # where several numbers of inputs are allowed
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output for the shapes of the inputs. Raises InvalidGraph."""
@@ -140,6 +145,7 @@ class Conv2d(Op):
     """
 
     kind: ClassVar[str] = "conv2d"
+    arities: ClassVar[range | None] = range(1, 3)
     filters: int = 0
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
@@ -223,6 +229,24 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Multiply(Op):
+    """Product of two activations + activation. The second may be a vector: one factor a channel (squeeze-and-excite)."""
+
+    kind: ClassVar[str] = "multiply"
+    arity: ClassVar[int] = 2
+    activation: Activation = Activation.NONE
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        image, factor = inputs
+        if factor not in (image, Shape(1, 1, image.channels)):
+            raise InvalidGraph(
+                f"{self.name}: cannot multiply {tuple(image)} by {tuple(factor)}; expected the same shape or "
+                f"(1, 1, {image.channels})"
+            )
+        return image
+
+
+@dataclass(frozen=True)
 class Activate(Op):
     """An activation on its own."""
 
@@ -230,6 +254,59 @@ class Activate(Op):
     activation: Activation = Activation.RELU
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """Softmax over the channels of every pixel."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Channels of several activations of one height and width, one after the other."""
+
+    kind: ClassVar[str] = "concat"
+    arities: ClassVar[range | None] = range(1, 1 << 16)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if any(shape[:2] != inputs[0][:2] for shape in inputs):
+            sizes = ", ".join(f"{shape.height}x{shape.width}" for shape in inputs)
+            raise InvalidGraph(f"{self.name}: cannot join the channels of images of {sizes}")
+        return inputs[0]._replace(channels=sum(shape.channels for shape in inputs))
+
+
+@dataclass(frozen=True)
+class SliceChannels(Op):
+    """Channels first .. first + channels of the input."""
+
+    kind: ClassVar[str] = "slice_channels"
+    first: int = 0
+    channels: int = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if self.first < 0 or self.first + self.channels > inputs[0].channels:
+            raise InvalidGraph(
+                f"{self.name}: channels {self.first}..{self.first + self.channels} of {inputs[0].channels}"
+            )
+        return inputs[0]._replace(channels=self.channels)
+
+
+@dataclass(frozen=True)
+class ShuffleChannels(Op):
+    """Channel i * groups + g of the output is channel g * (channels / groups) + i of the input (shufflenet)."""
+
+    kind: ClassVar[str] = "shuffle_channels"
+    groups: int = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if self.groups < 1 or inputs[0].channels % self.groups:
+            raise InvalidGraph(f"{self.name}: {inputs[0].channels} channels are no {self.groups} equal groups")
         return inputs[0]
 
 
@@ -261,8 +338,12 @@ class ScatterChannels(Op):
 
 
 OPS: dict[str, type[Op]] = {
-    op.kind: op for op in (Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Activate, ResizeChannels, ScatterChannels)
-}
+    op.kind: op
+    for op in (
+        Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Multiply, Activate, Softmax, Concat, SliceChannels,
+        ShuffleChannels, ResizeChannels, ScatterChannels,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,7 +367,7 @@ class Graph:
         for op in self.ops:
             if op.name in shapes:
                 raise InvalidGraph(f"two operators are called {op.name!r}")
-            expected = (1, 2) if isinstance(op, Conv2d) else (op.arity,)
+            expected = (op.arity,) if op.arities is None else op.arities
             if len(op.inputs) not in expected:
                 raise InvalidGraph(f"{op.name}: {len(op.inputs)} inputs, expected {expected[0]}")
             missing = [name for name in op.inputs if name not in shapes]

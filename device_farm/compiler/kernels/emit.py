@@ -85,8 +85,62 @@ class Emitter:
     def activate(self, value: Expr, activation: Activation) -> Expr:
         if activation is Activation.NONE:
             return value
-        value = tirx.Max(value, self.splat(0.0))
-        return tirx.Min(value, self.splat(6.0)) if activation is Activation.RELU6 else value
+        match activation:
+            case Activation.RELU:
+                return self.clamp(value, 0.0)
+            case Activation.RELU6:
+                return self.clamp(value, 0.0, 6.0)
+            case Activation.HARD_SIGMOID:
+                return self.clamp(value * self.splat(1 / 6) + self.splat(0.5), 0.0, 1.0)
+            case Activation.HARD_SWISH:
+                return self.bound(value, lambda x: x * self.activate(x, Activation.HARD_SIGMOID))
+            case Activation.SIGMOID:
+                return self.splat(1.0) / (self.splat(1.0) + exponential(self, value * self.splat(-1.0)))
+            case Activation.SWISH:
+                return self.bound(
+                    value, lambda x: x / (self.splat(1.0) + exponential(self, x * self.splat(-1.0)))
+                )
+        raise ValueError(f"no code for the activation {activation}")
+
+    def clamp(self, value: Expr, low: float, high: float | None = None) -> Expr:
+        value = tirx.Max(value, self.splat(low))
+        return value if high is None else tirx.Min(value, self.splat(high))
+
+    def bound(self, value: Expr, body: Callable[[Any], Expr]) -> Expr:
+        """The body for a value that it uses several times: computed once."""
+        variable = self.vector("bound")
+        return tirx.Let(variable, value, body(variable))
+
+
+# e^x = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2: the rest of the division in two parts, so that it is
+# exact in float32, and a polynomial of least relative error (7e-8 with its rounding; cephes, expf).
+_LN2_HIGH, _LN2_LOW, _LOG2_E = 0.693359375, -2.12194440e-4, 1.44269504088896341
+_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_ROUNDING = 12582912.0  # 1.5 * 2^23: a sum with it has the nearest integer in its low bits
+_LOWEST, _HIGHEST = -87.3, 88.3  # where results are normal numbers
+
+
+def exponential(e: Emitter, value: Expr) -> Expr:
+    """e^value in all lanes, to about 1e-7 relative; outside of -87.3 .. 88.3 that of the nearest bound."""
+    bits = ir.PrimType(f"int32x{e.lanes}")
+
+    def scaled(x: Any) -> Expr:
+        shifted, n, r, power = (e.vector(name) for name in ("shifted", "n", "r", "power"))
+        polynomial = e.splat(_POLYNOMIAL[0])
+        for coefficient in _POLYNOMIAL[1:]:
+            polynomial = polynomial * r + e.splat(coefficient)
+        whole = tirx.reinterpret(bits, shifted) << _integers(e, 23)
+        result = tirx.reinterpret(power.ty, tirx.reinterpret(bits, power) + whole)
+        result = tirx.Let(power, polynomial * (r * r) + r + e.splat(1.0), result)
+        result = tirx.Let(r, x - n * e.splat(_LN2_HIGH) - n * e.splat(_LN2_LOW), result)
+        result = tirx.Let(n, shifted - e.splat(_ROUNDING), result)
+        return tirx.Let(shifted, x * e.splat(_LOG2_E) + e.splat(_ROUNDING), result)
+
+    return e.bound(e.clamp(value, _LOWEST, _HIGHEST), scaled)
+
+
+def _integers(e: Emitter, value: int) -> Expr:
+    return tirx.Broadcast(tirx.IntImm("int32", value), e.lanes)
 
 
 def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
