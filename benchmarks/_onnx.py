@@ -166,7 +166,8 @@ class _Writer:
     def shuffle(self, op: ShuffleChannels, shape: Shape, source: str, output: str) -> str:
         dims = [1, op.groups, shape.channels // op.groups, shape.height, shape.width]
         names = [
-            self.constant(f"{op.name}/{key}", value, np.int64) for key, value in (("split", dims), ("whole", _nchw(shape)))
+            self.constant(f"{op.name}/{key}", value, np.int64)
+            for key, value in (("split", dims), ("whole", _nchw(shape)))
         ]
         parts = self.node("Reshape", f"{op.name}/parts", [source, names[0]])
         turned = self.node("Transpose", f"{op.name}/turned", [parts], perm=[0, 2, 1, 3, 4])

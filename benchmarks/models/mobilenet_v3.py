@@ -40,9 +40,7 @@ class MobileNetV3Large(nn.Module):
         for kernel, inner, outputs, excited, hard_swish, stride in self.SETTINGS:
             excitation = None
             if excited:
-                excitation = SqueezeExcitation(
-                    inner, rounded_channels(inner // 4), inner=nn.ReLU, gate=nn.Hardsigmoid
-                )
+                excitation = SqueezeExcitation(inner, rounded_channels(inner // 4), inner=nn.ReLU, gate=nn.Hardsigmoid)
             features.append(
                 InvertedResidual(
                     channels, inner, outputs, kernel=kernel, stride=stride, excitation=excitation, epsilon=EPSILON,

@@ -95,7 +95,8 @@ def concat(builder: Builder, call: Call) -> Tensor:
     zeros = all(isinstance(part, np.ndarray) and not part.any() for part in parts[1:])
     if not (axis == 1 and images and isinstance(parts[0], Tensor) and zeros):
         raise call.unsupported(
-            f"joins along axis {axis}, or constants", "channels (axis 1) of activations can be joined, before flattening"
+            f"joins along axis {axis}, or constants",
+            "channels (axis 1) of activations can be joined, before flattening",
         )
     return builder.add(call, ResizeChannels, parts[0], channels=call.dims[1])
 

@@ -97,9 +97,7 @@ class Emitter:
             case Activation.SIGMOID:
                 return self.splat(1.0) / (self.splat(1.0) + exponential(self, value * self.splat(-1.0)))
             case Activation.SWISH:
-                return self.bound(
-                    value, lambda x: x / (self.splat(1.0) + exponential(self, x * self.splat(-1.0)))
-                )
+                return self.bound(value, lambda x: x / (self.splat(1.0) + exponential(self, x * self.splat(-1.0))))
         raise ValueError(f"no code for the activation {activation}")
 
     def clamp(self, value: Expr, low: float, high: float | None = None) -> Expr:

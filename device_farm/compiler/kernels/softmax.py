@@ -24,7 +24,9 @@ def emit(spec: SoftmaxKernel, symbol: str, target: Target) -> Any:
 
     def across(lanes: Any, result: Any, combine: Any) -> Any:
         """All lanes of a vector combined into one number."""
-        return loop("lane", e.lanes, lambda i: e.store_scalar(result, combine(e.scalar(result, 0), e.scalar(lanes, i)), 0))
+        return loop(
+            "lane", e.lanes, lambda i: e.store_scalar(result, combine(e.scalar(result, 0), e.scalar(lanes, i)), 0)
+        )
 
     def pixel(row: Any, column: Any) -> Any:
         source, out = e.integer("source"), e.integer("out")
