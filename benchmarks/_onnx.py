@@ -106,7 +106,7 @@ class _Writer:
             names.insert(0, self.constant(f"{op.name}.weight", weight))
             return self.node(
                 "Conv", output, [source, *names], kernel_shape=op.kernel, strides=op.stride, dilations=op.dilation,
-                pads=_pads(op.padding), group=1 if isinstance(op, Conv2d) else shape.channels,
+                pads=_pads(op.padding), group=op.groups if isinstance(op, Conv2d) else shape.channels,
             )  # fmt: skip
         if isinstance(op, Pool2d):
             return self.pool(op, shape, source, output)
@@ -187,7 +187,13 @@ class _Writer:
 
 
 def _is_linear(graph: Graph, op: Op) -> bool:
-    if not isinstance(op, Conv2d) or len(op.inputs) == 2 or op.padding != Padding() or op.dilation != (1, 1):
+    if (
+        not isinstance(op, Conv2d)
+        or len(op.inputs) == 2
+        or op.padding != Padding()
+        or op.dilation != (1, 1)
+        or op.groups > 1
+    ):
         return False
     shape = graph.shapes[op.inputs[0]]
     return op.kernel == (shape.height, shape.width) and all(

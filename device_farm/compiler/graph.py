@@ -3,7 +3,7 @@
 Activations are NHWC with batch 1, so a shape is (height, width, channels) and a vector is (1, 1, channels).
 Weights travel beside the graph, by name, in torch's layout:
 
-    Conv2d            "<name>.weight" [filters, channels, kh, kw]   "<name>.bias" [filters]
+    Conv2d            "<name>.weight" [filters, channels/groups, kh, kw]   "<name>.bias" [filters]
     DepthwiseConv2d   "<name>.weight" [channels, 1, kh, kw]         "<name>.bias" [channels]
     ScatterChannels   "<name>.index"  int32 [input channels], strictly increasing
 
@@ -139,9 +139,10 @@ def _window(
 
 @dataclass(frozen=True)
 class Conv2d(Op):
-    """Convolution (groups=1) + bias [+ residual] + activation.
+    """Convolution + bias [+ residual] + activation.
 
-    With a residual, `inputs` has two names and the second one, of the output's shape, is added before the activation.
+    With `groups`, filters and channels are cut into as many equal parts, and a filter sees the channels of its part
+    only. With a residual, `inputs` has two names and the second one, of the output's shape, is added before the activation.
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -153,13 +154,22 @@ class Conv2d(Op):
     dilation: tuple[int, int] = (1, 1)
     activation: Activation = Activation.NONE
     sparsity: BlockSparsity | None = None
+    groups: int = 1
+
+    def taps(self, image: Shape) -> int:
+        """Weights of one filter on an input of that shape."""
+        return image.channels // self.groups * math.prod(self.kernel)
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        if self.groups < 1 or inputs[0].channels % self.groups or self.filters % self.groups:
+            raise InvalidGraph(
+                f"{self.name}: {inputs[0].channels} channels and {self.filters} filters are no {self.groups} equal groups"
+            )
         out = Shape(*_window(self, inputs[0], self.kernel, self.stride, self.padding, self.dilation), self.filters)
         if len(inputs) == 2 and inputs[1] != out:
             raise InvalidGraph(f"{self.name}: the residual has shape {tuple(inputs[1])}, the output {tuple(out)}")
         if self.sparsity is not None:
-            taps = inputs[0].channels * math.prod(self.kernel)
+            taps = self.taps(inputs[0])
             blocks = math.ceil(self.filters / self.sparsity.block_height)
             if len(self.sparsity.kept) != blocks:
                 raise InvalidGraph(f"{self.name}: {len(self.sparsity.kept)} kept counts, expected {blocks} blocks")
@@ -169,7 +179,7 @@ class Conv2d(Op):
 
     def macs(self, *inputs: Shape) -> int:
         out = self.output_shape(*inputs)
-        return out.elements * inputs[0].channels * math.prod(self.kernel)
+        return out.elements * self.taps(inputs[0])
 
     def kept_macs(self, *inputs: Shape) -> int:
         if self.sparsity is None:
@@ -230,7 +240,7 @@ class Add(Op):
 
 @dataclass(frozen=True)
 class Multiply(Op):
-    """Product of two activations + activation. The second may be a vector: one factor a channel (squeeze-and-excite)."""
+    """Product of two activations + activation. The second may be a vector: a factor a channel (squeeze-and-excite)."""
 
     kind: ClassVar[str] = "multiply"
     arity: ClassVar[int] = 2

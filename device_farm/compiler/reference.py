@@ -84,7 +84,7 @@ def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Ten
             weights[f"{op.name}.bias"],
             stride=op.stride,
             dilation=op.dilation,
-            groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else 1,
+            groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else op.groups,
         )
         return _activate(y + inputs[1] if len(inputs) == 2 else y, op.activation)
     if isinstance(op, Pool2d) and op.pool is PoolKind.MAX:

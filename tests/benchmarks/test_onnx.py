@@ -66,7 +66,8 @@ GATES = Graph(
         SliceChannels("slice", ("stem",), 5, 4),
         Concat("joined", ("again", "slice", "stem")),
         ShuffleChannels("shuffled", ("joined",), 4),
-        Conv2d("head", ("shuffled",), 6, (8, 9)),
+        Conv2d("grouped", ("shuffled",), 14, (3, 3), groups=2),
+        Conv2d("head", ("grouped",), 6, (6, 7)),
         Softmax("softmax", ("head",)),
     )
 )

@@ -44,7 +44,8 @@ def test_gates_and_channels_on_neon(check: Check) -> None:
             SliceChannels("slice", ("stem",), first=2, channels=15),
             Concat("joined", ("again", "slice", "stem")),
             ShuffleChannels("shuffled", ("joined",), groups=3),
-            Conv2d("head", ("shuffled",), filters=10, kernel=(9, 7)),
+            Conv2d("grouped", ("shuffled",), filters=38, kernel=(3, 3), groups=19),
+            Conv2d("head", ("grouped",), filters=10, kernel=(7, 5)),
             Softmax("softmax", ("head",)),
         )
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from device_farm.compiler import Graph, Target, compile_network
 from device_farm.compiler.graph import (
     Activate,
     Activation,
+    BlockSparsity,
     Concat,
     Conv2d,
     DepthwiseConv2d,
@@ -27,7 +30,8 @@ from device_farm.compiler.graph import (
     SliceChannels,
     Softmax,
 )
-from device_farm.compiler.testing import Answer, Check, chain
+from device_farm.compiler.passes import find_sparsity
+from device_farm.compiler.testing import Answer, Check, chain, random_weights
 from device_farm.errors import InvalidGraph
 
 EXACT: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -40,8 +44,8 @@ EXACT: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("activation", list(EXACT))
 def test_activations_are_as_exact_as_float32(
-    activation: Activation, native: Target, answer: Answer, cache_dir, tmp_path
-) -> None:  # type: ignore[no-untyped-def]
+    activation: Activation, native: Target, answer: Answer, cache_dir: Path, tmp_path: Path
+) -> None:
     edges = [0, -3, 3, 87.3, -87.3, 88.4, -88.4, 1e4, -1e4, 1e-30, -1e-30]
     x = np.concatenate([np.linspace(-30, 30, 40_000), np.linspace(-110, 110, 7_997), edges]).astype(np.float32)
     graph = chain((1, len(x) // 16, 16), Activate("a", (), activation=activation))
@@ -139,6 +143,37 @@ def test_channel_shuffle(channels: int, groups: int, native: Target, check: Chec
     check(chain((4, 5, 6), wide, shuffled, DepthwiseConv2d("dw", (), padding=Padding.same(3))), target=native)
 
 
+GROUPED = [
+    ((9, 9, 12), Conv2d("conv", (), filters=20, kernel=(3, 3), padding=Padding.same(3), groups=4)),
+    ((6, 7, 128), Conv2d("conv", (), filters=128, kernel=(3, 3), stride=(2, 2), padding=Padding.same(3), groups=32)),
+    ((5, 5, 64), Conv2d("conv", (), filters=192, groups=2)),
+    ((5, 5, 6), Conv2d("conv", (), filters=18, kernel=(3, 3), groups=6, activation=Activation.RELU)),
+    ((1, 1, 96), Conv2d("conv", (), filters=48, groups=3)),
+    ((7, 7, 30), Conv2d("conv", (), filters=50, kernel=(3, 3), dilation=(2, 1), groups=10)),
+]
+
+
+@pytest.mark.parametrize(("shape", "op"), GROUPED, ids=str)
+def test_grouped_convolutions(shape: tuple[int, int, int], op: Conv2d, native: Target, check: Check) -> None:
+    graph = chain(shape, op)
+    assert check(graph, target=native).kept_macs == graph.macs
+    pruned = chain(shape, DepthwiseConv2d("dw", (), kernel=(1, 1)), sparsify_all(op, shape))
+    check(pruned, target=native)
+    weights = random_weights(pruned, seed=2, density=0.5)
+    found = find_sparsity(pruned, weights, native.block_height)
+    artifact = check(found, target=native, weights=weights)
+    assert artifact.kept_macs < graph.macs
+    residual = Graph((*graph.ops, replace(graph.output, name="more", inputs=("x", "conv"))))
+    check(residual, target=native)
+
+
+def sparsify_all(op: Conv2d, shape: tuple[int, int, int]) -> Conv2d:
+    """Blocks of 12 filters, which are neither groups nor blocks of the generator."""
+    taps = op.taps(Shape(*shape))
+    kept = tuple(max(1, taps // (2 + block % 3)) for block in range(-(-op.filters // 12)))
+    return replace(op, sparsity=BlockSparsity(12, kept))
+
+
 def test_large_graphs_share_memory_rightly(native: Target, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("device_farm.compiler.layout.SHARING_THRESHOLD", 0)
     check(squeeze_excite(20, Activation.SWISH, Activation.SIGMOID, size=12), target=native)
@@ -159,6 +194,7 @@ def test_what_does_not_fit_is_refused_with_both_sides() -> None:
         (SliceChannels("s", ("x",), first=3, channels=4), r"s: channels 3\.\.7 of 6"),
         (ShuffleChannels("h", ("x",), groups=4), "h: 6 channels are no 4 equal groups"),
         (Concat("none", ()), "none: 0 inputs"),
+        (Conv2d("g", ("x",), filters=6, groups=4), "g: 6 channels and 6 filters are no 4 equal groups"),
     ]:
         with pytest.raises(InvalidGraph, match=message):
             Graph((image, pool, op))

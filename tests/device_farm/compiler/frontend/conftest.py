@@ -60,7 +60,7 @@ def _computed(op: Op, inputs: list[torch.Tensor], weights: Mapping[str, NDArray[
     x = inputs[0]
     if isinstance(op, Conv2d | DepthwiseConv2d):
         weight, bias = (torch.tensor(weights[f"{op.name}.{part}"], dtype=x.dtype) for part in ("weight", "bias"))
-        groups = 1 if isinstance(op, Conv2d) else x.shape[1]
+        groups = op.groups if isinstance(op, Conv2d) else x.shape[1]
         padded = _padded(x, op.padding)
         y = F.conv2d(padded, weight, bias, op.stride, dilation=op.dilation, groups=groups)
         return y + inputs[1] if len(inputs) == 2 else y
