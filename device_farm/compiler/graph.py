@@ -141,8 +141,8 @@ def _window(
 class Conv2d(Op):
     """Convolution + bias [+ residual] + activation.
 
-    With `groups`, filters and channels are cut into as many equal parts, and a filter sees the channels of its part
-    only. With a residual, `inputs` has two names and the second one, of the output's shape, is added before the activation.
+    With `groups`, filters and channels are cut into as many equal parts, and a filter sees the channels of its part.
+    With a residual, `inputs` has two names and the second one, of the output's shape, is added before the activation.
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -163,7 +163,8 @@ class Conv2d(Op):
     def output_shape(self, *inputs: Shape) -> Shape:
         if self.groups < 1 or inputs[0].channels % self.groups or self.filters % self.groups:
             raise InvalidGraph(
-                f"{self.name}: {inputs[0].channels} channels and {self.filters} filters are no {self.groups} equal groups"
+                f"{self.name}: {inputs[0].channels} channels and {self.filters} filters are no {self.groups} equal "
+                "groups"
             )
         out = Shape(*_window(self, inputs[0], self.kernel, self.stride, self.padding, self.dilation), self.filters)
         if len(inputs) == 2 and inputs[1] != out:

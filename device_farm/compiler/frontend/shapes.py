@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -47,10 +48,16 @@ def split(builder: Builder, call: Call) -> tuple[Tensor, ...]:
     else:
         bounds = [0, *(int(item) for item in where), channels]
     parts = []
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         part = dataclasses.replace(call, dims=(1, last - first, *tensor.dims[2:]))
-        parts.append(builder.add(part, SliceChannels, tensor, first=first, channels=last - first))
+        parts.append(_some_channels(builder, part, tensor, first, last - first))
     return tuple(parts)
+
+
+def _some_channels(builder: Builder, call: Call, tensor: Tensor, first: int, channels: int) -> Tensor:
+    if first == 0:
+        return builder.add(call, ResizeChannels, tensor, channels=channels)
+    return builder.add(call, SliceChannels, tensor, first=first, channels=channels)
 
 
 def strided_slice(builder: Builder, call: Call) -> Tensor:
@@ -76,10 +83,8 @@ def strided_slice(builder: Builder, call: Call) -> Tensor:
             raise refusal
     if channels == 0 or (channels != tensor.dims[1] and stride != [1, 1]):
         raise refusal
-    if first:
-        return builder.add(call, SliceChannels, tensor, first=first, channels=channels)
     if channels != tensor.dims[1]:
-        return builder.add(call, ResizeChannels, tensor, channels=channels)
+        return _some_channels(builder, call, tensor, first, channels)
     if stride != [1, 1]:
         return builder.add(call, Pool2d, tensor, pool=PoolKind.MAX, kernel=(1, 1), stride=tuple(stride))
     return tensor
