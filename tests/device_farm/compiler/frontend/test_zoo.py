@@ -105,7 +105,8 @@ class SelfGated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.value(x) * torch.sigmoid(self.gate(x))
-        return y * functional.relu6(y + 3) / 6
+        z: Tensor = y * functional.relu6(y + 3) / 6
+        return z
 
 
 def head(channels: int) -> list[nn.Module]:
