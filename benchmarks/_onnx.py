@@ -14,10 +14,12 @@ from device_farm.compiler.graph import (
     Activate,
     Activation,
     Add,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     Graph,
     Input,
+    Multiply,
     Op,
     Padding,
     Pool2d,
@@ -25,6 +27,9 @@ from device_farm.compiler.graph import (
     ResizeChannels,
     ScatterChannels,
     Shape,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 from device_farm.errors import UnsupportedOperator
 
@@ -101,12 +106,22 @@ class _Writer:
             names.insert(0, self.constant(f"{op.name}.weight", weight))
             return self.node(
                 "Conv", output, [source, *names], kernel_shape=op.kernel, strides=op.stride, dilations=op.dilation,
-                pads=_pads(op.padding), group=1 if isinstance(op, Conv2d) else shape.channels,
+                pads=_pads(op.padding), group=op.groups if isinstance(op, Conv2d) else shape.channels,
             )  # fmt: skip
         if isinstance(op, Pool2d):
             return self.pool(op, shape, source, output)
         if isinstance(op, Add):
             return self.node("Add", output, list(op.inputs))
+        if isinstance(op, Multiply):
+            return self.node("Mul", output, list(op.inputs))
+        if isinstance(op, Concat):
+            return self.node("Concat", output, list(op.inputs), axis=1)
+        if isinstance(op, Softmax):
+            return self.node("Softmax", output, [source], axis=1)
+        if isinstance(op, SliceChannels):
+            return self.slice(op, op.first, op.first + op.channels, source, output)
+        if isinstance(op, ShuffleChannels):
+            return self.shuffle(op, shape, source, output)
         if isinstance(op, Activate):
             return self.activation(op.activation, source, output)
         if isinstance(op, ResizeChannels):
@@ -129,16 +144,40 @@ class _Writer:
             return self.node("Identity", output, [source])
         if activation is Activation.RELU:
             return self.node("Relu", output, [source])
-        bounds = [self.constant("zero", 0.0), self.constant("six", 6.0)]
-        return self.node("Clip", output, [source, *bounds])
+        match activation:
+            case Activation.RELU6:
+                bounds = [self.constant("zero", 0.0), self.constant("six", 6.0)]
+                return self.node("Clip", output, [source, *bounds])
+            case Activation.HARD_SIGMOID:
+                return self.node("HardSigmoid", output, [source], alpha=1 / 6, beta=0.5)
+            case Activation.HARD_SWISH:
+                return self.node("HardSwish", output, [source])
+            case Activation.SIGMOID:
+                return self.node("Sigmoid", output, [source])
+            case Activation.SWISH:
+                return self.node("Mul", output, [source, self.node("Sigmoid", f"{output}/sigmoid", [source])])
+        raise UnsupportedOperator(f"{output}: the activation {activation} cannot be written as ONNX")
+
+    def slice(self, op: Op, first: int, last: int, source: str, output: str) -> str:
+        numbers = {"begin": [first], "end": [last], "axis": [1]}
+        names = [self.constant(f"{op.name}/{key}", value, np.int64) for key, value in numbers.items()]
+        return self.node("Slice", output, [source, *names])
+
+    def shuffle(self, op: ShuffleChannels, shape: Shape, source: str, output: str) -> str:
+        dims = [1, op.groups, shape.channels // op.groups, shape.height, shape.width]
+        names = [
+            self.constant(f"{op.name}/{key}", value, np.int64)
+            for key, value in (("split", dims), ("whole", _nchw(shape)))
+        ]
+        parts = self.node("Reshape", f"{op.name}/parts", [source, names[0]])
+        turned = self.node("Transpose", f"{op.name}/turned", [parts], perm=[0, 2, 1, 3, 4])
+        return self.node("Reshape", output, [turned, names[1]])
 
     def resize(self, op: ResizeChannels, shape: Shape, source: str, output: str) -> str:
         if op.channels >= shape.channels:
             pads = [0, 0, 0, 0, 0, op.channels - shape.channels, 0, 0]
             return self.node("Pad", output, [source, self.constant(f"{op.name}/pads", pads, np.int64)])
-        numbers = {"begin": [0], "end": [op.channels], "axis": [1]}
-        names = [self.constant(f"{op.name}/{key}", value, np.int64) for key, value in numbers.items()]
-        return self.node("Slice", output, [source, *names])
+        return self.slice(op, 0, op.channels, source, output)
 
     def scatter(self, op: ScatterChannels, shape: Shape, source: str, output: str) -> str:
         """As a 1x1 convolution with ones: ONNX has no cheaper word for it."""
@@ -148,7 +187,13 @@ class _Writer:
 
 
 def _is_linear(graph: Graph, op: Op) -> bool:
-    if not isinstance(op, Conv2d) or len(op.inputs) == 2 or op.padding != Padding() or op.dilation != (1, 1):
+    if (
+        not isinstance(op, Conv2d)
+        or len(op.inputs) == 2
+        or op.padding != Padding()
+        or op.dilation != (1, 1)
+        or op.groups > 1
+    ):
         return False
     shape = graph.shapes[op.inputs[0]]
     return op.kernel == (shape.height, shape.width) and all(

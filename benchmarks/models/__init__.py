@@ -7,10 +7,20 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from benchmarks.models.efficientnet import efficientnet_b0, efficientnet_lite0
 from benchmarks.models.mobilenet_v2 import MobileNetV2
+from benchmarks.models.mobilenet_v3 import MobileNetV3Large
 from benchmarks.models.resnet18 import ResNet18
+from benchmarks.models.resnet50 import ResNet50
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"mobilenet_v2": MobileNetV2, "resnet18": ResNet18}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "efficientnet_b0": efficientnet_b0,
+    "efficientnet_lite0": efficientnet_lite0,
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3_large": MobileNetV3Large,
+    "resnet18": ResNet18,
+    "resnet50": ResNet50,
+}
 
 
 def initialised(name: str, *, seed: int = 0) -> nn.Module:

@@ -3,7 +3,7 @@
 Activations are NHWC with batch 1, so a shape is (height, width, channels) and a vector is (1, 1, channels).
 Weights travel beside the graph, by name, in torch's layout:
 
-    Conv2d            "<name>.weight" [filters, channels, kh, kw]   "<name>.bias" [filters]
+    Conv2d            "<name>.weight" [filters, channels/groups, kh, kw]   "<name>.bias" [filters]
     DepthwiseConv2d   "<name>.weight" [channels, 1, kh, kw]         "<name>.bias" [channels]
     ScatterChannels   "<name>.index"  int32 [input channels], strictly increasing
 
@@ -60,6 +60,10 @@ class Activation(StrEnum):
     NONE = "none"
     RELU = "relu"
     RELU6 = "relu6"
+    HARD_SIGMOID = "hard_sigmoid"  # relu6(x + 3) / 6
+    HARD_SWISH = "hard_swish"  # x * hard_sigmoid(x)
+    SIGMOID = "sigmoid"
+    SWISH = "swish"  # x * sigmoid(x), torch's SiLU
 
 
 class PoolKind(StrEnum):
@@ -90,6 +94,7 @@ class Op:
     inputs: tuple[str, ...]
 
     arity: ClassVar[int] = 1
+    arities: ClassVar[range | None] = None  # where several numbers of inputs are allowed
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output for the shapes of the inputs. Raises InvalidGraph."""
@@ -134,12 +139,14 @@ def _window(
 
 @dataclass(frozen=True)
 class Conv2d(Op):
-    """Convolution (groups=1) + bias [+ residual] + activation.
+    """Convolution + bias [+ residual] + activation.
 
+    With `groups`, filters and channels are cut into as many equal parts, and a filter sees the channels of its part.
     With a residual, `inputs` has two names and the second one, of the output's shape, is added before the activation.
     """
 
     kind: ClassVar[str] = "conv2d"
+    arities: ClassVar[range | None] = range(1, 3)
     filters: int = 0
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
@@ -147,13 +154,23 @@ class Conv2d(Op):
     dilation: tuple[int, int] = (1, 1)
     activation: Activation = Activation.NONE
     sparsity: BlockSparsity | None = None
+    groups: int = 1
+
+    def taps(self, image: Shape) -> int:
+        """Weights of one filter on an input of that shape."""
+        return image.channels // self.groups * math.prod(self.kernel)
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        if self.groups < 1 or inputs[0].channels % self.groups or self.filters % self.groups:
+            raise InvalidGraph(
+                f"{self.name}: {inputs[0].channels} channels and {self.filters} filters are no {self.groups} equal "
+                "groups"
+            )
         out = Shape(*_window(self, inputs[0], self.kernel, self.stride, self.padding, self.dilation), self.filters)
         if len(inputs) == 2 and inputs[1] != out:
             raise InvalidGraph(f"{self.name}: the residual has shape {tuple(inputs[1])}, the output {tuple(out)}")
         if self.sparsity is not None:
-            taps = inputs[0].channels * math.prod(self.kernel)
+            taps = self.taps(inputs[0])
             blocks = math.ceil(self.filters / self.sparsity.block_height)
             if len(self.sparsity.kept) != blocks:
                 raise InvalidGraph(f"{self.name}: {len(self.sparsity.kept)} kept counts, expected {blocks} blocks")
@@ -163,7 +180,7 @@ class Conv2d(Op):
 
     def macs(self, *inputs: Shape) -> int:
         out = self.output_shape(*inputs)
-        return out.elements * inputs[0].channels * math.prod(self.kernel)
+        return out.elements * self.taps(inputs[0])
 
     def kept_macs(self, *inputs: Shape) -> int:
         if self.sparsity is None:
@@ -223,6 +240,24 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Multiply(Op):
+    """Product of two activations + activation. The second may be a vector: a factor a channel (squeeze-and-excite)."""
+
+    kind: ClassVar[str] = "multiply"
+    arity: ClassVar[int] = 2
+    activation: Activation = Activation.NONE
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        image, factor = inputs
+        if factor not in (image, Shape(1, 1, image.channels)):
+            raise InvalidGraph(
+                f"{self.name}: cannot multiply {tuple(image)} by {tuple(factor)}; expected the same shape or "
+                f"(1, 1, {image.channels})"
+            )
+        return image
+
+
+@dataclass(frozen=True)
 class Activate(Op):
     """An activation on its own."""
 
@@ -230,6 +265,59 @@ class Activate(Op):
     activation: Activation = Activation.RELU
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """Softmax over the channels of every pixel."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Channels of several activations of one height and width, one after the other."""
+
+    kind: ClassVar[str] = "concat"
+    arities: ClassVar[range | None] = range(1, 1 << 16)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if any(shape[:2] != inputs[0][:2] for shape in inputs):
+            sizes = ", ".join(f"{shape.height}x{shape.width}" for shape in inputs)
+            raise InvalidGraph(f"{self.name}: cannot join the channels of images of {sizes}")
+        return inputs[0]._replace(channels=sum(shape.channels for shape in inputs))
+
+
+@dataclass(frozen=True)
+class SliceChannels(Op):
+    """Channels first .. first + channels of the input."""
+
+    kind: ClassVar[str] = "slice_channels"
+    first: int = 0
+    channels: int = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if self.first < 0 or self.first + self.channels > inputs[0].channels:
+            raise InvalidGraph(
+                f"{self.name}: channels {self.first}..{self.first + self.channels} of {inputs[0].channels}"
+            )
+        return inputs[0]._replace(channels=self.channels)
+
+
+@dataclass(frozen=True)
+class ShuffleChannels(Op):
+    """Channel i * groups + g of the output is channel g * (channels / groups) + i of the input (shufflenet)."""
+
+    kind: ClassVar[str] = "shuffle_channels"
+    groups: int = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if self.groups < 1 or inputs[0].channels % self.groups:
+            raise InvalidGraph(f"{self.name}: {inputs[0].channels} channels are no {self.groups} equal groups")
         return inputs[0]
 
 
@@ -261,8 +349,12 @@ class ScatterChannels(Op):
 
 
 OPS: dict[str, type[Op]] = {
-    op.kind: op for op in (Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Activate, ResizeChannels, ScatterChannels)
-}
+    op.kind: op
+    for op in (
+        Input, Conv2d, DepthwiseConv2d, Pool2d, Add, Multiply, Activate, Softmax, Concat, SliceChannels,
+        ShuffleChannels, ResizeChannels, ScatterChannels,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,7 +378,7 @@ class Graph:
         for op in self.ops:
             if op.name in shapes:
                 raise InvalidGraph(f"two operators are called {op.name!r}")
-            expected = (1, 2) if isinstance(op, Conv2d) else (op.arity,)
+            expected = (op.arity,) if op.arities is None else op.arities
             if len(op.inputs) not in expected:
                 raise InvalidGraph(f"{op.name}: {len(op.inputs)} inputs, expected {expected[0]}")
             missing = [name for name in op.inputs if name not in shapes]

@@ -18,7 +18,8 @@ SHARING_THRESHOLD = 262_144  # floats: below 1 MiB every buffer has its own plac
 class Layout:
     """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` floats a pixel.
 
-    Lanes beyond the last channel are zero: every kernel keeps it that way.
+    Lanes beyond the last channel are finite, but any number (a sigmoid of zero is none): no kernel may read them into
+    a channel.
     """
 
     shape: Shape

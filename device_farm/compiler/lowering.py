@@ -7,24 +7,32 @@ from dataclasses import dataclass
 from device_farm.compiler.graph import (
     Activate,
     Add,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     Graph,
     Input,
+    Multiply,
     Op,
     Pool2d,
     PoolKind,
     ResizeChannels,
     ScatterChannels,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 from device_farm.compiler.kernels.spec import (
     ConvKernel,
     DepthwiseKernel,
+    Elementwise,
     ElementwiseKernel,
     KernelSpec,
     PoolKernel,
     ResizeKernel,
     ScatterKernel,
+    ShuffleKernel,
+    SoftmaxKernel,
     WinogradInput,
     WinogradOutput,
     WinogradProduct,
@@ -93,8 +101,17 @@ class _Lowering:
                 calls = (self._depthwise(op),)
             case Pool2d():
                 calls = (self._pool(op),)
-            case Add() | Activate():
+            case Add() | Multiply() | Activate():
                 calls = (self._elementwise(op),)
+            case Softmax():
+                pixels = self._pixels(op) | {"channels": self._layout(op.name).shape.channels}
+                calls = (Call(SoftmaxKernel(), pixels),)
+            case Concat():
+                calls = self._concat(op)
+            case SliceChannels():
+                calls = (self._copy(op, 0, source_channel=op.first, channels=op.channels),)
+            case ShuffleChannels():
+                calls = (self._shuffle(op),)
             case ResizeChannels():
                 calls = (self._resize(op),)
             case ScatterChannels():
@@ -115,11 +132,11 @@ class _Lowering:
         """SIMD vectors of one pixel."""
         return layout.pixel_stride // self.target.simd_lanes
 
-    def _pixels(self, op: Op) -> dict[str, Argument]:
-        """The arguments of all kernels that go from x to y pixel by pixel."""
-        x, y = self._layout(op.inputs[0]), self._layout(op.name)
+    def _pixels(self, op: Op, index: int = 0) -> dict[str, Argument]:
+        """The arguments of all kernels that go from x, the input of that index, to y pixel by pixel."""
+        x, y = self._layout(op.inputs[index]), self._layout(op.name)
         return {
-            "x": self._at(op.inputs[0]),
+            "x": self._at(op.inputs[index]),
             "y": self._at(op.name),
             "rows": y.shape.height,
             "columns": y.shape.width,
@@ -278,29 +295,67 @@ class _Lowering:
         }
         return Call(PoolKernel(op.pool), self._pixels(op) | window)
 
-    def _elementwise(self, op: Add | Activate) -> Call:
+    def _elementwise(self, op: Add | Multiply | Activate) -> Call:
         a, b, y = (self._layout(name) for name in (op.inputs[0], op.inputs[-1], op.name))
+        repeats = b.shape != y.shape  # one vector for all pixels: then a row is walked pixel by pixel
+        operation = {"add": Elementwise.ADD, "multiply": Elementwise.MULTIPLY}.get(op.kind, Elementwise.NOTHING)
         return Call(
-            ElementwiseKernel(len(op.inputs), op.activation),
+            ElementwiseKernel(operation, op.activation),
             {
                 "a": self._at(op.inputs[0]),
                 "b": self._at(op.inputs[-1]),
                 "y": self._at(op.name),
                 "rows": y.shape.height,
-                "vectors": y.shape.width * self._vectors(y),
+                "columns": y.shape.width if repeats else 1,
+                "vectors": self._vectors(y) * (1 if repeats else y.shape.width),
+                "pixel": y.pixel_stride,
                 "a_row": a.row_stride,
-                "b_row": b.row_stride,
+                "b_row": 0 if repeats else b.row_stride,
                 "y_row": y.row_stride,
             },
         )
 
+    def _copy(
+        self, op: Op, index: int, *, source_channel: int = 0, channel: int = 0, channels: int, whole: bool = True
+    ) -> Call:
+        """Some channels of an input to a place in the output's pixels; `whole` also zeroes what is behind them."""
+        copied, tail = divmod(channels, self.target.simd_lanes)
+        source = op.inputs[index]
+        return Call(
+            ResizeKernel(),
+            self._pixels(op, index)
+            | {
+                "x": self._at(source, channel=source_channel),
+                "y": self._at(op.name, channel=channel),
+                "copied": copied,
+                "tail": tail,
+            }
+            | ({} if whole else {"vectors": copied}),
+        )
+
+    def _concat(self, op: Concat) -> tuple[Call, ...]:
+        """One copy a part, after the lanes behind the last channel were zeroed."""
+        y, lanes, calls, channel = self._layout(op.name), self.target.simd_lanes, [], 0
+        if y.shape.channels % lanes:
+            zeros: dict[str, Argument] = {
+                "y": self._at(op.name, channel=y.pixel_stride - lanes), "copied": 0, "tail": 0, "vectors": 1
+            }  # fmt: skip
+            calls.append(Call(ResizeKernel(), self._pixels(op) | zeros))
+        for index, name in enumerate(op.inputs):
+            channels = self._layout(name).shape.channels
+            calls.append(self._copy(op, index, channel=channel, channels=channels, whole=False))
+            channel += channels
+        return tuple(calls)
+
+    def _shuffle(self, op: ShuffleChannels) -> Call:
+        channels = self._layout(op.name).shape.channels
+        groups: dict[str, Argument] = {"groups": op.groups, "channels": channels // op.groups}
+        return Call(ShuffleKernel(), self._pixels(op) | groups)
+
     def _resize(self, op: ResizeChannels) -> Call:
         x, lanes = self._layout(op.inputs[0]), self.target.simd_lanes
-        grows = op.channels >= x.shape.channels
-        copied: dict[str, Argument] = {
-            "copied": self._vectors(x) if grows else op.channels // lanes,
-            "tail": 0 if grows else op.channels % lanes,
-        }
+        kept = min(op.channels, x.shape.channels)
+        copied: dict[str, Argument] = {"copied": kept // lanes, "tail": kept % lanes}
         return Call(ResizeKernel(), self._pixels(op) | copied)
 
     def _scatter(self, op: ScatterChannels) -> Call:

@@ -35,9 +35,14 @@ class Group:
 class PackedConv:
     groups: tuple[Group, ...]
     bias: int
+    products: int | None = (
+        None  # multiply-accumulates a pixel, where blocks also hold zeros of other groups of channels
+    )
 
     def kept_macs(self, filters: int, pixels: int) -> int:
         """Multiply-accumulates of the blocks that are really there, padding of the last one left out."""
+        if self.products is not None:
+            return pixels * self.products
         return pixels * sum(
             kept * min(group.height, filters - group.first_filter - block * group.height)
             for group in self.groups
@@ -135,15 +140,26 @@ def pack(
 def block_groups(op: Conv2d, target: Target) -> list[tuple[int, int, int]]:
     """(vectors, first filter, blocks): blocks of two vectors, a last one of one vector where that is enough.
 
-    A layer whose sparsity was made for blocks of one vector (or less) is computed in such blocks.
+    A layer whose sparsity was made for blocks of one vector (or less) is computed in such blocks, and so is one whose
+    groups of filters do not fill larger ones.
     """
     lanes, filters = target.simd_lanes, op.filters
-    if op.sparsity is not None and op.sparsity.block_height <= lanes:
+    small_groups = op.groups > 1 and (filters // op.groups) % (2 * lanes) != 0
+    if small_groups or (op.sparsity is not None and op.sparsity.block_height <= lanes):
         return [(1, 0, math.ceil(filters / lanes))]
     whole, rest = divmod(filters, 2 * lanes)
     whole += rest > lanes
     groups = [(2, 0, whole)] if whole else []
     return groups + ([(1, whole * 2 * lanes, 1)] if 0 < rest <= lanes else [])
+
+
+def group_spans(op: Conv2d, start: int, stop: int) -> list[tuple[int, int, int]]:
+    """(group of channels, first filter, filter behind the last) for the groups that filters start .. stop belong to."""
+    size, stop = op.filters // op.groups, min(stop, op.filters)
+    return [
+        (group, max(start, group * size), min(stop, (group + 1) * size))
+        for group in range(start // size, (stop - 1) // size + 1)
+    ]
 
 
 def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
@@ -157,16 +173,21 @@ def _pack_conv(
     op: Conv2d, layout: Layout, target: Target, parameters: Parameters, weight: Array, bias: Array
 ) -> PackedConv:
     by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
-    offsets, groups = tap_offsets(op, layout, weight.shape[1]), []
+    offsets, groups, products = tap_offsets(op, layout, weight.shape[1]), [], 0
     for vectors, first, blocks in block_groups(op, target):
         height, block_weights, block_taps = vectors * target.simd_lanes, [], []
         for start in range(first, first + blocks * height, height):
-            part = by_tap[..., start : start + height]
-            alive = (part != 0).any(axis=-1)
-            compact = np.zeros((int(alive.sum()), height), np.float32)
-            compact[:, : part.shape[-1]] = part[alive]
-            block_weights.append(compact)
-            block_taps.append(offsets[alive])
+            taps, compact = [], []
+            for channel_group, low, high in group_spans(op, start, start + height):
+                part = by_tap[..., low:high]
+                alive = (part != 0).any(axis=-1)
+                rows = np.zeros((int(alive.sum()), height), np.float32)
+                rows[:, low - start : high - start] = part[alive]
+                compact.append(rows)
+                taps.append(offsets[alive] + np.int32(channel_group * weight.shape[1]))
+                products += len(rows) * (high - low)
+            block_weights.append(np.concatenate(compact))
+            block_taps.append(np.concatenate(taps))
         kept = tuple(len(taps) for taps in block_taps)
         groups.append(
             Group(
@@ -179,7 +200,8 @@ def _pack_conv(
                 parameters.put(np.cumsum((0, *kept)).astype(np.int32)),
             )
         )
-    return PackedConv(tuple(groups), parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters))))
+    bias_place = parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters)))
+    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
 
 
 def _is_dense(op: Conv2d, weight: Array, target: Target) -> bool:
@@ -221,16 +243,20 @@ def padded_filters(op: Conv2d, target: Target) -> int:
 def _plan_conv(graph: Graph, op: Conv2d, target: Target, parameters: Parameters, seed: int) -> PackedConv:
     alive = seeded_taps(graph, op, seed=seed)
     taps = math.prod(weight_shape(graph, op)[1:])
-    groups = []
+    groups, products = [], 0
     for vectors, first, blocks in block_groups(op, target):
         height = vectors * target.simd_lanes
         kept = []
         for start in range(first, first + blocks * height, height):
-            if alive is None or op.sparsity is None:
-                kept.append(taps)
-            else:
-                low, high = start // op.sparsity.block_height, min(start + height, op.filters) - 1
-                kept.append(int(alive[low : high // op.sparsity.block_height + 1].any(axis=0).sum()))
+            counts = []
+            for _, low, high in group_spans(op, start, start + height):
+                if alive is None or op.sparsity is None:
+                    counts.append(taps)
+                else:
+                    first_row, last_row = low // op.sparsity.block_height, (high - 1) // op.sparsity.block_height
+                    counts.append(int(alive[first_row : last_row + 1].any(axis=0).sum()))
+                products += counts[-1] * (high - low)
+            kept.append(sum(counts))
         groups.append(
             Group(
                 vectors,
@@ -242,4 +268,5 @@ def _plan_conv(graph: Graph, op: Conv2d, target: Target, parameters: Parameters,
                 parameters.reserve(blocks + 1),
             )
         )
-    return PackedConv(tuple(groups), parameters.reserve(padded_filters(op, target)))
+    bias_place = parameters.reserve(padded_filters(op, target))
+    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)

@@ -180,7 +180,7 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
         kept, height = f"kept_{stream}", op.sparsity.block_height
     return (
         f"{text}static const npas_group_t groups_{stream}[] = {{{groups}}};\n"
-        f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {kh}, {kw}, "
+        f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {op.groups}, {kh}, {kw}, "
         f"{op.dilation[0] * layout.row_stride}, {op.dilation[1] * layout.pixel_stride}, {gain(op.activation)}f, "
         f"{height}, {kept}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
         f"F({packed.bias})}};"

@@ -13,16 +13,21 @@ from device_farm.compiler.graph import (
     Activate,
     Activation,
     Add,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     Graph,
     Input,
+    Multiply,
     Op,
     Padding,
     Pool2d,
     PoolKind,
     ResizeChannels,
     ScatterChannels,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 from device_farm.compiler.weights import Array, checked_weights
 from device_farm.errors import InvalidGraph, UnsupportedOperator
@@ -64,6 +69,7 @@ def reference_output(
 
 
 def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    import torch
     from torch.nn import functional
 
     def pad(image: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
@@ -78,7 +84,7 @@ def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Ten
             weights[f"{op.name}.bias"],
             stride=op.stride,
             dilation=op.dilation,
-            groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else 1,
+            groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else op.groups,
         )
         return _activate(y + inputs[1] if len(inputs) == 2 else y, op.activation)
     if isinstance(op, Pool2d) and op.pool is PoolKind.MAX:
@@ -87,6 +93,16 @@ def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Ten
         return functional.avg_pool2d(pad(x, op.padding), op.kernel, op.stride)
     if isinstance(op, Add):
         return _activate(x + inputs[1], op.activation)
+    if isinstance(op, Multiply):
+        return _activate(x * inputs[1], op.activation)
+    if isinstance(op, Softmax):
+        return x.softmax(1)
+    if isinstance(op, Concat):
+        return torch.cat(inputs, 1)
+    if isinstance(op, SliceChannels):
+        return x[:, op.first : op.first + op.channels]
+    if isinstance(op, ShuffleChannels):
+        return functional.channel_shuffle(x, op.groups)
     if isinstance(op, Activate):
         return _activate(x, op.activation)
     if isinstance(op, ResizeChannels):
@@ -99,6 +115,20 @@ def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Ten
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:
-    if activation is Activation.NONE:
-        return x
-    return x.clamp(0.0, 6.0) if activation is Activation.RELU6 else x.clamp_min(0.0)
+    from torch.nn import functional
+
+    match activation:
+        case Activation.NONE:
+            return x
+        case Activation.RELU:
+            return x.clamp_min(0.0)
+        case Activation.RELU6:
+            return x.clamp(0.0, 6.0)
+        case Activation.HARD_SIGMOID:
+            return functional.hardsigmoid(x)
+        case Activation.HARD_SWISH:
+            return functional.hardswish(x)
+        case Activation.SIGMOID:
+            return x.sigmoid()
+        case Activation.SWISH:
+            return functional.silu(x)

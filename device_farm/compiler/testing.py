@@ -54,7 +54,7 @@ def random_weights(graph: Graph, *, seed: int, density: float = 1.0) -> dict[str
     for op in graph.ops:
         channels = graph.input_shapes(op)[0].channels if op.inputs else 0
         if isinstance(op, Conv2d):
-            shape = (op.filters, channels, *op.kernel)
+            shape = (op.filters, channels // op.groups, *op.kernel)
             groups = random.random((-(-op.filters // 8), *shape[1:])) < density
             mask = np.repeat(groups, 8, axis=0)[: op.filters]
             weights[f"{op.name}.weight"] = (random.standard_normal(shape) * 0.1 * mask).astype(np.float32)

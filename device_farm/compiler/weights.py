@@ -8,8 +8,8 @@ and 3i+2 of npas_uniform:
     bias     3i + 2  uniform(filter) / 8
     index    3i      a ScatterChannels takes the smallest uniform(channel), in rising order
 
-with gain 6 before a rectifier and 3 elsewhere, and the kept taps of the block as fan-in: so activations neither explode
-nor vanish, whatever the depth and the sparsity.
+with gain 3 where there is no activation or a sigmoid and 6 before all others, and the kept taps of the block as fan-in:
+so activations neither explode nor vanish, whatever the depth and the sparsity.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def tap_stream(graph: Graph, op: Op) -> int:
 
 
 def gain(activation: Activation) -> float:
-    return 3.0 if activation is Activation.NONE else 6.0
+    return 3.0 if activation in (Activation.NONE, Activation.SIGMOID, Activation.HARD_SIGMOID) else 6.0
 
 
 def seeded_weights(graph: Graph, *, seed: int) -> dict[str, Array]:
@@ -86,7 +86,7 @@ def weight_shape(graph: Graph, op: Conv2d | DepthwiseConv2d) -> tuple[int, int, 
     """In torch's layout."""
     channels = graph.input_shapes(op)[0].channels
     if isinstance(op, Conv2d):
-        return (op.filters, channels, *op.kernel)
+        return (op.filters, channels // op.groups, *op.kernel)
     return (channels, 1, *op.kernel)
 
 

@@ -13,16 +13,21 @@ from device_farm.compiler.graph import (
     Activate,
     Activation,
     Add,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     Graph,
     Input,
+    Multiply,
     Padding,
     Pool2d,
     PoolKind,
     ResizeChannels,
     ScatterChannels,
     Shape,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 
 SAME = Padding.same(3)
@@ -47,6 +52,27 @@ NETWORK = Graph(
 )
 
 
+GATES = Graph(
+    (
+        Input("input", (), Shape(8, 9, 3)),
+        Conv2d("stem", ("input",), 12, (3, 3), (1, 1), SAME, activation=Activation.HARD_SWISH),
+        DepthwiseConv2d("depthwise", ("stem",), (3, 3), padding=SAME, activation=Activation.SWISH),
+        Pool2d("squeeze", ("depthwise",), PoolKind.AVERAGE, (8, 9), (1, 1)),
+        Conv2d("inner", ("squeeze",), 4, activation=Activation.SWISH),
+        Conv2d("soft", ("inner",), 12, activation=Activation.SIGMOID),
+        Conv2d("hard", ("inner",), 12, activation=Activation.HARD_SIGMOID),
+        Multiply("excite", ("depthwise", "soft")),
+        Multiply("again", ("excite", "hard")),
+        SliceChannels("slice", ("stem",), 5, 4),
+        Concat("joined", ("again", "slice", "stem")),
+        ShuffleChannels("shuffled", ("joined",), 4),
+        Conv2d("grouped", ("shuffled",), 14, (3, 3), groups=2),
+        Conv2d("head", ("grouped",), 6, (6, 7)),
+        Softmax("softmax", ("head",)),
+    )
+)
+
+
 def answers(graph: Graph) -> tuple[Any, Any]:
     """ONNX Runtime's output and the reference's, both flat NCHW."""
     weights = seeded_weights(graph, seed=3)
@@ -56,8 +82,9 @@ def answers(graph: Graph) -> tuple[Any, Any]:
     return runtime.answer(np.ascontiguousarray(image.transpose(2, 0, 1)[None])).ravel(), expected.ravel()
 
 
-def test_the_model_computes_what_the_graph_computes() -> None:
-    actual, expected = answers(NETWORK)
+@pytest.mark.parametrize("graph", [NETWORK, GATES], ids=["plain", "gates"])
+def test_the_model_computes_what_the_graph_computes(graph: Graph) -> None:
+    actual, expected = answers(graph)
     assert np.ptp(expected) > 0
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 

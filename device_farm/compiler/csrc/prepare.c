@@ -40,26 +40,31 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
                        const float *scales) {
   int32_t positions = conv->kernel_height * conv->kernel_width, total = conv->channels * positions, at = 0;
   int32_t sparsity_height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
+  int32_t group_size = conv->filters / conv->channel_groups;
   for (int32_t block = 0; block < group->blocks; ++block) {
     int32_t first = group->first_filter + block * group->height;
     int32_t last = first + group->height < conv->filters ? first + group->height : conv->filters;
     group->pointers[block] = at;
-    for (int32_t position = 0; position < positions; ++position) {
-      for (int32_t channel = 0; channel < conv->channels; ++channel) {
-        int32_t tap = channel * positions + position; /* torch's order */
-        int alive = 0;
-        for (int32_t s = first / sparsity_height; s <= (last - 1) / sparsity_height; ++s) alive |= marks[s * total + tap];
-        if (!alive) continue;
-        for (int32_t f = 0; f < group->height; ++f) {
-          int32_t filter = first + f, s = filter / sparsity_height;
-          float value = 0.0f;
-          if (filter < last && marks[s * total + tap]) {
-            value = npas_uniform(seed, conv->stream + 1, (uint64_t)filter * (uint64_t)total + (uint64_t)tap) * scales[s];
+    for (int32_t part = first / group_size; part <= (last - 1) / group_size; ++part) {
+      int32_t low = part * group_size > first ? part * group_size : first;
+      int32_t high = (part + 1) * group_size < last ? (part + 1) * group_size : last;
+      for (int32_t position = 0; position < positions; ++position) {
+        for (int32_t channel = 0; channel < conv->channels; ++channel) {
+          int32_t tap = channel * positions + position; /* torch's order */
+          int alive = 0;
+          for (int32_t s = low / sparsity_height; s <= (high - 1) / sparsity_height; ++s) alive |= marks[s * total + tap];
+          if (!alive) continue;
+          for (int32_t f = 0; f < group->height; ++f) {
+            int32_t filter = first + f, s = filter / sparsity_height;
+            float value = 0.0f;
+            if (filter >= low && filter < high && marks[s * total + tap]) {
+              value = npas_uniform(seed, conv->stream + 1, (uint64_t)filter * (uint64_t)total + (uint64_t)tap) * scales[s];
+            }
+            group->weights[(int64_t)at * group->height + f] = value;
           }
-          group->weights[(int64_t)at * group->height + f] = value;
+          group->taps[at++] = position / conv->kernel_width * conv->line_stride +
+                              position % conv->kernel_width * conv->pixel_stride + part * conv->channels + channel;
         }
-        group->taps[at++] = position / conv->kernel_width * conv->line_stride +
-                            position % conv->kernel_width * conv->pixel_stride + channel;
       }
     }
   }

@@ -14,7 +14,7 @@ typedef struct { /* blocks of one height within a convolution, as in packing.py 
 
 typedef struct {
   uint64_t stream; /* of the taps; weights and bias use the next two */
-  int32_t filters, channels, kernel_height, kernel_width;
+  int32_t filters, channels, channel_groups, kernel_height, kernel_width; /* channels of one group */
   int32_t line_stride, pixel_stride; /* floats between taps that are neighbours in y and in x, dilation included */
   float gain;
   int32_t sparsity_height; /* filters a sparsity block; 0 = dense */

@@ -14,7 +14,7 @@ from device_farm.compiler.graph import DepthwiseConv2d, Input, Op, Padding, Shap
 from device_farm.errors import UnsupportedOperator
 
 Array = NDArray[Any]
-USE_RELU = "use ReLU or ReLU6 in its place (and fine-tune)"
+USE_RELU = "use ReLU, ReLU6, hard swish or swish in its place (and fine-tune)"
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,9 @@ def conv2d(builder: Builder, call: Call) -> Tensor:
         "dilation": pair(call.ints("dilation")),
     }
     weights = {"weight": weight, "bias": np.zeros(len(weight))}
-    if groups == 1:
-        return builder.add(call, Conv2d, tensor, weights=weights, filters=len(weight), **fields)
-    if groups == channels == len(weight):
+    if groups == channels == len(weight) and groups > 1:
         return builder.add(call, DepthwiseConv2d, tensor, weights=weights, **fields)
-    raise call.unsupported(
-        f"has groups={groups} for {channels} input channels and {len(weight)} filters",
-        "use groups=1, or groups = input channels = filters (depthwise)",
-    )
+    return builder.add(call, Conv2d, tensor, weights=weights, filters=len(weight), groups=groups, **fields)
 
 
 def matmul(builder: Builder, call: Call) -> Tensor:

@@ -72,7 +72,9 @@ def _relax(graph: onnx.GraphProto, opset: int, shapes: dict[str, list[int]]) -> 
         def _bound(self, value: Any, layer: str) -> Any:
             if isinstance(value, relax.Tuple):
                 return relax.Tuple([self._bound(item, layer) for item in value.fields])
-            if isinstance(value, relax.Call | relax.TupleGetItem) and isinstance(value.ty, relax.TensorType):
+            if isinstance(value, relax.Call | relax.TupleGetItem) and isinstance(
+                value.ty, relax.TensorType | relax.TupleType
+            ):
                 value = self.bb.emit(value)
             if isinstance(value, relax.Var):
                 layers.setdefault(value.name, layer)  # a node that passes its input on did not make it

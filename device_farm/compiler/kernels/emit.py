@@ -85,8 +85,55 @@ class Emitter:
     def activate(self, value: Expr, activation: Activation) -> Expr:
         if activation is Activation.NONE:
             return value
-        value = tirx.Max(value, self.splat(0.0))
-        return tirx.Min(value, self.splat(6.0)) if activation is Activation.RELU6 else value
+        match activation:
+            case Activation.RELU:
+                return self.clamp(value, 0.0)
+            case Activation.RELU6:
+                return self.clamp(value, 0.0, 6.0)
+            case Activation.HARD_SIGMOID:
+                return self.clamp(value * self.splat(1 / 6) + self.splat(0.5), 0.0, 1.0)
+            case Activation.HARD_SWISH:
+                return self.bound(value, lambda x: x * self.activate(x, Activation.HARD_SIGMOID))
+            case Activation.SIGMOID:
+                return self.splat(1.0) / (self.splat(1.0) + exponential(self, value, sign=-1))
+            case Activation.SWISH:
+                return self.bound(value, lambda x: x / (self.splat(1.0) + exponential(self, x, sign=-1)))
+        raise ValueError(f"no code for the activation {activation}")
+
+    def clamp(self, value: Expr, low: float, high: float | None = None) -> Expr:
+        value = tirx.Max(value, self.splat(low))
+        return value if high is None else tirx.Min(value, self.splat(high))
+
+    def bound(self, value: Expr, body: Callable[[Any], Expr]) -> Expr:
+        """The body for a value that it uses several times: computed once."""
+        variable = self.vector("bound")
+        return tirx.Let(variable, value, body(variable))
+
+
+# e^x = 2^n * 2^f with n = round(x / ln 2) and |f| <= 1/2. The polynomial has the least relative error of its degree,
+# 9e-8. Measured of the sigmoid: 2.5e-7 + 1.4e-8 |x| relative, the second part for the rounding of log2(e).
+_LOG2_E = 1.44269504088896341
+_POLYNOMIAL = (1.3264727e-3, 9.6715130e-3, 5.5507336e-2, 2.4022242e-1, 6.9314700e-1, 1.0)
+_ROUNDING = 12582912.0  # 1.5 * 2^23: a sum with it has the nearest integer in its low bits
+_LARGEST = 87.3  # results are normal numbers up to here, and so are their reciprocals
+
+
+def exponential(e: Emitter, value: Expr, *, sign: int = 1) -> Expr:
+    """e^(sign * value) in all lanes; beyond an argument of +-87.3, what it is there."""
+    integers, exponent = ir.PrimType(f"int32x{e.lanes}"), e.splat(sign * _LOG2_E)
+
+    def scaled(x: Any) -> Expr:
+        shifted, f = e.vector("shifted"), e.vector("fraction")
+        power = e.splat(_POLYNOMIAL[0])
+        for coefficient in _POLYNOMIAL[1:]:
+            power = power * f + e.splat(coefficient)
+        whole = tirx.reinterpret(integers, shifted) << tirx.Broadcast(tirx.IntImm("int32", 23), e.lanes)
+        result = tirx.reinterpret(ir.PrimType(f"float32x{e.lanes}"), tirx.reinterpret(integers, power) + whole)
+        # one fused multiply-add, so the product is exact before the integer is taken off
+        result = tirx.Let(f, x * exponent - (shifted - e.splat(_ROUNDING)), result)
+        return tirx.Let(shifted, x * exponent + e.splat(_ROUNDING), result)
+
+    return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
 def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:

@@ -12,6 +12,7 @@ from device_farm.compiler.kernels.spec import PoolKernel
 from device_farm.compiler.target import Target
 
 LOWEST = -3.4028234663852886e38
+VECTORS = 4  # of channels at once: one sum alone waits for the adder
 
 
 def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
@@ -23,25 +24,31 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
         return tirx.Max(total, value) if spec.pool is PoolKind.MAX else total + value
 
     def pixel(row: Any, column: Any) -> Any:
-        names = ("y_first", "y_last", "x_first", "x_last", "at", "out")
-        y_first, y_last, x_first, x_last, at, out = (e.integer(name) for name in names)
+        names = ("y_first", "y_last", "x_first", "x_last", "whole", "out")
+        y_first, y_last, x_first, x_last, whole, out = (e.integer(name) for name in names)
         y, x = row * e.stride_y - e.top, column * e.stride_x - e.left
 
-        def channels(vector: Any) -> Any:
-            total = e.accumulator("total")
+        def channels(vector: Any, count: int) -> Any:
+            at, totals = e.integer("at"), [e.accumulator(f"total_{u}") for u in range(count)]
 
             def in_window(i: Any, j: Any) -> Any:
-                return e.store(total, reduce(e.load(total), e.load(e.x, at + (i * e.x_row + j * e.x_pixel))))
+                place, values = e.integer("place"), [e.vector(f"value_{u}") for u in range(count)]
+                return sequence(
+                    tirx.Bind(place, at + (i * e.x_row + j * e.x_pixel)),
+                    [tirx.Bind(value, e.load(e.x, place + u * e.lanes)) for u, value in enumerate(values)],
+                    [e.store(t, reduce(e.load(t), value)) for t, value in zip(totals, values, strict=True)],
+                )
 
-            result = e.load(total)
-            if spec.pool is PoolKind.AVERAGE:
-                result = result * tirx.Broadcast(e.scale, e.lanes)
+            def result(total: Any) -> Any:
+                value = e.load(total)
+                return value * tirx.Broadcast(e.scale, e.lanes) if spec.pool is PoolKind.AVERAGE else value
+
             return sequence(
                 tirx.Bind(at, y_first * e.x_row + x_first * e.x_pixel + vector * e.lanes),
-                tirx.AllocBuffer(total),
-                e.store(total, e.splat(LOWEST if spec.pool is PoolKind.MAX else 0.0)),
+                [tirx.AllocBuffer(total) for total in totals],
+                [e.store(total, e.splat(LOWEST if spec.pool is PoolKind.MAX else 0.0)) for total in totals],
                 loop("i", y_last - y_first, lambda i: loop("j", x_last - x_first, lambda j: in_window(i, j))),
-                e.store(e.y, result, out + vector * e.lanes),
+                [e.store(e.y, result(t), out + (vector + u) * e.lanes) for u, t in enumerate(totals)],
             )
 
         return sequence(
@@ -50,7 +57,9 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(x_first, tirx.Max(x, zero)),
             tirx.Bind(x_last, tirx.Min(x + e.window_width, e.width)),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
-            loop("vector", e.vectors, channels),
+            tirx.Bind(whole, tirx.floordiv(e.vectors, VECTORS)),
+            loop("block", whole, lambda block: channels(block * VECTORS, VECTORS)),
+            loop("vector", e.vectors - whole * VECTORS, lambda v: channels(whole * VECTORS + v, 1)),
         )
 
     return e.function(

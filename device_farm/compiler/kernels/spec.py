@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from device_farm.compiler.graph import Activation, PoolKind
@@ -104,16 +105,26 @@ class PoolKernel(KernelSpec):
     )
 
 
+class Elementwise(StrEnum):
+    """What an elementwise kernel does with its two operands; NOTHING reads the first one only."""
+
+    NOTHING = "nothing"
+    ADD = "add"
+    MULTIPLY = "multiply"
+
+
 @dataclass(frozen=True)
 class ElementwiseKernel(KernelSpec):
-    """y = activation(a [+ b]) over rows of whole vectors."""
+    """y = activation(a [operation b]) over rows of columns of whole vectors; b is the same for all columns of a row."""
 
-    operands: int
+    operation: Elementwise
     activation: Activation
 
     emitter: ClassVar[str] = "elementwise"
     parameters: ClassVar[Parameters] = (
-        _signature(FLOATS_IN, "a b") + _signature(FLOATS_OUT, "y") + _signature(INT, "rows vectors a_row b_row y_row")
+        _signature(FLOATS_IN, "a b")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "rows columns vectors pixel a_row b_row y_row")
     )
 
 
@@ -126,6 +137,30 @@ class ResizeKernel(KernelSpec):
         _signature(FLOATS_IN, "x")
         + _signature(FLOATS_OUT, "y")
         + _signature(INT, "rows columns copied tail vectors x_row x_pixel y_row y_pixel")
+    )
+
+
+@dataclass(frozen=True)
+class SoftmaxKernel(KernelSpec):
+    """Softmax over the `channels` of every pixel; zeroes the lanes behind them."""
+
+    emitter: ClassVar[str] = "softmax"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "rows columns channels vectors x_row x_pixel y_row y_pixel")
+    )
+
+
+@dataclass(frozen=True)
+class ShuffleKernel(KernelSpec):
+    """Channel i * groups + g becomes channel g * channels + i of x, for `channels` channels a group."""
+
+    emitter: ClassVar[str] = "shuffle"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "rows columns groups channels vectors x_row x_pixel y_row y_pixel")
     )
 
 

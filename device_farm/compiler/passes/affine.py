@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeGuard
 
+import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Activation, Conv2d, DepthwiseConv2d, Graph, Op, Padding
@@ -73,10 +74,14 @@ def _fold_forward(graph: Graph, weights: dict[str, Array]) -> tuple[Graph, dict[
             scale = weights.pop(f"{affine.name}.weight").reshape(-1)
             shift = weights.pop(f"{affine.name}.bias")
             weight, bias = f"{op.name}.weight", f"{op.name}.bias"
-            # channels are the second axis of a convolution's weight, the first of a depthwise one's
-            axes = (None, slice(None), None, None) if isinstance(op, Conv2d) else (slice(None), None, None, None)
-            weights[bias] = weights[bias] + (weights[weight] * shift[axes]).sum(axis=(1, 2, 3))
-            weights[weight] = weights[weight] * scale[axes]
+            # of each filter: the channels of its group, one after the other; a depthwise filter has one
+            groups = op.groups if isinstance(op, Conv2d) else len(scale)
+            repeats = len(weights[weight]) // groups
+            scale, shift = (
+                np.repeat(numbers.reshape(groups, -1), repeats, axis=0)[:, :, None, None] for numbers in (scale, shift)
+            )
+            weights[bias] = weights[bias] + (weights[weight] * shift).sum(axis=(1, 2, 3))
+            weights[weight] = weights[weight] * scale
             border = Padding(*(a + b for a, b in zip(affine.padding, op.padding, strict=True)))
             op = dataclasses.replace(op, inputs=(affine.inputs[0], *op.inputs[1:]), padding=border)
         rewrite.keep(op)

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from device_farm.compiler.graph import Activate, Activation, Add, Conv2d, DepthwiseConv2d, Graph, Op
+from device_farm.compiler.graph import Activate, Activation, Add, Conv2d, DepthwiseConv2d, Graph, Multiply, Op
 from device_farm.compiler.passes.affine import fold_affines
 from device_farm.compiler.passes.rewriting import Rewrite, Weights, drop_dead, weights_of
 
@@ -22,9 +22,15 @@ def fuse(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, NDArray[Any]]
     return graph, weights_of(graph, folded)
 
 
-def compose(first: Activation, second: Activation) -> Activation:
-    """The one activation that equals `second` after `first`."""
-    return max(first, second, key=[Activation.NONE, Activation.RELU, Activation.RELU6].index)
+def compose(first: Activation, second: Activation) -> Activation | None:
+    """The one activation that equals `second` after `first`, if there is one."""
+    if Activation.NONE in (first, second):
+        return second if first is Activation.NONE else first
+    rectifiers = [Activation.RELU, Activation.RELU6]
+    return max(first, second, key=rectifiers.index) if first in rectifiers and second in rectifiers else None
+
+
+_ACTIVATED = Conv2d | DepthwiseConv2d | Add | Multiply | Activate
 
 
 def merge_activations(graph: Graph) -> Graph:
@@ -37,10 +43,11 @@ def merge_activations(graph: Graph) -> Graph:
                 rewrite.alias(op.name, producer.name)
                 rewrite.uses[producer.name] += rewrite.uses[op.name] - 1
                 continue
-            if isinstance(producer, Conv2d | DepthwiseConv2d | Add | Activate) and rewrite.uses[producer.name] == 1:
+            if isinstance(producer, _ACTIVATED) and rewrite.uses[producer.name] == 1:
                 fused = compose(producer.activation, op.activation)
-                rewrite.absorb(op, into=dataclasses.replace(producer, activation=fused))
-                continue
+                if fused is not None:
+                    rewrite.absorb(op, into=dataclasses.replace(producer, activation=fused))
+                    continue
         rewrite.keep(op)
     return rewrite.graph()
 

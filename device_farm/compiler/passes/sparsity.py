@@ -104,7 +104,7 @@ def find_sparsity(graph: Graph, weights: Weights, block_height: int, *, layers: 
 
 
 def _taps(graph: Graph, op: Conv2d) -> int:
-    return graph.shapes[op.inputs[0]].channels * math.prod(op.kernel)
+    return op.taps(graph.shapes[op.inputs[0]])
 
 
 def _check_height(block_height: int) -> None:

@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import pytest
 
-from device_farm.compiler import NEON
+from device_farm.compiler import NEON, Graph
 from device_farm.compiler.graph import (
     Activation,
     BlockSparsity,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
+    Input,
+    Multiply,
     Padding,
     Pool2d,
     PoolKind,
     ResizeChannels,
     ScatterChannels,
+    Shape,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 from device_farm.compiler.testing import Check, chain, random_weights
 
 pytestmark = pytest.mark.qemu
+
+
+def test_gates_and_channels_on_neon(check: Check) -> None:
+    same = {"padding": Padding.same(3)}
+    graph = Graph(
+        (
+            Input("x", (), Shape(9, 7, 3)),
+            Conv2d("stem", ("x",), filters=21, kernel=(3, 3), activation=Activation.HARD_SWISH, **same),  # type: ignore[arg-type]
+            DepthwiseConv2d("dw", ("stem",), activation=Activation.SWISH, **same),  # type: ignore[arg-type]
+            Pool2d("pool", ("dw",), kernel=(9, 7)),
+            Conv2d("fc1", ("pool",), filters=6, activation=Activation.SWISH),
+            Conv2d("fc2", ("fc1",), filters=21, activation=Activation.SIGMOID),
+            Conv2d("fc3", ("fc1",), filters=21, activation=Activation.HARD_SIGMOID),
+            Multiply("scale", ("dw", "fc2")),
+            Multiply("again", ("scale", "fc3")),
+            SliceChannels("slice", ("stem",), first=2, channels=15),
+            Concat("joined", ("again", "slice", "stem")),
+            ShuffleChannels("shuffled", ("joined",), groups=3),
+            Conv2d("grouped", ("shuffled",), filters=38, kernel=(3, 3), groups=19),
+            Conv2d("head", ("grouped",), filters=10, kernel=(7, 5)),
+            Softmax("softmax", ("head",)),
+        )
+    )
+    check(graph, target=NEON)
 
 
 def test_every_operator_on_neon(check: Check) -> None:

@@ -15,16 +15,21 @@ from device_farm.compiler.graph import (
     Activate,
     Activation,
     Add,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     Graph,
     Input,
+    Multiply,
     Op,
     Padding,
     Pool2d,
     PoolKind,
     ResizeChannels,
     ScatterChannels,
+    ShuffleChannels,
+    SliceChannels,
+    Softmax,
 )
 
 Evaluate = Callable[[Graph, Mapping[str, NDArray[Any]], torch.Tensor], torch.Tensor]
@@ -55,7 +60,7 @@ def _computed(op: Op, inputs: list[torch.Tensor], weights: Mapping[str, NDArray[
     x = inputs[0]
     if isinstance(op, Conv2d | DepthwiseConv2d):
         weight, bias = (torch.tensor(weights[f"{op.name}.{part}"], dtype=x.dtype) for part in ("weight", "bias"))
-        groups = 1 if isinstance(op, Conv2d) else x.shape[1]
+        groups = op.groups if isinstance(op, Conv2d) else x.shape[1]
         padded = _padded(x, op.padding)
         y = F.conv2d(padded, weight, bias, op.stride, dilation=op.dilation, groups=groups)
         return y + inputs[1] if len(inputs) == 2 else y
@@ -71,6 +76,17 @@ def _computed(op: Op, inputs: list[torch.Tensor], weights: Mapping[str, NDArray[
         y = torch.zeros(1, op.channels, *x.shape[2:], dtype=x.dtype)
         y[:, weights[f"{op.name}.index"]] = x
         return y
+    if isinstance(op, Multiply):
+        return inputs[0] * inputs[1]
+    if isinstance(op, Concat):
+        return torch.cat(inputs, 1)
+    if isinstance(op, Softmax):
+        return x.exp() / x.exp().sum(1, keepdim=True)
+    if isinstance(op, SliceChannels):
+        return x[:, op.first : op.first + op.channels]
+    if isinstance(op, ShuffleChannels):
+        order = torch.arange(x.shape[1]).reshape(op.groups, -1).T.reshape(-1)
+        return x[:, order]
     assert isinstance(op, Activate)
     return x
 
@@ -85,6 +101,13 @@ def _padded_channels(x: torch.Tensor, before: int, channels: int) -> torch.Tenso
 
 def _activated(op: Op, x: torch.Tensor) -> torch.Tensor:
     activation = getattr(op, "activation", Activation.NONE)
-    if activation is Activation.RELU:
-        return F.relu(x)
-    return F.relu6(x) if activation is Activation.RELU6 else x
+    functions: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+        Activation.NONE: lambda x: x,
+        Activation.RELU: F.relu,
+        Activation.RELU6: F.relu6,
+        Activation.HARD_SIGMOID: lambda x: F.relu6(x + 3) / 6,
+        Activation.HARD_SWISH: lambda x: x * F.relu6(x + 3) / 6,
+        Activation.SIGMOID: lambda x: 1 / (1 + torch.exp(-x)),
+        Activation.SWISH: lambda x: x / (1 + torch.exp(-x)),
+    }
+    return functions[activation](x)

@@ -125,6 +125,9 @@ def test_inverted_residual_with_relu6(evaluate: Any) -> None:
         nn.AdaptiveAvgPool2d((3, 1)),
         nn.Conv2d(4, 6, (3, 5), stride=(2, 1), padding=(0, 2), dilation=(2, 1)),
         nn.Conv2d(4, 4, 5, padding=2, groups=4),
+        nn.Conv2d(4, 6, 3, padding=1, groups=2),
+        nn.Conv2d(4, 8, 1, groups=4),
+        nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)),
         nn.Sequential(nn.ZeroPad2d((1, 2, 0, 3)), nn.Conv2d(4, 5, 3)),
         nn.BatchNorm2d(4, affine=False),
         nn.Hardtanh(0.0, 6.0),
@@ -137,9 +140,64 @@ def test_single_layers(layer: nn.Module, evaluate: Any) -> None:
     assert len(imported.graph.ops) <= 2
 
 
+SELF_GATED = [
+    ("hard_swish", lambda m, x: nn.functional.hardswish(m.conv(x))),
+    ("hard_swish", lambda m, x: (lambda y: y * nn.functional.relu6(y + 3) / 6)(m.conv(x))),
+    ("hard_swish", lambda m, x: (lambda y: (nn.functional.relu6(y + 3) / 6) * y)(m.conv(x))),
+    ("hard_swish", lambda m, x: (lambda y: y * 0.5 * ((y + 3).clamp(0, 6) / 3))(m.conv(x))),
+    ("hard_swish", lambda m, x: (lambda y: y * (y / 6 + 0.5).clamp(0, 1))(m.bn(m.conv(x)))),
+    ("hard_swish", lambda m, x: (lambda y: y * nn.functional.hardsigmoid(y))(m.conv(x))),
+    ("hard_sigmoid", lambda m, x: nn.functional.hardsigmoid(m.conv(x))),
+    ("hard_sigmoid", lambda m, x: nn.functional.relu6(m.conv(x) + 3) * (1 / 6)),
+    ("swish", lambda m, x: nn.functional.silu(m.conv(x))),
+    ("swish", lambda m, x: (lambda y: torch.sigmoid(y) * y)(m.bn(m.conv(x)))),
+    ("sigmoid", lambda m, x: torch.sigmoid(m.conv(x))),
+]
+
+
+@pytest.mark.parametrize(("activation", "function"), SELF_GATED)
+def test_sigmoids_and_their_products_become_one_activation(
+    activation: str, function: Callable[[Any, Tensor], Tensor], evaluate: Any
+) -> None:
+    layers = {"conv": nn.Conv2d(4, 4, 3, padding=1), "bn": nn.BatchNorm2d(4)}
+    imported = check(Function(function, **layers), Shape(9, 7, 4), evaluate)
+    assert [(op.name, getattr(op, "activation", None)) for op in imported.graph.ops[1:]] == [("conv", activation)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: nn.functional.relu6(m.conv(x) + 3),
+        lambda m, x: nn.functional.relu6(m.conv(x) + 3) / 5,
+        lambda m, x: m.conv(x) * torch.sigmoid(m.conv(x) + 1),
+        lambda m, x: (lambda y: y * torch.sigmoid(1.702 * y))(m.conv(x)),
+        lambda m, x: (lambda y: (y + 1) * torch.sigmoid(y))(m.conv(x)),
+        lambda m, x: (lambda y: 3 * y * torch.sigmoid(y) / 2)(m.conv(x)),
+        lambda m, x: torch.relu(torch.sigmoid(torch.relu(m.conv(x)))),
+        lambda m, x: nn.functional.hardswish(x) + nn.functional.hardsigmoid(x),
+    ],
+)
+def test_what_only_looks_like_a_known_gate_is_computed_as_it_is(function: Any, evaluate: Any) -> None:
+    check(Function(function, conv=nn.Conv2d(4, 4, 3, padding=1)), Shape(9, 7, 4), evaluate)
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
     [
+        ("squeeze and excite", lambda m, x: x * torch.sigmoid(m.fc2(m.fc(x.mean((2, 3)))))[:, :, None, None]),
+        ("the gate first", lambda m, x: x.amax((2, 3), keepdim=True) * m.conv(x)),
+        ("hard gate", lambda m, x: x * nn.functional.relu6(x.mean((2, 3), keepdim=True) + 3) / 6),
+        ("a product", lambda m, x: x * m.conv(x)),
+        ("concat", lambda m, x: torch.cat([x, m.conv(x), x], 1)),
+        ("concat of vectors", lambda m, x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], -1)),
+        ("other channels", lambda m, x: x[:, 1:3]),
+        ("last channels", lambda m, x: x[:, -3:]),
+        ("chunks", lambda m, x: torch.cat(m.point(x).chunk(2, 1)[::-1], 1)),
+        ("uneven parts", lambda m, x: torch.cat(torch.split(x, [1, 3], 1)[::-1], 1)),
+        ("channel shuffle", lambda m, x: m.conv(nn.functional.channel_shuffle(x, 2))),
+        ("shuffle by hand", lambda m, x: x.view(1, 2, 2, 9, 7).transpose(1, 2).reshape(1, 4, 9, 7)),
+        ("softmax", lambda m, x: torch.softmax(m.fc(x.mean((2, 3))), 1)),
+        ("softmax of pixels", lambda m, x: x.softmax(1)),
         ("mean", lambda m, x: m.fc(x.mean((2, 3)))),
         ("mean, keeping dimensions", lambda m, x: m.fc(x.mean((-1, -2), keepdim=True).squeeze(3).squeeze(2))),
         ("amax", lambda m, x: m.fc(x.amax((2, 3)))),
@@ -164,6 +222,7 @@ def test_single_layers(layer: nn.Module, evaluate: Any) -> None:
 def test_functions(name: str, function: Callable[[Any, Tensor], Tensor], evaluate: Any) -> None:
     layers = {
         "fc": nn.Linear(4, 3),
+        "fc2": nn.Linear(3, 4),
         "conv": nn.Conv2d(4, 4, 3, padding=1),
         "bn": nn.BatchNorm2d(4),
         "point": nn.Conv2d(4, 5, 1),
@@ -240,20 +299,22 @@ def test_the_module_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid()), r"layer '1': operator 'sigmoid' has no kernel; use ReLU"),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Softmax(1)), r"layer '1': operator 'nn.softmax'.*order of the logits"),
-        (nn.Sequential(nn.Conv2d(4, 8, 1, groups=2)), r"layer '0': operator 'nn.conv2d' has groups=2 for 4 input"),
-        (nn.Sequential(nn.Conv2d(4, 8, 1, groups=4)), r"layer '0': operator 'nn.conv2d' has groups=4 for 4 input"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Tanh()), r"layer '1': operator 'tanh' has no kernel; use ReLU"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Softmax(2)), r"layer '1': operator 'nn.softmax' runs over axis 2 of"),
         (nn.Sequential(nn.PReLU()), r"layer '0': operator 'greater' has no kernel; use ReLU"),
         (nn.Sequential(nn.Hardtanh()), r"layer '0': operator 'clip' clips to \[-1, 1\]"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(4)), r"layer '0'.*'nn.adaptive_avg_pool2d'.*must divide"),
         (nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), r"layer '0'.*does not count its padding"),
         (nn.Sequential(nn.Upsample(scale_factor=2)), r"layer '0': operator '.*' has no kernel"),
         (nn.Sequential(nn.Linear(7, 3)), r"layer '0'.*flatten"),
-        (Function(lambda m, x: x * x.mean((2, 3), keepdim=True)), r"'multiply' multiplies two activations"),
-        (Function(lambda m, x: torch.cat([x, x], 1)), r"'concat' joins activations"),
-        (Function(lambda m, x: x[:, 1:]), r"'strided_slice' takes \[\(1, 1, .*the first channels"),
-        (Function(lambda m, x: x.permute(0, 2, 3, 1)), r"'permute_dims' has no kernel"),
+        (Function(lambda m, x: x * x[:, :1]), r"'multiply' multiplies .* by \(1, 1, 9, 7\); factors must have"),
+        (Function(lambda m, x: torch.cat([x, x], 2)), r"'concat' joins along axis 2"),
+        (Function(lambda m, x: torch.cat([x, torch.ones(1, 1, 9, 7)], 1)), r"'concat' joins along axis 1, or const"),
+        (Function(lambda m, x: x[:, :, 1:]), r"'strided_slice' takes \[\(2, 1, .*a range of channels"),
+        (Function(lambda m, x: torch.cat(torch.split(x, 3, 2)[::-1], 1)), r"'split' splits axis 2"),
+        (Function(lambda m, x: x.permute(0, 2, 3, 1)), r"'permute_dims' permutes .* the compiler chooses"),
+        (Function(lambda m, x: x.clamp(0, 1)), r"'clip' clips to \[0, 1\]"),
+        (Function(lambda m, x: (x + 1).clamp(max=6)), r"'clip' is not behind a ReLU"),
         (Function(lambda m, x: x.reshape(1, 2, 2, 63)), r"'reshape' turns \(1, 4, 9, 7\) into \(1, 2, 2, 63\)"),
         (Function(lambda m, x: torch.special.bessel_j0(x)), r"front end does not know the operator.*bessel_j0"),
     ],

@@ -58,10 +58,19 @@ def run(graph: Graph, weights: dict[str, Any], image: Any) -> Any:
             y = _convolve(op, y, weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
         if len(op.inputs) == 2:
             y = y + values[op.inputs[1]]
-        activation = getattr(op, "activation", Activation.NONE)
-        limit = {Activation.NONE: (-np.inf, np.inf), Activation.RELU: (0, np.inf), Activation.RELU6: (0, 6)}[activation]
-        values[op.name] = np.clip(y, *limit)
+        values[op.name] = _ACTIVATIONS[getattr(op, "activation", Activation.NONE)](y)
     return values[graph.output.name]
+
+
+_ACTIVATIONS: dict[Activation, Any] = {
+    Activation.NONE: lambda y: y,
+    Activation.RELU: lambda y: np.maximum(y, 0),
+    Activation.RELU6: lambda y: np.clip(y, 0, 6),
+    Activation.HARD_SIGMOID: lambda y: np.clip(y + 3, 0, 6) / 6,
+    Activation.HARD_SWISH: lambda y: y * np.clip(y + 3, 0, 6) / 6,
+    Activation.SIGMOID: lambda y: 1 / (1 + np.exp(-y)),
+    Activation.SWISH: lambda y: y / (1 + np.exp(-y)),
+}
 
 
 def _convolve(op: Conv2d | DepthwiseConv2d, x: Any, weight: Any, bias: Any) -> Any:
@@ -112,8 +121,11 @@ def test_an_activation_at_the_input_stays() -> None:
 @pytest.mark.parametrize("first", Activation)
 @pytest.mark.parametrize("second", Activation)
 def test_activations_compose(first: Activation, second: Activation) -> None:
-    fused(conv("a", "input"), Activate("r", ("a",), first), Activate("s", ("r",), second))
-    assert compose(first, second) is compose(second, first)
+    graph = fused(conv("a", "input"), Activate("r", ("a",), first), Activate("s", ("r",), second))
+    both = compose(first, second)
+    assert both is compose(second, first)
+    assert len(graph.ops) == (3 if both is None else 2)
+    assert (both is None) == (Activation.NONE not in (first, second) and not {first, second} <= {"relu", "relu6"})
 
 
 def test_a_sum_becomes_the_residual_of_the_later_convolution() -> None:

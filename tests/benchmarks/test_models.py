@@ -1,0 +1,64 @@
+"""The benchmarked networks, small: module, ONNX Runtime and executable agree, dense and pruned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks._harness import OnnxRuntime, relative_error
+from benchmarks._onnx import to_onnx
+from benchmarks.models import MODELS, calibrate, initialised
+from device_farm.compiler import compile_network, host_target
+from device_farm.compiler.frontend import import_module, import_onnx
+from device_farm.compiler.graph import Shape
+from device_farm.compiler.passes import prune_weights
+from device_farm.compiler.testing import run_artifact
+
+PIXELS = 64
+TOLERANCE = 1e-4
+PARAMETERS = {  # of the published definitions
+    "efficientnet_b0": 5_288_548, "efficientnet_lite0": 4_652_008, "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_large": 5_483_032, "resnet18": 11_689_512, "resnet50": 25_557_032,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+def test_every_network_has_as_many_parameters_as_its_original() -> None:
+    with torch.device("meta"):
+        counts = {name: sum(p.numel() for p in make().parameters()) for name, make in MODELS.items()}
+    assert {name: counts[name] for name in PARAMETERS} == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v3_large",
+        "efficientnet_b0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "efficientnet_lite0")),
+    ],
+)
+def test_torch_onnx_runtime_and_the_executable_agree(name: str, cache_dir: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    target = host_target()
+    module = calibrate(initialised(name), pixels=PIXELS)
+    image = torch.randn(1, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(2))
+    imported = import_module(module, Shape(PIXELS, PIXELS, 3))
+    with torch.no_grad():
+        exact = module(image).numpy()
+    for rate in (1, 3):
+        graph, weights = prune_weights(imported.graph, imported.weights, rate, target.block_height)
+        model = to_onnx(graph, weights)
+        expected = OnnxRuntime(model.SerializeToString()).answer(image.numpy())
+        if rate == 1:
+            assert relative_error(expected, exact) <= TOLERANCE
+            assert [op.kind for op in import_onnx(model).graph.ops] == [op.kind for op in graph.ops]
+        artifact = compile_network(graph, target=target, out_dir=tmp_path, cache_dir=cache_dir, weights=weights)
+        actual = run_artifact(artifact, image.permute(0, 2, 3, 1).numpy(), scratch=tmp_path)
+        assert expected.std() > 0.01 * abs(expected).max()
+        assert relative_error(actual, expected) <= TOLERANCE
