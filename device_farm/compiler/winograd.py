@@ -120,7 +120,7 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
     taps = x.shape.channels * 9
-    if op.kernel != (3, 3) or op.stride != (1, 1) or op.dilation != (1, 1):
+    if op.kernel != (3, 3) or op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:
         return None
     if op.sparsity is not None and min(op.sparsity.kept) < taps:
         return None
