@@ -54,22 +54,22 @@ class Memory:
 
     layouts: Mapping[str, Layout]
     offsets: Mapping[str, int]
-    elements: int  # of the arena
+    elements: int  # of the arena, scratch memory included
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
-    workspace: int = 0  # place in the arena that every operator may use while it runs
+    scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
 
 
 def plan_memory(graph: Graph, target: Target) -> Memory:
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
-    workspace = max((_workspace(op, layouts, target) for op in graph.ops), default=0)
+    scratch = max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0)
     total = sum(_aligned(layout.elements) for layout in layouts.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0
         for name, layout in layouts.items():
             offsets[name], end = end, end + _aligned(layout.elements)
-        return Memory(layouts, offsets, end + workspace, shared=False, workspace=end)
+        return Memory(layouts, offsets, end + scratch, shared=False, scratch=end)
     offsets, end = _share(graph, {name: _aligned(layout.elements) for name, layout in layouts.items()})
-    return Memory(layouts, offsets, end + workspace, shared=True, workspace=end)
+    return Memory(layouts, offsets, end + scratch, shared=True, scratch=end)
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -91,7 +91,7 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
     return Layout(shape, Padding(top, left, bottom, right), stride)
 
 
-def _workspace(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
+def _scratch_floats(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
     """Floats that an operator needs while it runs."""
     way = winograd.choose(op, layouts[op.inputs[0]], target) if isinstance(op, Conv2d) else None
     return 0 if way is None else way.workspace

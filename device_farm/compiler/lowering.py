@@ -201,8 +201,8 @@ class _Lowering:
         way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)
         residual = op.inputs[1] if len(op.inputs) == 2 else None
         r = self._layout(residual or op.name)
-        v = Place("arena", self.memory.workspace)
-        m = Place("arena", self.memory.workspace + way.planes * way.v_plane)
+        v = Place("arena", self.memory.scratch)
+        m = Place("arena", self.memory.scratch + way.planes * way.v_plane)
         tiles: dict[str, Argument] = {
             "tiles": way.block,
             "tile_columns": way.tile_columns,

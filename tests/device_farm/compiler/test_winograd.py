@@ -128,8 +128,8 @@ def test_the_workspace_lies_behind_all_buffers() -> None:
         graph = block(*shape)
         memory = plan_memory(graph, AVX512)
         largest = max(chosen.workspace for name in "bc" if (chosen := way(graph, AVX512, name)))
-        assert memory.workspace >= max(memory.offsets[n] + memory.layouts[n].elements for n in memory.layouts)
-        assert memory.elements == memory.workspace + largest
+        assert memory.scratch >= max(memory.offsets[n] + memory.layouts[n].elements for n in memory.layouts)
+        assert memory.elements == memory.scratch + largest
 
 
 def test_tiles_cover_the_image_in_whole_blocks_without_aliasing() -> None:
