@@ -1,0 +1,100 @@
+"""Which expand + depthwise + project blocks run by bands of rows, and in which bands.
+
+Unfused, the wide activations between the three go through the outer caches. Fused, a band of R output rows is
+finished before the next one begins: each chunk of expanded channels adds its new rows to a ring of as many rows as a
+band's windows span, the depthwise convolution reads the ring, and the projection follows. No row is expanded twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
+from device_farm.compiler.target import Target
+
+CHUNK_BLOCKS = int(os.environ.get("CB", 1))
+LEAST_FLOATS = int(os.environ.get("LF", 0))
+R1 = int(os.environ.get("R1", 2))
+R2 = int(os.environ.get("R2", 1))
+
+
+@dataclass(frozen=True)
+class FusedBlock:
+    """Three operators that run as one step, where the last of them stands."""
+
+    expand: Conv2d
+    depthwise: DepthwiseConv2d
+    project: Conv2d
+    rows: int  # output rows a band
+    chunk: int  # expanded channels a chunk
+
+    @property
+    def inner(self) -> tuple[Op, Op]:
+        """The operators whose outputs nobody else sees."""
+        return self.expand, self.depthwise
+
+    @property
+    def span(self) -> int:
+        """Rows of the expanded image under the windows of one band."""
+        depthwise = self.depthwise
+        return (self.rows - 1) * depthwise.stride[0] + (depthwise.kernel[0] - 1) * depthwise.dilation[0] + 1
+
+
+def fused_blocks(graph: Graph, target: Target) -> tuple[FusedBlock, ...]:
+    """The blocks of the graph for which it pays."""
+    readers: dict[str, list[Op]] = {op.name: [] for op in graph.ops}
+    for op in graph.ops:
+        for name in op.inputs:
+            readers[name].append(op)
+    blocks = []
+    for expand in graph.ops:
+        if not isinstance(expand, Conv2d) or not _expands(expand) or len(readers[expand.name]) != 1:
+            continue
+        (depthwise,) = readers[expand.name]
+        if not isinstance(depthwise, DepthwiseConv2d) or len(readers[depthwise.name]) != 1:
+            continue
+        (project,) = readers[depthwise.name]
+        if isinstance(project, Conv2d) and project.inputs[0] == depthwise.name and _is_pointwise(project):
+            block = _cut(graph, expand, depthwise, project, target)
+            if _pays(graph, block):
+                blocks.append(block)
+    return tuple(blocks)
+
+
+def _expands(op: Conv2d) -> bool:
+    """A 1x1, or a stem; a 3x3 at stride 1 has better ways than ours."""
+    return len(op.inputs) == 1 and (op.kernel == (1, 1) or op.stride != (1, 1))
+
+
+def _is_pointwise(op: Conv2d) -> bool:
+    return op.kernel == op.stride == (1, 1) and not any(op.padding)
+
+
+def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d, target: Target) -> FusedBlock:
+    height = graph.shapes[project.name].height
+    rows = R1 if depthwise.stride[0] == 1 else R2
+    return FusedBlock(expand, depthwise, project, min(rows, height), CHUNK_BLOCKS * target.block_height)
+
+
+def _pays(graph: Graph, block: FusedBlock) -> bool:
+    return sum(graph.shapes[op.name].elements for op in block.inner) >= LEAST_FLOATS
+
+
+def ring_shape(graph: Graph, block: FusedBlock) -> tuple[Shape, Padding]:
+    """Of one chunk's ring, and the zeros around it: left, right, and one row of them below."""
+    depthwise, expanded = block.depthwise, graph.shapes[block.expand.name]
+    width = graph.shapes[depthwise.name].width
+    left = depthwise.padding.left
+    reach = (width - 1) * depthwise.stride[1] + (depthwise.kernel[1] - 1) * depthwise.dilation[1] + 1
+    right = max(0, reach - left - expanded.width)
+    return Shape(block.span, expanded.width, block.chunk), Padding(0, left, 1, right)
+
+
+def scratch_floats(graph: Graph, block: FusedBlock, pixel_stride: int) -> int:
+    """Rings of all chunks and one band of the depthwise output, whose pixels are `pixel_stride` floats apart."""
+    shape, border = ring_shape(graph, block)
+    ring = (shape.height + border.bottom) * (border.left + shape.width + border.right) * block.chunk
+    band = block.rows * graph.shapes[block.depthwise.name].width * pixel_stride
+    return math.ceil(graph.shapes[block.expand.name].channels / block.chunk) * ring + band
