@@ -7,17 +7,18 @@ band's windows span, the depthwise convolution reads the ring, and the projectio
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import os
 from dataclasses import dataclass
 
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
 
-CHUNK_BLOCKS = int(os.environ.get("CB", 1))
-LEAST_FLOATS = int(os.environ.get("LF", 0))
-R1 = int(os.environ.get("R1", 2))
-R2 = int(os.environ.get("R2", 1))
+RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
+LEAST_CHUNK = 32  # channels: two cache lines a pixel
+BAND_ROWS = 2  # enough for the depthwise tiles; more rows only make the rings bigger
+WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
+LEAST_FLOATS = 16_384  # of the two inner outputs: what is smaller stays in the first-level cache anyway
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def fused_blocks(graph: Graph, target: Target) -> tuple[FusedBlock, ...]:
             continue
         (project,) = readers[depthwise.name]
         if isinstance(project, Conv2d) and project.inputs[0] == depthwise.name and _is_pointwise(project):
-            block = _cut(graph, expand, depthwise, project, target)
+            block = _cut(graph, expand, depthwise, project)
             if _pays(graph, block):
                 blocks.append(block)
     return tuple(blocks)
@@ -72,10 +73,12 @@ def _is_pointwise(op: Conv2d) -> bool:
     return op.kernel == op.stride == (1, 1) and not any(op.padding)
 
 
-def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d, target: Target) -> FusedBlock:
-    height = graph.shapes[project.name].height
-    rows = R1 if depthwise.stride[0] == 1 else R2
-    return FusedBlock(expand, depthwise, project, min(rows, height), CHUNK_BLOCKS * target.block_height)
+def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d) -> FusedBlock:
+    height, width, _ = graph.shapes[project.name]
+    rows = height if height * width <= WHOLE_PIXELS else min(BAND_ROWS, height)
+    block = FusedBlock(expand, depthwise, project, rows, LEAST_CHUNK)
+    chunks = max(1, RING_FLOATS // ring_floats(graph, block))
+    return dataclasses.replace(block, chunk=chunks * LEAST_CHUNK)
 
 
 def _pays(graph: Graph, block: FusedBlock) -> bool:
@@ -92,9 +95,12 @@ def ring_shape(graph: Graph, block: FusedBlock) -> tuple[Shape, Padding]:
     return Shape(block.span, expanded.width, block.chunk), Padding(0, left, 1, right)
 
 
+def ring_floats(graph: Graph, block: FusedBlock) -> int:
+    shape, border = ring_shape(graph, block)
+    return (shape.height + border.bottom) * (border.left + shape.width + border.right) * block.chunk
+
+
 def scratch_floats(graph: Graph, block: FusedBlock, pixel_stride: int) -> int:
     """Rings of all chunks and one band of the depthwise output, whose pixels are `pixel_stride` floats apart."""
-    shape, border = ring_shape(graph, block)
-    ring = (shape.height + border.bottom) * (border.left + shape.width + border.right) * block.chunk
     band = block.rows * graph.shapes[block.depthwise.name].width * pixel_stride
-    return math.ceil(graph.shapes[block.expand.name].channels / block.chunk) * ring + band
+    return math.ceil(graph.shapes[block.expand.name].channels / block.chunk) * ring_floats(graph, block) + band
