@@ -65,7 +65,7 @@ def compile_network(
         return known
 
     cache = ObjectCache(cache_dir)
-    memory = plan_memory(graph, target, fused_blocks(graph, target) if fuse else ())
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     steps = lower(graph, memory, packed, target)
     kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}

@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
-from device_farm.compiler.target import Target
 
-RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
-LEAST_CHUNK = 32  # channels: two cache lines a pixel
+RING_FLOATS = 16_384  # of one chunk: 64 KiB, small beside a second-level cache
+LEAST_CHUNK = 32  # channels: two cache lines a pixel, and whole blocks on every target
 BAND_ROWS = 2  # enough for the depthwise tiles; more rows only make the rings bigger
 WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
 LEAST_FLOATS = 16_384  # of the two inner outputs: what is smaller stays in the first-level cache anyway
@@ -43,7 +42,7 @@ class FusedBlock:
         return (self.rows - 1) * depthwise.stride[0] + (depthwise.kernel[0] - 1) * depthwise.dilation[0] + 1
 
 
-def fused_blocks(graph: Graph, target: Target) -> tuple[FusedBlock, ...]:
+def fused_blocks(graph: Graph) -> tuple[FusedBlock, ...]:
     """The blocks of the graph for which it pays."""
     readers: dict[str, list[Op]] = {op.name: [] for op in graph.ops}
     for op in graph.ops:
@@ -77,8 +76,9 @@ def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv
     height, width, _ = graph.shapes[project.name]
     rows = height if height * width <= WHOLE_PIXELS else min(BAND_ROWS, height)
     block = FusedBlock(expand, depthwise, project, rows, LEAST_CHUNK)
-    chunks = max(1, RING_FLOATS // ring_floats(graph, block))
-    return dataclasses.replace(block, chunk=chunks * LEAST_CHUNK)
+    while block.chunk < expand.filters and 2 * ring_floats(graph, block) <= RING_FLOATS:
+        block = dataclasses.replace(block, chunk=2 * block.chunk)  # powers of two: few different kernels
+    return block
 
 
 def _pays(graph: Graph, block: FusedBlock) -> bool:
@@ -96,6 +96,7 @@ def ring_shape(graph: Graph, block: FusedBlock) -> tuple[Shape, Padding]:
 
 
 def ring_floats(graph: Graph, block: FusedBlock) -> int:
+    """Of one chunk, its zeros included."""
     shape, border = ring_shape(graph, block)
     return (shape.height + border.bottom) * (border.left + shape.width + border.right) * block.chunk
 

@@ -63,7 +63,9 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ())
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
-    scratch = max((scratch_floats(graph, block, layouts[block.depthwise.name].pixel_stride) for block in blocks), default=0)
+    scratch = max(
+        (scratch_floats(graph, block, layouts[block.depthwise.name].pixel_stride) for block in blocks), default=0
+    )
     total = sum(sizes.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0

@@ -55,7 +55,9 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
-                lambda column: in_tile(row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias),
+                lambda column: in_tile(
+                    row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
+                ),
             ),
         )
 
