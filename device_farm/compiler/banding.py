@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from device_farm.compiler.convolving import conv_call
-from device_farm.compiler.fusing import FusedBlock, ring_shape
+from device_farm.compiler.fusing import FusedBlock, ring_count, ring_shape
 from device_farm.compiler.graph import NO_PADDING, Graph
 from device_farm.compiler.kernels.spec import RingDepthwiseKernel
 from device_farm.compiler.layout import Layout, Memory
@@ -61,15 +61,16 @@ class _Banding:
         return Layout(*ring_shape(self.graph, self.block), self.block.chunk)
 
     def _ring_start(self, first: int) -> int:
-        """Rings of all chunks lie one after the other in the scratch memory."""
-        return self.memory.scratch + first // self.block.chunk * self._ring.elements
+        """The rings lie one after the other in the scratch memory."""
+        index = first // self.block.chunk % ring_count(self.graph, self.block)
+        return self.memory.scratch + index * self._ring.elements
 
     @cached_property
     def _filtered(self) -> View:
         """One band of the depthwise output, behind the rings."""
         whole = self.memory.layouts[self.block.depthwise.name]
         layout = Layout(whole.shape._replace(height=self.block.rows), NO_PADDING, whole.pixel_stride)
-        return View(layout, self.memory.scratch + len(self._chunks) * self._ring.elements)
+        return View(layout, self.memory.scratch + ring_count(self.graph, self.block) * self._ring.elements)
 
     def _expand(self, first: int) -> Iterator[Call]:
         """`count` rows from `first` on into the ring from `slot` on."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 
-RING_FLOATS = 16_384  # of one chunk: 64 KiB, small beside a second-level cache
+RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
 LEAST_CHUNK = 32  # channels: two cache lines a pixel, and whole blocks on every target
 BAND_ROWS = 2  # enough for the depthwise tiles; more rows only make the rings bigger
 WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
-LEAST_FLOATS = 16_384  # of the two inner outputs: what is smaller stays in the first-level cache anyway
+LEAST_FLOATS = 32_768  # of the two inner outputs, 128 KiB: smaller ones stay near enough, and calls cost time too
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,13 @@ def ring_floats(graph: Graph, block: FusedBlock) -> int:
     return (shape.height + border.bottom) * (border.left + shape.width + border.right) * block.chunk
 
 
+def ring_count(graph: Graph, block: FusedBlock) -> int:
+    """One for every chunk; a single one where a single band leaves nothing for the next."""
+    height, _, channels = graph.shapes[block.depthwise.name]
+    return 1 if block.rows == height else math.ceil(channels / block.chunk)
+
+
 def scratch_floats(graph: Graph, block: FusedBlock, pixel_stride: int) -> int:
-    """Rings of all chunks and one band of the depthwise output, whose pixels are `pixel_stride` floats apart."""
-    band = block.rows * graph.shapes[block.depthwise.name].width * pixel_stride
-    return math.ceil(graph.shapes[block.expand.name].channels / block.chunk) * ring_floats(graph, block) + band
+    """The rings and one band of the depthwise output, whose pixels are `pixel_stride` floats apart."""
+    width = graph.shapes[block.depthwise.name].width
+    return ring_count(graph, block) * ring_floats(graph, block) + block.rows * width * pixel_stride

@@ -105,7 +105,7 @@ def _banded(bands: Bands, source: PlanSource) -> str:
     """The loop over the bands of a fused block; each run of new rows ends where the ring does."""
     ring, span = bands.ring, bands.ring.shape.height
     parts = [f"  static const int32_t lines[] = {{{', '.join(map(str, bands.lines))}}};\n"]
-    parts += [_zero_around(ring, chunk.ring) for chunk in bands.chunks]
+    parts += [_zero_around(ring, start) for start in dict.fromkeys(chunk.ring for chunk in bands.chunks)]
     parts.append(
         f"  for (int32_t band = 0, done = 0, last; band < {bands.count}; ++band, done = last) {{\n"
         f"  int32_t row = band * {bands.rows};\n"

@@ -88,6 +88,16 @@ def test_seeded_and_shipped_weights_give_the_same_answers_as_the_reference(
     check(graph, target=native, weights=random_weights(graph, seed=1, density=0.5))
 
 
+@pytest.mark.parametrize("name", ["residual", "stride 2", "wide"])
+def test_a_map_that_is_one_band(name: str, native: Target, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "WHOLE_PIXELS", 256)  # all chunks then use one ring
+    monkeypatch.setattr(fusing, "RING_FLOATS", 0)
+    graph = BLOCKS[name]
+    (fused,) = fused_blocks(graph)
+    assert fused.rows == graph.shapes["project"].height and fused.chunk < fused.expand.filters
+    check(graph, target=native)
+
+
 def two_blocks() -> Graph:
     """A stem as expansion, then a residual block; their rings use one memory."""
     same = {"padding": Padding.same(3), "activation": RELU6}
@@ -180,4 +190,4 @@ def test_small_blocks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     (large,) = fused_blocks(block((56, 56, 24), 144))
     assert (large.rows, large.chunk) == (2, 32)
     (late,) = fused_blocks(block((7, 7, 160), 960))
-    assert (late.rows, late.chunk) == (7, 128)
+    assert (late.rows, late.chunk) == (7, 64)
