@@ -12,15 +12,17 @@ from typing import Any
 
 from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.cache import ObjectCache
+from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.link import link, support_objects
-from device_farm.compiler.lowering import Step, lower
+from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.plan import PlanSource, plan_text
 from device_farm.compiler.reference import reference_output
 from device_farm.compiler.seeded import INPUT_STREAM, uniform
+from device_farm.compiler.steps import Step
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import compiler_version, digest, generator_version
 from device_farm.compiler.weights import Array, checked_weights, seeded_weights
@@ -38,12 +40,15 @@ def compile_network(
     cache_dir: Path,
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
+    fuse: bool = True,
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
 
     With `weights` (torch's layout, see graph.py) the artifact is deployable: it carries them, and a tap of a block
     lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
     with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
+
+    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py).
 
     Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
     any number of processes may share both folders.
@@ -53,14 +58,14 @@ def compile_network(
     if not 0 <= seed < 2**64:
         raise InvalidGraph(f"the seed must lie in 0..2^64-1, got {seed}")
     checked = None if weights is None else checked_weights(graph, weights)
-    key = artifact_key(graph, target=target, weights=checked, seed=seed)
+    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = (out_dir / key).absolute()
     if (known := _load(path)) is not None:
         return known
 
     cache = ObjectCache(cache_dir)
-    memory = plan_memory(graph, target)
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     steps = lower(graph, memory, packed, target)
     kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
@@ -110,9 +115,12 @@ def load_artifact(path: Path) -> Artifact:
     return artifact
 
 
-def artifact_key(graph: Graph, *, target: Target, weights: Mapping[str, Array] | None = None, seed: int = 0) -> str:
+def artifact_key(
+    graph: Graph, *, target: Target, weights: Mapping[str, Array] | None = None, seed: int = 0, fuse: bool = True
+) -> str:
     """Content hash of an artifact, known before it is built."""
-    parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), str(seed)]
+    options = [str(seed), str(fuse)]
+    parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), *options]
     for name, array in sorted((weights or {}).items()):
         parts += [name, str(array.dtype), str(array.shape), array.tobytes()]
     return digest(parts)[:32]
@@ -131,7 +139,7 @@ def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, s
         try:
             emit.build_object(spec, symbol=symbol, target=target, path=str(path))
         except Exception as error:
-            layers = [step.op.name for step in steps if any(call.spec == spec for call in step.calls)]
+            layers = [step.name for step in steps if any(call.spec == spec for call in step.calls)]
             raise CompileError(
                 f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}"
             ) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler import winograd
+from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
 
@@ -56,20 +57,26 @@ class Memory:
     offsets: Mapping[str, int]
     elements: int  # of the arena, scratch memory included
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
+    blocks: tuple[FusedBlock, ...] = ()  # whose inner outputs have no place in the arena
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
 
 
-def plan_memory(graph: Graph, target: Target) -> Memory:
+def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ()) -> Memory:
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
-    scratch = max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0)
-    total = sum(_aligned(layout.elements) for layout in layouts.values())
+    inner = {op.name for block in blocks for op in block.inner}
+    sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
+    scratch = max(
+        max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0),
+        max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
+    )
+    total = sum(sizes.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0
-        for name, layout in layouts.items():
-            offsets[name], end = end, end + _aligned(layout.elements)
-        return Memory(layouts, offsets, end + scratch, shared=False, scratch=end)
-    offsets, end = _share(graph, {name: _aligned(layout.elements) for name, layout in layouts.items()})
-    return Memory(layouts, offsets, end + scratch, shared=True, scratch=end)
+        for name, size in sizes.items():
+            offsets[name], end = end, end + size
+    else:
+        offsets, end = _share(graph, sizes, blocks)
+    return Memory(layouts, offsets, end + scratch, total > SHARING_THRESHOLD, tuple(blocks), scratch=end)
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -106,7 +113,7 @@ def _aligned(elements: int) -> int:
     return math.ceil(elements / ALIGNMENT) * ALIGNMENT
 
 
-def _share(graph: Graph, sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+def _share(graph: Graph, sizes: Mapping[str, int], blocks: Sequence[FusedBlock]) -> tuple[dict[str, int], int]:
     """Offsets such that buffers that live at the same time do not overlap: big ones first, each at its lowest place.
 
     The input lives for ever, because it is set once and run many times.
@@ -115,6 +122,8 @@ def _share(graph: Graph, sizes: Mapping[str, int]) -> tuple[dict[str, int], int]
     death = dict(birth)
     for step, op in enumerate(graph.ops):
         death.update(dict.fromkeys(op.inputs, step))
+    for block in blocks:  # what the first of them reads is read until the last of them is done
+        death[block.expand.inputs[0]] = max(death[block.expand.inputs[0]], birth[block.project.name])
     death[graph.input.name] = death[graph.output.name] = len(graph.ops)
     offsets: dict[str, int] = {}
     for name in sorted(sizes, key=lambda name: (-sizes[name], birth[name])):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from device_farm.compiler.banding import lower_block
+from device_farm.compiler.convolving import conv_call
+from device_farm.compiler.fusing import FusedBlock
 from device_farm.compiler.graph import (
     Activate,
     Add,
@@ -23,11 +26,9 @@ from device_farm.compiler.graph import (
     Softmax,
 )
 from device_farm.compiler.kernels.spec import (
-    ConvKernel,
     DepthwiseKernel,
     Elementwise,
     ElementwiseKernel,
-    KernelSpec,
     PoolKernel,
     ResizeKernel,
     ScatterKernel,
@@ -39,45 +40,23 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
+from device_farm.compiler.steps import Argument, Call, Place, Step, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import band_tiles, conv_tiling, depthwise_tiling, tap_unroll
+from device_farm.compiler.tiling import depthwise_tiling
 from device_farm.compiler.winograd import product_pixels
 from device_farm.errors import UnsupportedOperator
-
-
-@dataclass(frozen=True)
-class Place:
-    """A pointer into the arena (floats) or the parameters (words)."""
-
-    area: str  # "arena" or "parameters"
-    offset: int
-
-
-Argument = Place | int | float
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a kernel; arguments by parameter name."""
-
-    spec: KernelSpec
-    arguments: dict[str, Argument]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one operator became."""
-
-    op: Op
-    calls: tuple[Call, ...]
-    macs: int
-    kept_macs: int
 
 
 def lower(graph: Graph, memory: Memory, packed: Packed, target: Target) -> tuple[Step, ...]:
     """Steps in the order of the graph. Raises UnsupportedOperator."""
     lowering = _Lowering(graph, memory, packed, target)
-    return tuple(lowering.step(op) for op in graph.ops if not isinstance(op, Input))
+    inner = {op.name for block in memory.blocks for op in block.inner}
+    fused = {block.project.name: block for block in memory.blocks}
+    return tuple(
+        lowering.fused_step(fused[op.name]) if op.name in fused else lowering.step(op)
+        for op in graph.ops
+        if not isinstance(op, Input) and op.name not in inner
+    )
 
 
 @dataclass(frozen=True)
@@ -88,15 +67,14 @@ class _Lowering:
     target: Target
 
     def step(self, op: Op) -> Step:
-        macs = kept_macs = op.macs(*self.graph.input_shapes(op))
+        macs, kept_macs = op.macs(*self.graph.input_shapes(op)), self._kept_macs(op)
         match op:
             case Conv2d() if isinstance(by_winograd := self.packed[op.name], PackedWinograd):
                 calls = self._winograd(op, by_winograd)
             case Conv2d():
-                packed, out = self.packed[op.name], self._layout(op.name).shape
+                packed = self.packed[op.name]
                 assert isinstance(packed, PackedConv)
                 calls = tuple(self._conv(op, packed, group) for group in packed.groups)
-                kept_macs = packed.kept_macs(op.filters, out.height * out.width)
             case DepthwiseConv2d():
                 calls = (self._depthwise(op),)
             case Pool2d():
@@ -121,6 +99,19 @@ class _Lowering:
                     f"{op.name}: no kernel for {op.kind!r}; express it by the operators of device_farm.compiler.graph"
                 )
         return Step(op, calls, macs, kept_macs)
+
+    def fused_step(self, block: FusedBlock) -> Step:
+        bands = lower_block(block, self.graph, self.memory, self.packed, self.target)
+        ops = (*block.inner, block.project)
+        macs = [op.macs(*self.graph.input_shapes(op)) for op in ops]
+        kept = [self._kept_macs(op) for op in ops]
+        return Step(block.project, bands.calls, sum(macs), sum(kept), block.inner, bands)
+
+    def _kept_macs(self, op: Op) -> int:
+        packed, out = self.packed.get(op.name), self.graph.shapes[op.name]
+        if isinstance(op, Conv2d) and isinstance(packed, PackedConv):
+            return packed.kept_macs(op.filters, out.height * out.width)
+        return op.macs(*self.graph.input_shapes(op))
 
     def _layout(self, name: str) -> Layout:
         return self.memory.layouts[name]
@@ -147,55 +138,13 @@ class _Lowering:
             "y_pixel": y.pixel_stride,
         }
 
+    def _view(self, name: str) -> View:
+        return View(self._layout(name), self.memory.offsets[name])
+
     def _conv(self, op: Conv2d, packed: PackedConv, group: Group) -> Call:
-        x, y = self._layout(op.inputs[0]), self._layout(op.name)
-        residual = op.inputs[1] if len(op.inputs) == 2 else None
-        layouts = [self._layout(name) for name in (*op.inputs, op.name)]
-        flat = op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
-        tiling = conv_tiling(y.shape.height, y.shape.width, flat=flat, vectors=group.vectors, target=self.target)
-        # Where the image is flat, its rows may have been cut anew.
-        recut = tiling.columns != y.shape.width
-
-        def row(layout: Layout) -> int:
-            return tiling.columns * layout.pixel_stride if recut else layout.row_stride
-
-        spec = ConvKernel(
-            vectors=group.vectors,
-            tile_rows=tiling.tile_rows,
-            tile_columns=tiling.tile_columns,
-            pixel_stride=op.stride[1] * x.pixel_stride if tiling.columns > 1 else 0,
-            line_stride=op.stride[0] * row(x) if tiling.tile_rows > 1 else 0,
-            tap_unroll=tap_unroll(tiling, group.vectors),
-            activation=op.activation,
-            residual=residual is not None,
-        )
-        band = band_tiles(
-            tiling,
-            in_floats=x.elements,
-            out_floats=y.shape.height * y.shape.width * y.pixel_stride,
-            weights=sum(group.kept) * group.height,
-        )
-        return Call(
-            spec,
-            {
-                "x": self._at(op.inputs[0], -op.padding.top, -op.padding.left),
-                "y": self._at(op.name, channel=group.first_filter),
-                "weights": Place("parameters", group.weights),
-                "bias": Place("parameters", packed.bias + group.first_filter),
-                "residual": self._at(residual or op.name, channel=group.first_filter),
-                "taps": Place("parameters", group.taps),
-                "pointers": Place("parameters", group.pointers),
-                "blocks": len(group.kept),
-                "band": band,
-                "rows": tiling.rows,
-                "columns": tiling.columns,
-                "x_row": op.stride[0] * row(x),
-                "y_row": row(y),
-                "y_pixel": y.pixel_stride,
-                "r_row": row(self._layout(residual)) if residual else 0,
-                "r_pixel": self._layout(residual).pixel_stride if residual else 0,
-            },
-        )
+        residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
+        x, y = self._view(op.inputs[0]), self._view(op.name)
+        return conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target)
 
     def _winograd(self, op: Conv2d, packed: PackedWinograd) -> tuple[Call, ...]:
         way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)

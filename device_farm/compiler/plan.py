@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
 from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
-from device_farm.compiler.lowering import Argument, Call, Place, Step
 from device_farm.compiler.packing import (
     Packed,
     PackedConv,
@@ -18,6 +17,7 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
+from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
 
@@ -61,7 +61,7 @@ def plan_text(source: PlanSource) -> str:
     parts += [f"void {symbol}({_prototype(spec)});" for spec, symbol in source.symbols.items()]
     parts += [_step_function(i, step, source) for i, step in enumerate(source.steps)]
     table = "".join(
-        f"  {{{_string(step.op.name)}, {_string(step.op.kind)}, {step.macs}.0, {step.kept_macs}.0, step_{i}}},\n"
+        f"  {{{_string(step.name)}, {_string(step.kind)}, {step.macs}.0, {step.kept_macs}.0, step_{i}}},\n"
         for i, step in enumerate(source.steps)
     )
     parts.append(f"static const npas_step_t steps[] = {{\n{table}  {{0, 0, 0, 0, 0}}\n}};")
@@ -100,8 +100,35 @@ def _prototype(spec: KernelSpec) -> str:
 
 
 def _step_function(index: int, step: Step, source: PlanSource) -> str:
-    calls = "".join(f"  {source.symbols[call.spec]}({_arguments(call)});\n" for call in step.calls)
-    return f"static void step_{index}(void) {{\n{_zero_border(step.op.name, source.memory)}{calls}}}"
+    body = _calls(step.calls, source) if step.bands is None else _banded(step.bands, source)
+    return f"static void step_{index}(void) {{\n{_zero_border(step.op.name, source.memory)}{body}}}"
+
+
+def _calls(calls: Sequence[Call], source: PlanSource) -> str:
+    return "".join(f"  {source.symbols[call.spec]}({_arguments(call)});\n" for call in calls)
+
+
+def _banded(bands: Bands, source: PlanSource) -> str:
+    """The loop over the bands of a fused block; each run of new rows ends where the ring does."""
+    ring, span = bands.ring, bands.ring.shape.height
+    parts = [f"  static const int32_t lines[] = {{{', '.join(map(str, bands.lines))}}};\n"]
+    parts += [_zero_around(ring, start) for start in dict.fromkeys(chunk.ring for chunk in bands.chunks)]
+    parts.append(
+        f"  for (int32_t band = 0, done = 0, last; band < {bands.count}; ++band, done = last) {{\n"
+        f"  int32_t row = band * {bands.rows};\n"
+        f"  if (row > {bands.output_rows - bands.rows}) row = {bands.output_rows - bands.rows};\n"
+        f"  last = row * {bands.stride} + {bands.reach};\n"
+        f"  if (last > {bands.expanded_rows}) last = {bands.expanded_rows};\n"
+        f"  if (last < done) last = done;\n"
+    )
+    for chunk in bands.chunks:
+        parts.append(
+            f"  for (int32_t first = done, slot, count; first < last; first += count) {{\n"
+            f"  slot = first % {span};\n"
+            f"  count = last - first < {span} - slot ? last - first : {span} - slot;\n"
+            f"{_calls(chunk.expand, source)}  }}\n{_calls([chunk.depthwise], source)}"
+        )
+    return "".join(parts) + f"{_calls(bands.project, source)}  }}\n"
 
 
 def _arguments(call: Call) -> str:
@@ -111,7 +138,11 @@ def _arguments(call: Call) -> str:
 def _argument(value: Argument, kind: str) -> str:
     if isinstance(value, Place):
         assert kind in (FLOATS_IN, FLOATS_OUT, INTS_IN)
-        return f"{'A' if value.area == 'arena' else 'I' if kind == INTS_IN else 'F'}({value.offset})"
+        moves = "".join(f" + {variable} * {stride}" for variable, stride in value.moves)
+        return f"{'A' if value.area == 'arena' else 'I' if kind == INTS_IN else 'F'}({value.offset}{moves})"
+    if isinstance(value, Variable):
+        assert kind in (INT, INTS_IN)
+        return value.name
     assert kind == (FLOAT if isinstance(value, float) else INT)
     return f"{value.hex()}f" if isinstance(value, float) else str(value)
 
@@ -119,12 +150,16 @@ def _argument(value: Argument, kind: str) -> str:
 def _zero_border(name: str, memory: Memory) -> str:
     """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place."""
     layout = memory.layouts[name]
-    top, left, bottom, right = layout.border
     if not memory.shared or not any(layout.border):
         return ""
+    return _zero_around(layout, memory.offsets[name])
+
+
+def _zero_around(layout: Layout, start: int) -> str:
+    top, left, bottom, right = layout.border
     left, right = left * layout.pixel_stride, right * layout.pixel_stride
     return (
-        f"  npas_zero_border(A({memory.offsets[name]}), {top}, {bottom}, {layout.shape.height}, "
+        f"  npas_zero_border(A({start}), {top}, {bottom}, {layout.shape.height}, "
         f"{left}, {right}, {layout.row_stride});\n"
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
-from device_farm.compiler.kernels.spec import DepthwiseKernel
+from device_farm.compiler.kernels.spec import DepthwiseKernel, RingDepthwiseKernel
 from device_farm.compiler.target import Target
 
 
@@ -15,6 +15,8 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
     """row -> vector of channels -> column: the weights stay in registers along a row."""
     e = Emitter(spec, target)
     lanes, pixel = e.lanes, spec.pixel_stride
+    in_ring = isinstance(spec, RingDepthwiseKernel)
+    vectors, w_row, y_pixel = (e.vectors, e.w_row, e.y_pixel) if in_ring else (pixel // lanes, pixel, pixel)
     (kh, kw), (sy, sx), (dy, dx) = spec.kernel, spec.stride, spec.dilation
     outputs = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     # Which (output, weight) pairs an input position feeds; row by row, as they lie in memory.
@@ -24,28 +26,28 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             for j in range(kw):
                 uses.setdefault((r * sy + i * dy, c * sx + j * dx), []).append((o, i * kw + j))
 
-    def in_tile(row: Any, channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
+    def in_tile(row: Any, lines: list[Any], channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
         sums = [e.accumulator(f"sum_{o}") for o in range(len(outputs))]
         x_start, y_start = e.integer("x_start"), e.integer("y_start")
         statements = [
-            tirx.Bind(x_start, row * (sy * e.x_row) + column * (sx * pixel) + channel),
-            tirx.Bind(y_start, row * e.y_row + column * pixel + channel),
+            tirx.Bind(x_start, column * (sx * pixel) + channel),
+            tirx.Bind(y_start, row * e.y_row + column * y_pixel + channel),
         ]
         statements += [tirx.AllocBuffer(vector) for vector in sums]
         statements += [e.store(vector, bias) for vector in sums]
         for (i, j), targets in sorted(uses.items()):
             value = e.vector(f"x_{i}_{j}")
-            statements.append(tirx.Bind(value, e.load(e.x, x_start + (i * e.x_row + j * pixel))))
+            statements.append(tirx.Bind(value, e.load(e.x, lines[i] + (x_start + j * pixel))))
             statements += [e.store(sums[o], e.load(sums[o]) + value * weights[k]) for o, k in targets]
         for (r, c), vector in zip(outputs, sums, strict=True):
             value = e.activate(e.load(vector), spec.activation)
-            statements.append(e.store(e.y, value, y_start + (r * e.y_row + c * pixel)))
+            statements.append(e.store(e.y, value, y_start + (r * e.y_row + c * y_pixel)))
         return sequence(statements)
 
-    def in_channels(row: Any, vector: Any) -> Any:
+    def in_channels(row: Any, lines: list[Any], vector: Any) -> Any:
         channel = e.integer("channel")
         weights, bias = [e.vector(f"w_{k}") for k in range(kh * kw)], e.vector("b")
-        binds = [tirx.Bind(w, e.load(e.weights, k * pixel + channel)) for k, w in enumerate(weights)]
+        binds = [tirx.Bind(w, e.load(e.weights, k * w_row + channel)) for k, w in enumerate(weights)]
         return sequence(
             tirx.Bind(channel, vector * lanes),
             binds,
@@ -53,15 +55,20 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
-                lambda column: in_tile(row, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias),
+                lambda column: in_tile(
+                    row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
+                ),
             ),
         )
 
     def in_row(index: Any) -> Any:
         row = e.integer("row")
+        lines = [e.integer(f"line_{i}") for i in range((spec.tile_rows - 1) * sy + (kh - 1) * dy + 1)]
+        starts = [e.scalar(e.lines, row * sy + i) if in_ring else (row * sy + i) * e.x_row for i in range(len(lines))]
         return sequence(
             tirx.Bind(row, tile_start(index, spec.tile_rows, e.rows)),
-            loop("vector", pixel // lanes, lambda vector: in_channels(row, vector)),
+            [tirx.Bind(line, start) for line, start in zip(lines, starts, strict=True)],
+            loop("vector", vectors, lambda vector: in_channels(row, lines, vector)),
         )
 
     return e.function(symbol, loop("row_index", tile_count(e.rows, spec.tile_rows), in_row))

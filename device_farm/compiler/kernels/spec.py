@@ -87,6 +87,22 @@ class DepthwiseKernel(KernelSpec):
 
 
 @dataclass(frozen=True)
+class RingDepthwiseKernel(DepthwiseKernel):
+    """The same, where row r of the padded image begins at lines[r] in x, and the strides of y and weights are free.
+
+    `pixel_stride` is that of x, `vectors` of which are computed.
+    """
+
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(FLOATS_IN, "weights bias")
+        + _signature(INTS_IN, "lines")
+        + _signature(INT, "rows columns vectors w_row y_row y_pixel")
+    )
+
+
+@dataclass(frozen=True)
 class PoolKernel(KernelSpec):
     """Pooling over windows that are cut at the image's edge; `scale` is 1 / window for averages."""
 

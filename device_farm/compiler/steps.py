@@ -1,0 +1,107 @@
+"""What lowering hands to plan.c: kernels to call, where their data lie, and the bands in which a fused block runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from device_farm.compiler.graph import Op
+from device_farm.compiler.kernels.spec import KernelSpec
+from device_farm.compiler.layout import Layout
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pointer into the arena (floats) or the parameters (words); `moves` adds variables of plan.c, times a stride."""
+
+    area: str  # "arena" or "parameters"
+    offset: int
+    moves: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An argument that plan.c knows by this name."""
+
+    name: str
+
+
+Argument = Place | Variable | int | float
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel; arguments by parameter name."""
+
+    spec: KernelSpec
+    arguments: dict[str, Argument]
+
+    def replaced(self, **arguments: Argument) -> Call:
+        return dataclasses.replace(self, arguments=self.arguments | arguments)
+
+
+@dataclass(frozen=True)
+class View:
+    """An activation as a kernel sees it: `start` floats into the arena lies its first pixel, border included."""
+
+    layout: Layout
+    start: int
+
+    def at(self, y: int = 0, x: int = 0, channel: int = 0) -> Place:
+        return Place("arena", self.start + self.layout.offset(y, x) + channel)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The calls for some of a block's expanded channels, whose ring begins at `ring`."""
+
+    ring: int
+    expand: tuple[Call, ...]
+    depthwise: Call
+
+
+@dataclass(frozen=True)
+class Bands:
+    """A fused block, run band by band. Every band has `rows` output rows; the last one is shifted back to fit.
+
+    Calls may use these variables of plan.c: `row`, the first output row of the band; `first`, a run of `count` rows
+    that are expanded next; `slot`, their place in the ring; `lines`, the offset of every row of the padded image.
+    """
+
+    rows: int
+    output_rows: int
+    ring: Layout  # of one chunk; its bottom border is the row of zeros that stands for all rows outside the image
+    lines: tuple[int, ...]
+    reach: int  # rows of the image that output row 0's band needs
+    stride: int
+    expanded_rows: int  # of the whole image
+    chunks: tuple[Chunk, ...]
+    project: tuple[Call, ...]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return (*(call for chunk in self.chunks for call in (*chunk.expand, chunk.depthwise)), *self.project)
+
+    @property
+    def count(self) -> int:
+        return -(-self.output_rows // self.rows)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one operator became, or a fused block, whose last operator it then is."""
+
+    op: Op
+    calls: tuple[Call, ...]
+    macs: int
+    kept_macs: int
+    fused: tuple[Op, ...] = ()  # the operators before `op` that this step computes too
+    bands: Bands | None = None  # if there are, `calls` are those of one band
+
+    @property
+    def name(self) -> str:
+        return " + ".join(op.name for op in (*self.fused, self.op))
+
+    @property
+    def kind(self) -> str:
+        return "inverted_residual" if self.bands else self.op.kind
