@@ -65,11 +65,11 @@ def fused_blocks(graph: Graph) -> tuple[FusedBlock, ...]:
 
 def _expands(op: Conv2d) -> bool:
     """A 1x1, or a stem; a 3x3 at stride 1 has better ways than ours."""
-    return len(op.inputs) == 1 and (op.kernel == (1, 1) or op.stride != (1, 1))
+    return len(op.inputs) == 1 and op.groups == 1 and (op.kernel == (1, 1) or op.stride != (1, 1))
 
 
 def _is_pointwise(op: Conv2d) -> bool:
-    return op.kernel == op.stride == (1, 1) and not any(op.padding)
+    return op.kernel == op.stride == (1, 1) and op.groups == 1 and not any(op.padding)
 
 
 def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d) -> FusedBlock:
