@@ -165,7 +165,7 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
     """Generates `spec`'s kernel as the C function `symbol` into the object file `path`."""
     emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
     # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
-    # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane, and x86-64-v4 prefers vectors
+    # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
     # of 256 bits, so LLVM would cut some stores; only the sliding window of a depthwise kernel is 15 % faster that way.
     sliding = spec.emitter == "depthwise"
     features = ["-prefer-256-bit"] if target.simd_lanes == 16 and not sliding else []
