@@ -76,7 +76,7 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
     except Exception as error:  # Ray raises whatever its layers raise
         raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {in_a_line(error)}") from error
     try:
-        with _terminated_like_interrupted():
+        with _interruptible():
             yield
     finally:
         ray.shutdown()
@@ -103,17 +103,32 @@ def in_a_line(error: Exception) -> str:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM arrives as KeyboardInterrupt. Ray's own handler, made by ray.init, ends the process on the spot."""
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM arrive as KeyboardInterrupt, and are remembered for `raise_if_interrupted`.
+
+    Ray's own handler of SIGTERM, made by ray.init, ends the process on the spot.
+    """
+    _interrupted.clear()
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
 
     def interrupt(*_: object) -> None:
+        _interrupted.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_interrupted = threading.Event()
+
+
+def raise_if_interrupted() -> None:
+    """Raises KeyboardInterrupt if one was raised before and swallowed: callbacks of Tune's loggers catch everything."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from ray.tune.search import Searcher
 
 from npas_ray.runs.conductor import Conductor, Issued
+from npas_ray.runs.ray_session import raise_if_interrupted
 
 # With no live trial Tune polls once a second, so then suggest may as well wait for the conductor
 WAIT_WHEN_IDLE_S = 1.0
@@ -47,6 +48,7 @@ class ConductedSearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        raise_if_interrupted()
         if self.broken:
             return self._finished_or_none()
         if len(self._live) >= self._max_live:
