@@ -8,6 +8,7 @@ inverted. The three sets are made from disjoint original digits, so nothing that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +94,7 @@ def _warped(originals: Tensor, labels: Tensor, count: int, generator: torch.Gene
     return Dataset(images, labels[chosen])
 
 
-def _random_maps(count: int, uniform) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+def _random_maps(count: int, uniform: Callable[..., Tensor]) -> tuple[Tensor, ...]:
     """Rotation, scale, shear [count] and shift [count, 2] of each image."""
     return (
         uniform(-_MAX_ROTATION, _MAX_ROTATION, count),
