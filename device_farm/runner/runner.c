@@ -1,5 +1,5 @@
 /* The program around the generated kernels. It is compiled as one unit (its parts are the headers beside it) and linked
- * with one plan.c and the kernels that the plan calls. C11, Linux, static musl, nothing else.
+ * with what defines npas_plan: csrc/interpreter.c and kernels, or a small plan in C. C11, Linux, static musl, nothing else.
  *
  *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --cpu K|-1 --input-seed N
  *                [--issue-ratio R] [--profile]
@@ -160,6 +160,8 @@ int main(int argc, char **argv) {
   if (is_classify && (input_path == NULL || output_path == NULL)) {
     fail(NPAS_EXIT_USAGE, "classify needs --input FILE and --output FILE");
   }
+  const char *damage = npas_load_plan();
+  if (damage != NULL) fail(NPAS_EXIT_PLAN, "%s", damage);
   if (npas_plan.abi != NPAS_PLAN_ABI) {
     fail(NPAS_EXIT_PLAN, "the plan has ABI %d, this runner %d: build the artifact again", npas_plan.abi, NPAS_PLAN_ABI);
   }

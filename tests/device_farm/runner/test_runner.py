@@ -207,7 +207,7 @@ def test_a_wrong_command_line_is_one_line_of_help(build: Build, arguments: tuple
 @pytest.mark.parametrize(
     ("switch", "status", "message"),
     [
-        ("ABI=99", 4, "ABI 99, this runner 1: build the artifact again"),
+        ("ABI=99", 4, "ABI 99, this runner 2: build the artifact again"),
         ("FAULT_PREPARE", 4, "error 42"),
         ("FAULT_KERNEL", 5, "ValueError: shape mismatch in dense"),
         ("FAULT_CRASH", 9, "memory that is not its own"),
