@@ -8,7 +8,7 @@ from device_farm.compiler.layout import Layout
 from device_farm.compiler.packing import Group, PackedConv
 from device_farm.compiler.steps import Call, Place, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import band_tiles, conv_tiling, tap_unroll
+from device_farm.compiler.tiling import band_tiles, conv_tiling, part_taps, tap_unroll
 
 
 def conv_call(
@@ -41,6 +41,7 @@ def conv_call(
         tap_unroll=tap_unroll(tiling, group.vectors),
         activation=op.activation,
         residual=residual is not None,
+        part_taps=part_taps(group.kept, target),
     )
     band = band_tiles(
         tiling,

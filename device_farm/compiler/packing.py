@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler import winograd
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
-from device_farm.compiler.layout import ALIGNMENT, Layout, Memory, pad_channels
+from device_farm.compiler.layout import Layout, Memory, pad_channels
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
+CACHE_LINE = 64  # bytes, to which all arrays are aligned
+INTEGER_BYTES = 4
 MOSTLY_DENSE = 0.95  # share of living taps from which on given weights count as dense
 
 
@@ -26,7 +29,7 @@ class Group:
     height: int  # filters a block
     first_filter: int
     kept: tuple[int, ...]
-    weights: int  # places among the parameters, in words
+    weights: int  # places among the parameters, in elements and, of taps and pointers, in integers
     taps: int
     pointers: int
 
@@ -71,31 +74,45 @@ class PackedScatter:
 
 
 class Parameters:
-    """All parameters of an artifact: one array of 4-byte words with a place for each of its parts.
+    """All parameters of an artifact: numbers of the element's type and int32, with a place for each array of them.
 
-    Without values it only hands out places, and the device fills them from a seed.
+    A place counts what the array holds: elements or integers. Without values it only hands out places, and the device
+    fills them from a seed.
     """
 
-    def __init__(self) -> None:
-        self.words = 0
-        self._parts: list[tuple[int, Array]] = []
+    def __init__(self, element: Element = Element.FLOAT32) -> None:
+        self.element = element
+        self.bytes = 0
+        self._parts: list[tuple[int, bytes]] = []
 
-    def reserve(self, words: int) -> int:
-        place = self.words
-        self.words += max(math.ceil(words / ALIGNMENT), 1) * ALIGNMENT
-        return place
+    def reserve(self, elements: int) -> int:
+        return self._reserve(elements * self.element.bytes) // self.element.bytes
 
-    def put(self, array: Array) -> int:
-        """Place of a float32 or int32 array."""
-        place = self.reserve(array.size)
-        self._parts.append((place, array))
-        return place
+    def reserve_integers(self, count: int) -> int:
+        return self._reserve(count * INTEGER_BYTES) // INTEGER_BYTES
+
+    def put(self, array: Array, what: str = "an array") -> int:
+        """Place of a float32 array, which is kept as elements, or of an int32 one.
+
+        Raises InvalidGraph in the name of `what` where a value does not fit.
+        """
+        if array.dtype != np.int32:
+            array = self.element.converted(array, what)
+        content = np.ascontiguousarray(array).tobytes()
+        place = self._reserve(len(content))
+        self._parts.append((place, content))
+        return place // array.itemsize
 
     def to_bytes(self) -> bytes:
-        blob = np.zeros(self.words, np.uint32)
-        for place, array in self._parts:
-            blob[place : place + array.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-        return blob.tobytes()
+        blob = bytearray(self.bytes)
+        for place, content in self._parts:
+            blob[place : place + len(content)] = content
+        return bytes(blob)
+
+    def _reserve(self, size: int) -> int:
+        place = self.bytes
+        self.bytes += max(math.ceil(size / CACHE_LINE), 1) * CACHE_LINE
+        return place
 
 
 Packed = Mapping[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter]
@@ -105,7 +122,7 @@ def pack(
     graph: Graph, memory: Memory, *, target: Target, weights: Mapping[str, Array] | None, seed: int
 ) -> tuple[Packed, Parameters]:
     """Packs the given weights, or, without them, plans the places that the device fills from the seed."""
-    parameters = Parameters()
+    parameters = Parameters(target.element)
     packed: dict[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter] = {}
     for op in graph.ops:
         if isinstance(op, Conv2d):
@@ -127,13 +144,13 @@ def pack(
             else:
                 by_position = weights[f"{op.name}.weight"].reshape(channels, kh * kw).T
                 packed[op.name] = PackedDepthwise(
-                    parameters.put(np.pad(by_position, ((0, 0), (0, width - channels)))),
-                    parameters.put(np.pad(weights[f"{op.name}.bias"], (0, width - channels))),
+                    parameters.put(np.pad(by_position, ((0, 0), (0, width - channels))), f"{op.name}.weight"),
+                    parameters.put(np.pad(weights[f"{op.name}.bias"], (0, width - channels)), f"{op.name}.bias"),
                 )
         elif isinstance(op, ScatterChannels):
             index = None if weights is None else weights[f"{op.name}.index"]
             channels = graph.input_shapes(op)[0].channels
-            packed[op.name] = PackedScatter(parameters.reserve(channels) if index is None else parameters.put(index))
+            packed[op.name] = PackedScatter(parameters.reserve_integers(channels) if index is None else parameters.put(index))
     return packed, parameters
 
 
@@ -163,7 +180,7 @@ def group_spans(op: Conv2d, start: int, stop: int) -> list[tuple[int, int, int]]
 
 
 def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
-    """[kh, kw, channels] offset in floats of every tap from the window's first pixel."""
+    """[kh, kw, channels] offset in elements of every tap from the window's first pixel."""
     (kh, kw), (dy, dx) = op.kernel, op.dilation
     rows, columns = np.arange(kh) * dy * layout.row_stride, np.arange(kw) * dx * layout.pixel_stride
     return (rows[:, None, None] + columns[None, :, None] + np.arange(channels)).astype(np.int32)
@@ -195,12 +212,12 @@ def _pack_conv(
                 height,
                 first,
                 kept,
-                parameters.put(np.concatenate(block_weights)),
+                parameters.put(np.concatenate(block_weights), f"{op.name}.weight"),
                 parameters.put(np.concatenate(block_taps)),
                 parameters.put(np.cumsum((0, *kept)).astype(np.int32)),
             )
         )
-    bias_place = parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters)))
+    bias_place = parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters)), f"{op.name}.bias")
     return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
 
 
@@ -225,13 +242,13 @@ def _pack_winograd(
             part = planes[:, :, first : first + blocks * height]
             part = np.pad(part, ((0, 0), (0, 0), (0, blocks * height - part.shape[-1])))
             by_block = part.reshape(way.planes, way.channels, blocks, height).transpose(0, 2, 1, 3)
-            place = parameters.put(by_block)
+            place = parameters.put(by_block, f"{op.name}.weight")
         groups.append(Group(vectors, height, first, (way.channels * 9,) * blocks, place, 0, 0))
     width = padded_filters(op, target)
     if weights is None:
         return PackedWinograd(way, tuple(groups), parameters.reserve(width))
     bias = np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
-    return PackedWinograd(way, tuple(groups), parameters.put(bias))
+    return PackedWinograd(way, tuple(groups), parameters.put(bias, f"{op.name}.bias"))
 
 
 def padded_filters(op: Conv2d, target: Target) -> int:
@@ -264,8 +281,8 @@ def _plan_conv(graph: Graph, op: Conv2d, target: Target, parameters: Parameters,
                 first,
                 tuple(kept),
                 parameters.reserve(sum(kept) * height),
-                parameters.reserve(sum(kept)),
-                parameters.reserve(blocks + 1),
+                parameters.reserve_integers(sum(kept)),
+                parameters.reserve_integers(blocks + 1),
             )
         )
     bias_place = parameters.reserve(padded_filters(op, target))

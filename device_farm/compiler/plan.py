@@ -31,7 +31,7 @@ class PlanSource:
     target: Target
     memory: Memory
     packed: Packed
-    parameter_words: int
+    parameter_bytes: int
     steps: tuple[Step, ...]
     symbols: Mapping[KernelSpec, str]
     seed: int
@@ -39,22 +39,23 @@ class PlanSource:
 
 
 _HEAD = """\
+#define NPAS_ELEMENT %s
 #include <stdint.h>
 #include "plan.h"
 #include "prepare.h"
 #define ALIGNED __attribute__((aligned(NPAS_HUGE_PAGE)))
 #define A(offset) (arena + (offset))
-#define F(offset) ((float *)(parameters + 4 * INT64_C(offset)))
-#define I(offset) ((int32_t *)(parameters + 4 * INT64_C(offset)))
+#define F(offset) ((npas_element_t *)parameters + (offset))
+#define I(offset) ((int32_t *)parameters + (offset))
 """
 
 
 def plan_text(source: PlanSource) -> str:
     """C that defines npas_plan."""
     graph, memory = source.graph, source.memory
-    parts = [_HEAD, f"static ALIGNED float arena[{memory.elements + 64}];"]
+    parts = [_HEAD % source.target.element.c_type, f"static ALIGNED npas_element_t arena[{memory.elements + 64}];"]
     if source.blob is None:
-        parts.append(f"static ALIGNED unsigned char parameters[{max(4 * source.parameter_words, 64)}];")
+        parts.append(f"static ALIGNED unsigned char parameters[{max(source.parameter_bytes, 64)}];")
     else:
         parts.append(_INCBIN % json.dumps(json.dumps(source.blob))[1:-1])
         parts.append('extern unsigned char parameters[] __asm__("npas_parameters");')

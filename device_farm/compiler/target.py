@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_farm.compiler.element import Element
 from device_farm.errors import CompileError
 
 
@@ -13,7 +14,7 @@ from device_farm.errors import CompileError
 class Target:
     """A processor to generate for.
 
-    `simd_lanes` are fp32 lanes of one vector register. A register tile is `tile_pixels` x `block_height` filters;
+    `simd_lanes` are elements of one vector register. A register tile is `tile_pixels` x `block_height` filters;
     `block_height` (2 x lanes) is also the height of the blocks that pruning should use.
     """
 
@@ -22,6 +23,8 @@ class Target:
     mcpu: str
     simd_lanes: int
     tile_pixels: int
+    element: Element = Element.FLOAT32
+    registers: int = 32  # vector registers
 
     @property
     def block_height(self) -> int:
@@ -29,10 +32,14 @@ class Target:
 
 
 AVX512 = Target("x86_64-avx512", "x86_64-linux-musl", "x86-64-v4", simd_lanes=16, tile_pixels=7)
-AVX2 = Target("x86_64-avx2", "x86_64-linux-musl", "x86-64-v3", simd_lanes=8, tile_pixels=6)
+AVX2 = Target("x86_64-avx2", "x86_64-linux-musl", "x86-64-v3", simd_lanes=8, tile_pixels=6, registers=16)
 NEON = Target("aarch64-neon", "aarch64-linux-musl", "cortex-a55", simd_lanes=4, tile_pixels=12)
+# ARMv8.2 with half-precision arithmetic: Cortex-A55, A75 and all later ones
+NEON_FP16 = Target(
+    "aarch64-neon-fp16", "aarch64-linux-musl", "cortex-a55", simd_lanes=8, tile_pixels=12, element=Element.FLOAT16
+)
 
-TARGETS = {target.name: target for target in (AVX512, AVX2, NEON)}
+TARGETS = {target.name: target for target in (AVX512, AVX2, NEON, NEON_FP16)}
 
 
 def host_target() -> Target:

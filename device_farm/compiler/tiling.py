@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.target import Target
 
 TILE_OVERHEAD = 0.5  # what a tile costs beyond its pixels, in pixels: loading weights, starting and storing sums
 DEPTHWISE_OVERHEAD = 4.0  # the same for depthwise, in vector instructions
-DEPTHWISE_REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers, by lanes
 FEWEST_SUMS = 8  # accumulators that hide the latency of a multiply-add
 BAND_FLOATS = 65_536  # of input and output that a band may touch: a quarter of a megabyte
+PART_TAPS = int(__import__("os").environ.get("PART_TAPS", "64"))
 SMALL_WEIGHTS = 65_536  # words of weights that stay in the second-level cache beside a band
 
 
@@ -62,7 +64,7 @@ def depthwise_tiling(
 ) -> Tiling:
     """Every input vector of a tile is loaded once, so a tile near a square loads least."""
     weights = kernel[0] * kernel[1]
-    largest = max(DEPTHWISE_REGISTERS[target.simd_lanes] - weights - 1, 4)
+    largest = max(target.registers - weights - 1, 4)
 
     def cost(tiling: Tiling) -> float:
         loads = ((tiling.tile_rows - 1) * stride[0] + kernel[0]) * ((tiling.tile_columns - 1) * stride[1] + kernel[1])
@@ -86,6 +88,11 @@ def tap_unroll(tiling: Tiling, vectors: int) -> int:
     while tiling.pixels * vectors * unroll < FEWEST_SUMS:
         unroll *= 2
     return unroll
+
+
+def part_taps(kept: Collection[int], target: Target) -> int:
+    """Taps whose products are summed in float16 at once; 0 where blocks of so many `kept` taps need no parts."""
+    return PART_TAPS if target.element is Element.FLOAT16 and max(kept, default=0) > PART_TAPS else 0
 
 
 def band_tiles(tiling: Tiling, *, in_floats: int, out_floats: int, weights: int) -> int:

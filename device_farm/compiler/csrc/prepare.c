@@ -128,7 +128,7 @@ void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile) {
       }
       for (int32_t plane = 0; plane < size * size; ++plane) {
         const double *row = rows[plane / size], *column = g[plane % size];
-        group->weights[plane * plane_floats + at] = (float)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+        group->weights[plane * plane_floats + at] = (npas_element_t)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
       }
     }
   }
@@ -136,7 +136,7 @@ void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile) {
 }
 
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,
-                         float *weights, float *bias) {
+                         npas_element_t *weights, npas_element_t *bias) {
   float scale = sqrtf(gain / (float)taps);
   for (int32_t channel = 0; channel < padded; ++channel) {
     for (int32_t tap = 0; tap < taps; ++tap) {
@@ -158,37 +158,37 @@ int npas_seed_index(uint64_t seed, uint64_t stream, int32_t channels, int32_t pl
   return 0;
 }
 
-void npas_zero_border(float *buffer, int32_t top, int32_t bottom, int32_t height, int32_t left, int32_t right,
+void npas_zero_border(npas_element_t *buffer, int32_t top, int32_t bottom, int32_t height, int32_t left, int32_t right,
                       int32_t row_stride) {
-  memset(buffer, 0, sizeof(float) * ((size_t)top * (size_t)row_stride + (size_t)left));
-  float *row = buffer + (int64_t)top * row_stride;
+  memset(buffer, 0, sizeof(npas_element_t) * ((size_t)top * (size_t)row_stride + (size_t)left));
+  npas_element_t *row = buffer + (int64_t)top * row_stride;
   /* The right border of a row and the left border of the next one are neighbours. */
   for (int32_t y = 1; y < height; ++y) {
-    memset(row + row_stride - right, 0, sizeof(float) * ((size_t)left + (size_t)right));
+    memset(row + row_stride - right, 0, sizeof(npas_element_t) * ((size_t)left + (size_t)right));
     row += row_stride;
   }
-  memset(row + row_stride - right, 0, sizeof(float) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
+  memset(row + row_stride - right, 0, sizeof(npas_element_t) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
 }
 
 /* Rows at once where pixels lie as close as in the flat image: a network's own input mostly does. */
-void npas_copy_in(float *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
+void npas_copy_in(npas_element_t *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
                   int32_t width, int32_t channels) {
   int whole = pixel_stride == channels;
   int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    float *row = image + (int64_t)y * row_stride;
+    npas_element_t *row = image + (int64_t)y * row_stride;
     for (int32_t x = 0; x < pieces; ++x, flat += length) {
       for (int32_t i = 0; i < length; ++i) row[(int64_t)x * pixel_stride + i] = flat[i];
     }
   }
 }
 
-void npas_copy_out(float *flat, const float *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
+void npas_copy_out(float *flat, const npas_element_t *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
                    int32_t width, int32_t channels) {
   int whole = pixel_stride == channels;
   int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    const float *row = image + (int64_t)y * row_stride;
+    const npas_element_t *row = image + (int64_t)y * row_stride;
     for (int32_t x = 0; x < pieces; ++x, flat += length) {
       for (int32_t i = 0; i < length; ++i) flat[i] = row[(int64_t)x * pixel_stride + i];
     }

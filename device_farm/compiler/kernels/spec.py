@@ -14,7 +14,9 @@ from typing import ClassVar
 
 from device_farm.compiler.graph import Activation, PoolKind
 
-FLOATS_IN, FLOATS_OUT, INTS_IN, INT, FLOAT = "const float *", "float *", "const int32_t *", "int32_t", "float"
+# FLOATS are of the target's element type, FLOAT is float32 always
+FLOATS_IN, FLOATS_OUT, INTS_IN = "const npas_element_t *", "npas_element_t *", "const int32_t *"
+INT, FLOAT = "int32_t", "float"
 Parameters = tuple[tuple[str, str], ...]  # (name, C type)
 
 
@@ -54,6 +56,8 @@ class ConvKernel(KernelSpec):
     tap_unroll: int  # independent sums over taps, which hide the latency of small tiles
     activation: Activation
     residual: bool
+    # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
+    part_taps: int = 0
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
