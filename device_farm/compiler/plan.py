@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
 from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
@@ -69,6 +70,7 @@ def plan_text(source: PlanSource) -> str:
     x, y = memory.layouts[graph.input.name], memory.layouts[graph.output.name]
     x_image = f"A({memory.offsets[graph.input.name] + x.offset(0, 0)})"
     y_image = f"A({memory.offsets[graph.output.name] + y.offset(0, 0)})"
+    needs = "NPAS_NEEDS_HALF" if source.target.element is Element.FLOAT16 else "0"
     parts.append(_prepare(source))
     parts.append(
         f"static void set_input(const float *nhwc) {{\n"
@@ -76,7 +78,7 @@ def plan_text(source: PlanSource) -> str:
         f"static void get_output(float *flat) {{\n"
         f"  npas_copy_out(flat, {y_image}, {_flat_strides(y)}, {_extents(y)});\n}}\n"
         f"const npas_plan_t npas_plan = {{NPAS_PLAN_ABI, {_string(source.key)}, {x.shape.elements}, "
-        f"{y.shape.elements}, {len(source.steps)}, steps, prepare, set_input, get_output}};\n"
+        f"{y.shape.elements}, {len(source.steps)}, steps, prepare, set_input, get_output, {needs}}};\n"
     )
     return "\n".join(parts)
 
