@@ -30,7 +30,6 @@ from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
 
-
 def compile_network(
     graph: Graph,
     *,

@@ -12,7 +12,7 @@ from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Paddi
 from device_farm.compiler.target import Target
 
 ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
-SHARING_THRESHOLD = 262_144  # elements: below 1 MiB of float32 every buffer has its own place, and no border is ever written twice
+SHARING_THRESHOLD = 262_144  # elements: below this every buffer has its own place, and no border is written twice
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,9 @@ def pack(
         elif isinstance(op, ScatterChannels):
             index = None if weights is None else weights[f"{op.name}.index"]
             channels = graph.input_shapes(op)[0].channels
-            packed[op.name] = PackedScatter(parameters.reserve_integers(channels) if index is None else parameters.put(index))
+            packed[op.name] = PackedScatter(
+                parameters.reserve_integers(channels) if index is None else parameters.put(index)
+            )
     return packed, parameters
 
 

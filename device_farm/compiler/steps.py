@@ -12,7 +12,7 @@ from device_farm.compiler.layout import Layout
 
 @dataclass(frozen=True)
 class Place:
-    """A pointer into the arena or the parameters, in elements or integers; `moves` adds variables of plan.c, times a stride."""
+    """A pointer into arena or parameters, in what it points to; `moves` adds variables of plan.c, times a stride."""
 
     area: str  # "arena" or "parameters"
     offset: int

@@ -128,7 +128,9 @@ class Emitter(Vectors):
         """A vector of the element's type or a wide one, as an element; exponentials are computed wide."""
         if activation in (Activation.SIGMOID, Activation.SWISH):
             value = self.wide.converted(value)
-        return self.converted((super() if value.ty == self.type else self.wide).activate(value, activation))
+        if value.ty == self.type:
+            return super().activate(value, activation)
+        return self.converted(self.wide.activate(value, activation))
 
 
 # e^x = 2^n * 2^f with n = round(x / ln 2) and |f| <= 1/2. The polynomial has the least relative error of its degree,
@@ -184,6 +186,11 @@ def tile_start(index: Expr, tile: int, extent: Expr) -> Expr:
 
 def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) -> None:
     """Generates `spec`'s kernel as the C function `symbol` into the object file `path`."""
+    build_module(spec, symbol=symbol, target=target).write_to_file(path, "o")
+
+
+def build_module(spec: KernelSpec, *, symbol: str, target: Target) -> Any:
+    """The kernel as TVM's runtime module."""
     emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
     # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
     # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
@@ -198,4 +205,4 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
         [tirx.transform.BindTarget(llvm.with_host(llvm)), *passes, tirx.transform.LowerIntrin()]
     )
     module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
-    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(path, "o")
+    return tvm.get_global_func("target.build.llvm")(module, llvm)

@@ -36,7 +36,10 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
                 place, values = e.integer("place"), [sums.vector(f"value_{u}") for u in range(count)]
                 return sequence(
                     tirx.Bind(place, at + (i * e.x_row + j * e.x_pixel)),
-                    [tirx.Bind(value, sums.converted(e.load(e.x, place + u * e.lanes))) for u, value in enumerate(values)],
+                    [
+                        tirx.Bind(value, sums.converted(e.load(e.x, place + u * e.lanes)))
+                        for u, value in enumerate(values)
+                    ],
                     [sums.store(t, reduce(sums.load(t), value)) for t, value in zip(totals, values, strict=True)],
                 )
 
