@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from device_farm.compiler.element import Element
@@ -42,11 +44,55 @@ NEON_FP16 = Target(
 TARGETS = {target.name: target for target in (AVX512, AVX2, NEON, NEON_FP16)}
 
 
-def host_target() -> Target:
+class Precision(StrEnum):
+    """What a device computes with."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+HALF_FEATURES = frozenset({"fphp", "asimdhp"})  # of half-precision arithmetic, as /proc/cpuinfo calls them
+
+
+def at_precision(target: Target, precision: Precision, features: Collection[str]) -> Target:
+    """The target of a device at a precision; `target` is its own at fp32, `features` are those of /proc/cpuinfo.
+
+    Raises CompileError where its processor cannot compute so.
+    """
+    if precision is Precision.FP32:
+        return target
+    if target != NEON:
+        raise CompileError(f"precision fp16 is for Arm processors, this one is {target.name}: choose precision fp32")
+    if missing := HALF_FEATURES.difference(features):
+        raise CompileError(
+            f"precision fp16 needs half-precision arithmetic (ARMv8.2), and this processor lacks "
+            f"{' and '.join(sorted(missing))}: choose precision fp32"
+        )
+    return NEON_FP16
+
+
+def host_features() -> frozenset[str]:
+    """Words of /proc/cpuinfo, this processor's instructions among them."""
+    return frozenset(Path("/proc/cpuinfo").read_text().split())
+
+
+def host_target(precision: Precision = Precision.FP32) -> Target:
     """The target of this machine. Raises CompileError if there is none for it."""
+    return at_precision(_host_target(), precision, host_features())
+
+
+def host_targets() -> tuple[Target, ...]:
+    """Every target whose artifacts run on this machine, its own first. Raises CompileError."""
+    host = host_target()
+    if host == AVX512:
+        return AVX512, AVX2
+    return (host, NEON_FP16) if host == NEON and host_features() >= HALF_FEATURES else (host,)
+
+
+def _host_target() -> Target:
     if platform.machine() in ("aarch64", "arm64"):
         return NEON
-    flags = set(Path("/proc/cpuinfo").read_text().split())
+    flags = host_features()
     if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
         return AVX512
     if {"avx2", "fma"} <= flags:
