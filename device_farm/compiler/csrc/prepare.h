@@ -6,8 +6,8 @@
 #define NPAS_HUGE_PAGE 2097152
 
 typedef struct { /* blocks of one height within a convolution, as in packing.py */
-  int32_t height, first_filter, blocks;
-  float *weights;    /* [taps of all blocks][height] */
+  int32_t height, first_filter, blocks, tap_channels;
+  float *weights;    /* [taps of all blocks][tap_channels][height]; a tap is as many adjacent channels */
   int32_t *taps;     /* offsets in floats from the window's first pixel */
   int32_t *pointers; /* [blocks + 1] first tap of every block */
 } npas_group_t;

@@ -15,6 +15,7 @@ from tvm.tirx import ForKind
 
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import Target
 
 Expr = Any
@@ -25,8 +26,8 @@ ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 class Emitter:
     """Expressions and statements of one kernel."""
 
-    def __init__(self, spec: KernelSpec, target: Target) -> None:
-        self.lanes = target.simd_lanes
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None) -> None:
+        self.lanes = target.simd_lanes if lanes is None else lanes
         self.parameters: list[Any] = []
         self._declarations: list[Stmt] = []
         self._arguments: dict[str, Any] = {}
@@ -58,6 +59,13 @@ class Emitter:
 
     def vector(self, name: str) -> Any:
         return tirx.Var(name, ir.PrimType(f"float32x{self.lanes}"))
+
+    def quad(self, name: str) -> Any:
+        """A variable for four adjacent numbers."""
+        return tirx.Var(name, ir.PrimType(f"float32x{QUAD_CHANNELS}"))
+
+    def load_quad(self, buffer: Any, index: Expr) -> Expr:
+        return tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, QUAD_CHANNELS)])
 
     def accumulator(self, name: str) -> Any:
         """One vector on the stack, which LLVM turns into a register."""
@@ -163,6 +171,11 @@ def tile_start(index: Expr, tile: int, extent: Expr) -> Expr:
 
 def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) -> None:
     """Generates `spec`'s kernel as the C function `symbol` into the object file `path`."""
+    build_module(spec, symbol=symbol, target=target).write_to_file(path, "o")
+
+
+def build_module(spec: KernelSpec, *, symbol: str, target: Target) -> Any:
+    """The kernel as TVM's runtime module."""
     emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
     # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
     # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
@@ -177,4 +190,4 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
         [tirx.transform.BindTarget(llvm.with_host(llvm)), *passes, tirx.transform.LowerIntrin()]
     )
     module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
-    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(path, "o")
+    return tvm.get_global_func("target.build.llvm")(module, llvm)
