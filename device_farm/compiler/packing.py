@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler import winograd
+from device_farm.compiler.blocking import BlockGroup, Mask, cut, tap_channels
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
 from device_farm.compiler.layout import Layout, Memory, pad_channels
-from device_farm.compiler.target import Target
+from device_farm.compiler.target import RegisterTile, Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
 CACHE_LINE = 64  # bytes, to which all arrays are aligned
@@ -32,6 +33,8 @@ class Group:
     weights: int  # places among the parameters, in elements and, of taps and pointers, in integers
     taps: int
     pointers: int
+    tile: RegisterTile | None = None  # of a direct convolution
+    tap_channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class PackedConv:
     products: int | None = (
         None  # multiply-accumulates a pixel, where blocks also hold zeros of other groups of channels
     )
+    padded_filters: int = 0  # that the blocks cover
 
     def kept_macs(self, filters: int, pixels: int) -> int:
         """Multiply-accumulates of the blocks that are really there, padding of the last one left out."""
@@ -130,11 +134,12 @@ def pack(
             way = winograd.choose(op, layout, target)
             if way is not None and (weights is None or _is_dense(op, weights[f"{op.name}.weight"], target)):
                 packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
-            elif weights is None:
-                packed[op.name] = _plan_conv(graph, op, target, parameters, seed)
             else:
+                given = None if weights is None else (weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
+                groups = cut(op, target, _living(graph, op, None if given is None else given[0], seed))
+                channels = weight_shape(graph, op)[1]
                 packed[op.name] = _pack_conv(
-                    op, layout, target, parameters, weights[f"{op.name}.weight"], weights[f"{op.name}.bias"]
+                    op, layout, target, parameters, groups=groups, channels=channels, given=given
                 )
         elif isinstance(op, DepthwiseConv2d):
             channels, _, kh, kw = weight_shape(graph, op)
@@ -172,15 +177,6 @@ def block_groups(op: Conv2d, target: Target) -> list[tuple[int, int, int]]:
     return groups + ([(1, whole * 2 * lanes, 1)] if 0 < rest <= lanes else [])
 
 
-def group_spans(op: Conv2d, start: int, stop: int) -> list[tuple[int, int, int]]:
-    """(group of channels, first filter, filter behind the last) for the groups that filters start .. stop belong to."""
-    size, stop = op.filters // op.groups, min(stop, op.filters)
-    return [
-        (group, max(start, group * size), min(stop, (group + 1) * size))
-        for group in range(start // size, (stop - 1) // size + 1)
-    ]
-
-
 def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
     """[kh, kw, channels] offset in elements of every tap from the window's first pixel."""
     (kh, kw), (dy, dx) = op.kernel, op.dilation
@@ -189,38 +185,61 @@ def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
 
 
 def _pack_conv(
-    op: Conv2d, layout: Layout, target: Target, parameters: Parameters, weight: Array, bias: Array
+    op: Conv2d,
+    layout: Layout,
+    target: Target,
+    parameters: Parameters,
+    *,
+    groups: tuple[BlockGroup, ...],
+    channels: int,
+    given: tuple[Array, Array] | None,
 ) -> PackedConv:
-    by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
-    offsets, groups, products = tap_offsets(op, layout, weight.shape[1]), [], 0
-    for vectors, first, blocks in block_groups(op, target):
-        height, block_weights, block_taps = vectors * target.simd_lanes, [], []
-        for start in range(first, first + blocks * height, height):
-            taps, compact = [], []
-            for channel_group, low, high in group_spans(op, start, start + height):
-                part = by_tap[..., low:high]
-                alive = (part != 0).any(axis=-1)
-                rows = np.zeros((int(alive.sum()), height), np.float32)
-                rows[:, low - start : high - start] = part[alive]
-                compact.append(rows)
-                taps.append(offsets[alive] + np.int32(channel_group * weight.shape[1]))
-                products += len(rows) * (high - low)
-            block_weights.append(np.concatenate(compact))
-            block_taps.append(np.concatenate(taps))
-        kept = tuple(len(taps) for taps in block_taps)
-        groups.append(
-            Group(
-                vectors,
-                height,
-                first,
-                kept,
-                parameters.put(np.concatenate(block_weights), f"{op.name}.weight"),
-                parameters.put(np.concatenate(block_taps)),
-                parameters.put(np.cumsum((0, *kept)).astype(np.int32)),
+    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias."""
+    width, packed = tap_channels(groups, target), []
+    for group in groups:
+        units = [[span.units(width) for span in block] for block in group.blocks]
+        counts = [sum(int(mask.sum()) for mask in block) for block in units]
+        if given is None:
+            places = (
+                parameters.reserve(sum(counts) * width * group.tile.height),
+                parameters.reserve_integers(sum(counts)),
+                parameters.reserve_integers(len(counts) + 1),
             )
-        )
-    bias_place = parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters)), f"{op.name}.bias")
-    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
+        else:
+            weights, taps = _compact(group, units, given[0], tap_offsets(op, layout, channels)[..., ::width])
+            pointers = np.cumsum((0, *counts)).astype(np.int32)
+            places = (
+                parameters.put(weights, f"{op.name}.weight"),
+                parameters.put(taps),
+                parameters.put(pointers),
+            )
+        tile = group.tile
+        packed.append(Group(tile.vectors, tile.height, group.first_filter, group.kept, *places, tile, width))
+    covered = groups[-1].first_filter + len(groups[-1].blocks) * groups[-1].tile.height
+    if given is None:
+        bias = parameters.reserve(covered)
+    else:
+        bias = parameters.put(np.pad(given[1], (0, covered - op.filters)), f"{op.name}.bias")
+    products = sum(group.products for group in groups)
+    return PackedConv(tuple(packed), bias, None if op.groups == 1 else products, covered)
+
+
+def _compact(
+    group: BlockGroup, units: list[list[Mask]], weight: Array, offsets: NDArray[np.int32]
+) -> tuple[Array, Array]:
+    """Weights [taps of all blocks, channels of a tap, filters of a block] and the taps' offsets."""
+    by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
+    channels, width = by_tap.shape[2], -(-by_tap.shape[2] // offsets.shape[2])
+    weights, taps = [np.zeros((0, width, group.tile.height), np.float32)], [np.zeros(0, np.int32)]
+    for index, (block, masks) in enumerate(zip(group.blocks, units, strict=True)):
+        start = group.first_filter + index * group.tile.height
+        for span, alive in zip(block, masks, strict=True):
+            part = np.pad(by_tap[..., span.low : span.high], ((0, 0), (0, 0), (0, -channels % width), (0, 0)))
+            kept = part.reshape(*alive.shape, width, -1)[alive]
+            behind = group.tile.height - (span.high - start)
+            weights.append(np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind))))
+            taps.append(offsets[alive] + np.int32(span.group * channels))
+    return np.concatenate(weights), np.concatenate(taps)
 
 
 def _is_dense(op: Conv2d, weight: Array, target: Target) -> bool:
@@ -259,33 +278,15 @@ def padded_filters(op: Conv2d, target: Target) -> int:
     return first + blocks * vectors * target.simd_lanes
 
 
-def _plan_conv(graph: Graph, op: Conv2d, target: Target, parameters: Parameters, seed: int) -> PackedConv:
-    alive = seeded_taps(graph, op, seed=seed)
-    taps = math.prod(weight_shape(graph, op)[1:])
-    groups, products = [], 0
-    for vectors, first, blocks in block_groups(op, target):
-        height = vectors * target.simd_lanes
-        kept = []
-        for start in range(first, first + blocks * height, height):
-            counts = []
-            for _, low, high in group_spans(op, start, start + height):
-                if alive is None or op.sparsity is None:
-                    counts.append(taps)
-                else:
-                    first_row, last_row = low // op.sparsity.block_height, (high - 1) // op.sparsity.block_height
-                    counts.append(int(alive[first_row : last_row + 1].any(axis=0).sum()))
-                products += counts[-1] * (high - low)
-            kept.append(sum(counts))
-        groups.append(
-            Group(
-                vectors,
-                height,
-                first,
-                tuple(kept),
-                parameters.reserve(sum(kept) * height),
-                parameters.reserve_integers(sum(kept)),
-                parameters.reserve_integers(blocks + 1),
-            )
-        )
-    bias_place = parameters.reserve(padded_filters(op, target))
-    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
+def _living(graph: Graph, op: Conv2d, weight: Array | None, seed: int) -> Callable[[int, int], Mask]:
+    """The taps [kh, kw, channels] that any of some filters uses: as the weights are, or as the seed will make them."""
+    if weight is not None:
+        alive = (weight != 0).transpose(0, 2, 3, 1)
+        return lambda low, high: alive[low:high].any(axis=0)
+    seeded = seeded_taps(graph, op, seed=seed)
+    if seeded is None or op.sparsity is None:
+        _, channels, kh, kw = weight_shape(graph, op)
+        everything = np.ones((kh, kw, channels), bool)
+        return lambda low, high: everything
+    by_block, height = seeded.transpose(0, 2, 3, 1), op.sparsity.block_height
+    return lambda low, high: by_block[low // height : (high - 1) // height + 1].any(axis=0)

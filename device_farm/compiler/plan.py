@@ -210,9 +210,11 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
     filters, channels, kh, kw = weight_shape(source.graph, op)
     layout = source.memory.layouts[op.inputs[0]]
     groups = ", ".join(
-        f"{{{g.height}, {g.first_filter}, {len(g.kept)}, F({g.weights}), I({g.taps}), I({g.pointers})}}"
+        f"{{{g.height}, {g.first_filter}, {len(g.kept)}, {g.tap_channels}, F({g.weights}), I({g.taps}), "
+        f"I({g.pointers})}}"
         for g in packed.groups
     )
+    covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, source.target)
     text, sparsity = "", "0, 0, 0, 1, 1"
     if op.sparsity is not None:
         units = Units(op.sparsity.unit, channels, kh * kw)
@@ -228,6 +230,6 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
         f"{text}static const npas_group_t groups_{stream}[] = {{{groups}}};\n"
         f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {op.groups}, {kh}, {kw}, "
         f"{op.dilation[0] * layout.row_stride}, {op.dilation[1] * layout.pixel_stride}, {gain(op.activation)}f, "
-        f"{sparsity}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
+        f"{sparsity}, {len(packed.groups)}, {covered}, groups_{stream}, "
         f"F({packed.bias})}};"
     )

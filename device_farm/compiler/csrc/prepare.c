@@ -49,18 +49,21 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
       int32_t low = part * group_size > first ? part * group_size : first;
       int32_t high = (part + 1) * group_size < last ? (part + 1) * group_size : last;
       for (int32_t position = 0; position < positions; ++position) {
-        for (int32_t channel = 0; channel < conv->channels; ++channel) {
-          int32_t tap = channel * positions + position; /* torch's order */
+        for (int32_t channel = 0; channel < conv->channels; channel += group->tap_channels) {
+          int32_t behind = channel + group->tap_channels < conv->channels ? channel + group->tap_channels : conv->channels;
           int alive = 0;
-          for (int32_t s = low / sparsity_height; s <= (high - 1) / sparsity_height; ++s) alive |= marks[s * total + tap];
+          for (int32_t s = low / sparsity_height; s <= (high - 1) / sparsity_height; ++s) {
+            for (int32_t c = channel; c < behind; ++c) alive |= marks[s * total + c * positions + position];
+          }
           if (!alive) continue;
-          for (int32_t f = 0; f < group->height; ++f) {
-            int32_t filter = first + f, s = filter / sparsity_height;
+          for (int32_t i = 0; i < group->tap_channels * group->height; ++i) {
+            int32_t filter = first + i % group->height, s = filter / sparsity_height, c = channel + i / group->height;
+            int32_t tap = c * positions + position; /* torch's order */
             float value = 0.0f;
-            if (filter >= low && filter < high && marks[s * total + tap]) {
+            if (filter >= low && filter < high && c < behind && marks[s * total + tap]) {
               value = npas_uniform(seed, conv->stream + 1, (uint64_t)filter * (uint64_t)total + (uint64_t)tap) * scales[s];
             }
-            group->weights[(int64_t)at * group->height + f] = value;
+            group->weights[(int64_t)at * group->tap_channels * group->height + i] = value;
           }
           group->taps[at++] = position / conv->kernel_width * conv->line_stride +
                               position % conv->kernel_width * conv->pixel_stride + part * conv->channels + channel;

@@ -12,8 +12,11 @@ from device_farm.compiler.target import Target
 
 
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
-    """band of rows -> block -> row -> column -> taps, so that a band of the input stays in the cache for all blocks."""
-    e = Emitter(spec, target)
+    """band of rows -> strip of columns -> block -> row -> column -> taps.
+
+    So the input of a strip stays near for all blocks, and a block's weights stay near for a strip.
+    """
+    e = Emitter(spec, target, lanes=spec.vector_lanes)
     row_tiles, column_tiles = tile_count(e.rows, spec.tile_rows), tile_count(e.columns, spec.tile_columns)
 
     def in_column(block: Any, row: Any, column: Any) -> Any:
@@ -21,18 +24,18 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
             spec, e, block, tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
         )
 
+    def in_strip(first_row: Any, first_column: Any) -> Any:
+        rows = tirx.Min(e.band, row_tiles - first_row)
+        columns = tirx.Min(e.strip, column_tiles - first_column)
+
+        def in_row(block: Any, row: Any) -> Any:
+            return loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
+
+        return loop("block", e.blocks, lambda block: loop("row", rows, lambda row: in_row(block, row), start=first_row))
+
     def in_band(band: Any) -> Any:
-        first = band * e.band
-        return loop(
-            "block",
-            e.blocks,
-            lambda block: loop(
-                "row",
-                tirx.Min(e.band, row_tiles - first),
-                lambda row: loop("column", column_tiles, lambda column: in_column(block, row, column)),
-                start=first,
-            ),
-        )
+        strips = tirx.floordiv(column_tiles + e.strip - 1, e.strip)
+        return loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
 
     return e.function(symbol, loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
 
@@ -70,13 +73,21 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
 
     def add_tap(tap: Any, u: int) -> list[Any]:
         at = e.integer(f"at_{u}")
-        weights = [e.vector(f"w_{u}_{v}") for v in range(spec.vectors)]
         body = [tirx.Bind(at, x_start + e.scalar(e.taps, tap))]
-        body += [tirx.Bind(w, e.load(e.weights, tap * height + v * lanes)) for v, w in enumerate(weights)]
-        for p, (r, c) in enumerate(pixels):
-            value = e.vector(f"x_{u}_{p}")
-            body.append(tirx.Bind(value, e.splat(e.scalar(e.x, at + (r * spec.line_stride + c * spec.pixel_stride)))))
-            body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)]
+        places = [at + (r * spec.line_stride + c * spec.pixel_stride) for r, c in pixels]
+        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if spec.tap_channels > 1 else []
+        body += [tirx.Bind(quad, e.load_quad(e.x, place)) for quad, place in zip(quads, places, strict=False)]
+        for channel in range(spec.tap_channels):
+            weights = [e.vector(f"w_{u}_{channel}_{v}") for v in range(spec.vectors)]
+            first = (tap * spec.tap_channels + channel) * height
+            body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
+            for p, place in enumerate(places):
+                value = e.vector(f"x_{u}_{channel}_{p}")
+                activation = tirx.Shuffle([quads[p]], [channel]) if quads else e.scalar(e.x, place)
+                body.append(tirx.Bind(value, e.splat(activation)))
+                body += [
+                    e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
+                ]
         return body
 
     def add_taps(begin: Any, end: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from tvm.tirx import ForKind
 
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import Target
 
 Expr = Any
@@ -86,9 +87,10 @@ class Vectors:
 class Emitter(Vectors):
     """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32."""
 
-    def __init__(self, spec: KernelSpec, target: Target) -> None:
-        super().__init__(target.element.value, target.simd_lanes)
-        self.wide = Vectors("float32", target.simd_lanes)
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None) -> None:
+        lanes = target.simd_lanes if lanes is None else lanes
+        super().__init__(target.element.value, lanes)
+        self.wide = Vectors("float32", lanes)
         self.parameters: list[Any] = []
         self._declarations: list[Stmt] = []
         self._arguments: dict[str, Any] = {}
@@ -117,6 +119,13 @@ class Emitter(Vectors):
 
     def integer(self, name: str) -> Any:
         return tirx.Var(name, "int32")
+
+    def quad(self, name: str) -> Any:
+        """A variable for four adjacent numbers."""
+        return tirx.Var(name, ir.PrimType(f"{self.dtype}x{QUAD_CHANNELS}"))
+
+    def load_quad(self, buffer: Any, index: Expr) -> Expr:
+        return tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, QUAD_CHANNELS)])
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         return tirx.BufferLoad(buffer, [index])

@@ -43,10 +43,13 @@ class ConvKernel(KernelSpec):
 
     A tile is `tile_rows` x `tile_columns` output pixels. The last tile of a row or column is shifted back to fit, and
     computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
-    Strides are in floats. `rows` and `columns` are pixels of the output; `band` is in tiles.
+    A tap may stand for `tap_channels` adjacent channels, whose weights follow one another.
+    Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
     """
 
     vectors: int
+    vector_lanes: int  # of the vectors of filters, which may be narrower than the target's widest
+    tap_channels: int
     tile_rows: int
     tile_columns: int
     pixel_stride: int  # in x, from one output pixel's window to the next
@@ -65,7 +68,7 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band rows columns x_row y_row y_pixel r_row r_pixel")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel")
     )
 
 

@@ -26,6 +26,7 @@ from device_farm.compiler.graph import (
 )
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.reference import reference_output
+from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.testing import Answer, chain, random_weights
 from device_farm.errors import InvalidGraph
 
@@ -100,7 +101,7 @@ def test_long_sums_are_cut_into_parts(build: Any, answer: Answer, monkeypatch: p
         return float(np.sqrt(np.mean((answer(build(graph, weights), x)[0] - exact) ** 2) / np.mean(exact**2)))
 
     in_parts = error()
-    monkeypatch.setattr(tiling, "PART_TAPS", 1 << 20)
+    monkeypatch.setattr(tiling, "PART_PRODUCTS", 1 << 20)
     monkeypatch.setattr("device_farm.compiler.compile.compiler_version", lambda: "as one sum")
     assert in_parts < 4 * HALF < 8 * HALF < error()
 
@@ -149,7 +150,7 @@ def test_artifacts_hold_half_words_and_say_what_is_tolerated(build: Any, tmp_pat
     half = build(graph, weights)
     whole = compile_network(graph, target=NEON, out_dir=tmp_path / "out", cache_dir=cache_dir, weights=weights)
     saved = whole.path.stat().st_size - half.path.stat().st_size
-    tap_lists = 4 * 25 * 256 * (512 // NEON.block_height - 512 // NEON_FP16.block_height)
+    tap_lists = 4 * 25 * 256 // QUAD_CHANNELS * (512 // NEON.block_height - 512 // NEON_FP16.block_height)
     assert saved == pytest.approx(2 * weights["one.weight"].size + tap_lists, rel=0.01)
     assert (half.tolerance, whole.tolerance) == (5e-3, 1e-4)
     assert half.target == "aarch64-neon-fp16" and NEON_FP16.block_height == 2 * NEON.block_height
@@ -167,22 +168,25 @@ def test_a_core_without_half_precision_is_refused_before_a_kernel_runs(core: str
         assert "half-precision" in done.stderr and "asimdhp" in done.stderr and "illegal" not in done.stderr
 
 
-@pytest.mark.parametrize("part_taps", [0, tiling.PART_TAPS])
-@pytest.mark.parametrize("tile", [(1, 12), (2, 6), (3, 4)])
-def test_the_inner_loop_multiplies_eight_halves_at_once(tile: tuple[int, int], part_taps: int) -> None:
-    """As many fmla as the tile has sums, one load for each pixel and half a one for each weight; nothing else."""
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize(
+    ("tile", "channels"), [((1, 12), 1), ((2, 6), 1), ((3, 4), 1), ((1, 8), QUAD_CHANNELS), ((2, 4), QUAD_CHANNELS)]
+)
+def test_the_inner_loop_multiplies_eight_halves_at_once(tile: tuple[int, int], channels: int, in_parts: bool) -> None:
+    """As many fmla as the tile has sums, one load for a tap of each pixel and half a one for a weight; nothing else."""
     rows, columns = tile
+    sums, part_taps = 2 * rows * columns, tiling.PART_PRODUCTS // channels if in_parts else 0
     spec = ConvKernel(
-        vectors=2, tile_rows=rows, tile_columns=columns, pixel_stride=64, line_stride=64 * 30 if rows > 1 else 0,
+        vectors=2, vector_lanes=8, tap_channels=channels, tile_rows=rows, tile_columns=columns, pixel_stride=64, line_stride=64 * 30 if rows > 1 else 0,
         tap_unroll=1, activation=Activation.RELU6, residual=False, part_taps=part_taps,
     )  # fmt: skip
     body = hottest_loop(kernel_assembly(spec, NEON_FP16), "fmla")
     products = [line for line in body if line.startswith("fmla")]
-    taps = len(products) // 24
-    assert len(products) == 24 * taps > 0
+    taps = len(products) // sums // channels
+    assert len(products) == sums * channels * taps > 0
     assert all(".8h" in line for line in products)
     assert not [line for line in body if "fcvt" in line or "[sp" in line or line.startswith(("st", "mov", "dup"))]
-    assert sum(line.startswith("ld") for line in body) <= taps * 13.5
+    assert sum(line.startswith("ld") for line in body) <= taps * (rows * columns + channels + 1)
 
 
 def test_conversion_on_the_host() -> None:
