@@ -52,6 +52,6 @@ static void get_output(float *flat) {
 static const npas_step_t steps[] = {
     {"chain", "conv2d", (double)LAYERS * PIXELS * C * C, (double)LAYERS * PIXELS * C * C, chain, 0}};
 
-npas_plan_t npas_plan = {NPAS_PLAN_ABI, "pointwise", PIXELS * C, 10, 1, steps, prepare, set_input, get_output};
+npas_plan_t npas_plan = {NPAS_PLAN_ABI, "pointwise", PIXELS * C, 10, 1, steps, prepare, set_input, get_output, 0};
 
 const char *npas_load_plan(void) { return 0; }

@@ -29,8 +29,6 @@ from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
-TOLERANCE = 1e-4  # relative to the largest expected magnitude
-
 
 def compile_network(
     graph: Graph,
@@ -83,7 +81,7 @@ def compile_network(
         target=target,
         memory=memory,
         packed=packed,
-        parameter_words=parameters.words,
+        parameter_bytes=parameters.bytes,
         steps=steps,
         kernels={spec: index for index, spec in enumerate(specs)},
         seed=seed,
@@ -100,7 +98,7 @@ def compile_network(
         output_elements=graph.shapes[graph.output.name].elements,
         input_seed=seed,
         expected_output=tuple(expected.reshape(-1).tolist()),
-        tolerance=TOLERANCE,
+        tolerance=target.element.tolerance,
         macs=graph.macs,
         kept_macs=sum(step.kept_macs for step in steps),
     )

@@ -37,9 +37,11 @@ def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
     """
     version = support_version(target)
 
+    element = f"-DNPAS_ELEMENT={target.element.c_type}"
+
     def compiled(source: Path) -> bytes:
         def make(path: Path) -> None:
-            _run([*_compiler(target), *_INCLUDES, "-c", str(source), "-o", str(path)], cache.folder)
+            _run([*_compiler(target), *_INCLUDES, element, "-c", str(source), "-o", str(path)], cache.folder)
 
         return cache.get_or_make(digest([version, source.name]), make)
 
@@ -51,7 +53,7 @@ def support_version(target: Target) -> str:
     """Of all that a program holds besides its kernels and their table."""
     files = (*sources.source_files(), *support_files())
     content = (part for path in sorted(files) for part in (path.name, path.read_bytes()))
-    return digest([zig_version(), target.triple, *sources.CFLAGS, *sources.LDFLAGS, *content])
+    return digest([zig_version(), target.triple, target.element.c_type, *sources.CFLAGS, *sources.LDFLAGS, *content])
 
 
 def link(table: Path, objects: Sequence[Path], *, target: Target, output: Path, cache_dir: Path) -> None:

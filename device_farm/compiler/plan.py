@@ -10,8 +10,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, ScatterChannels
-from device_farm.compiler.kernels.spec import KernelSpec
+from device_farm.compiler.kernels.spec import INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import (
     Packed,
@@ -21,6 +22,7 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
+from device_farm.compiler.sparsity import TapUnit, Units
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
 from device_farm.compiler.tape import Tape, float_bits
 from device_farm.compiler.target import Target
@@ -28,7 +30,8 @@ from device_farm.compiler.weights import gain, tap_stream, weight_shape
 
 TAPE_ABI = 1
 PAGE_BYTES = 4096
-_INTEGER, _REAL, _AREAS = 0, 1, {"arena": 2, "parameters": 3, "lines": 4}  # what an argument is
+_INTEGER, _REAL, _ARENA, _PARAMETERS, _INTEGERS, _LINES = range(6)  # what an argument is
+_NEEDS_HALF = 1
 _SEED_CONV, _SEED_DEPTHWISE, _SEED_INDEX = range(3)
 _NUMBERS = {variable: number for number, variable in enumerate(Variable)}
 _MAGIC = b"npasplan"
@@ -44,7 +47,7 @@ class Plan:
     target: Target
     memory: Memory
     packed: Packed
-    parameter_words: int
+    parameter_bytes: int
     steps: Sequence[Step]
     kernels: Mapping[KernelSpec, int]
     seed: int
@@ -69,7 +72,8 @@ def plan_tape(plan: Plan, *, seeded: bool) -> bytes:
     tape.put(TAPE_ABI)
     tape.put_text(plan.program)
     tape.put_text(plan.key)
-    tape.put(plan.seed if plan.seed < 2**63 else plan.seed - 2**64, memory.elements, plan.parameter_words)
+    needs = _NEEDS_HALF if plan.target.element is Element.FLOAT16 else 0
+    tape.put(needs, plan.seed if plan.seed < 2**63 else plan.seed - 2**64, memory.elements, plan.parameter_bytes)
     for op in (graph.input, graph.output):
         layout = memory.layouts[op.name]
         tape.put(memory.offsets[op.name] + layout.offset(0, 0), layout.row_stride, layout.pixel_stride, *layout.shape)
@@ -119,15 +123,17 @@ def _put_calls(tape: Tape, calls: Sequence[Call], plan: Plan) -> None:
 
 def _put_call(tape: Tape, call: Call, plan: Plan) -> None:
     tape.put(plan.kernels[call.spec])
-    for name, _ in call.spec.parameters:
-        _put_argument(tape, call.arguments[name])
+    for name, kind in call.spec.parameters:
+        _put_argument(tape, call.arguments[name], kind)
 
 
-def _put_argument(tape: Tape, argument: Argument) -> None:
+def _put_argument(tape: Tape, argument: Argument, kind: str) -> None:
     """One word: what it is in the lowest byte, its moves in the next, its value above; then each move."""
     match argument:
         case Place(area, offset, moves):
-            tape.put(offset << 16 | len(moves) << 8 | _AREAS[area])
+            parameters = _INTEGERS if kind == INTS_IN else _PARAMETERS
+            place = {"arena": _ARENA, "parameters": parameters, "lines": _LINES}[area]
+            tape.put(offset << 16 | len(moves) << 8 | place)
             for variable, stride in moves:
                 tape.put(_NUMBERS[variable], stride)
         case Variable():
@@ -170,7 +176,13 @@ def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd
     tape.put(filters, channels, op.groups, kh, kw)
     tape.put(op.dilation[0] * layout.row_stride, op.dilation[1] * layout.pixel_stride)
     tape.put(float_bits(gain(op.activation)), 0 if sparsity is None else sparsity.block_height)
-    tape.put_integers(() if sparsity is None else sparsity.kept)
-    tape.put(padded_filters(op, plan.target), packed.bias, len(packed.groups))
+    units = Units(TapUnit.TAP if sparsity is None else sparsity.unit, channels, kh * kw)
+    kept = () if sparsity is None else sparsity.kept
+    tape.put(units.unit_channels, units.unit_positions)
+    tape.put_integers(kept)
+    tape.put_integers([split[0] for taps in kept if (split := units.split(taps)) is not None])
+    covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, plan.target)
+    tape.put(covered, packed.bias, len(packed.groups))
     for group in packed.groups:
-        tape.put(group.height, group.first_filter, len(group.kept), group.weights, group.taps, group.pointers)
+        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels)
+        tape.put(group.weights, group.taps, group.pointers)

@@ -22,7 +22,7 @@ class Variable(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """A pointer into the arena (floats), the parameters (words) or the lines of a fused block.
+    """A pointer into arena, parameters or the lines of a fused block, counted in what it points to.
 
     `moves` adds variables, times a stride each.
     """
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class View:
-    """An activation as a kernel sees it: `start` floats into the arena lies its first pixel, border included."""
+    """An activation as a kernel sees it: `start` elements into the arena lies its first pixel, border included."""
 
     layout: Layout
     start: int

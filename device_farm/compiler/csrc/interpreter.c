@@ -19,6 +19,7 @@
 #include "tape.h"
 
 #define TRAILER_MAGIC "npasplan"
+#define MOST_BYTES (INT64_C(1) << 36)
 enum { TAPE_ABI = 1, MOST_MOVES = 4 };
 
 typedef struct { /* the last bytes of the file */
@@ -59,7 +60,7 @@ typedef struct { /* steps.py: Bands */
 } bands_t;
 
 typedef struct {
-  float *place;
+  npas_element_t *place;
   int32_t top, bottom, height, left, right, row_stride;
 } border_t;
 
@@ -71,7 +72,7 @@ typedef struct {
 } step_t;
 
 typedef struct {
-  float *place;
+  npas_element_t *place;
   int32_t row_stride, pixel_stride, height, width, channels;
 } image_t;
 
@@ -160,18 +161,23 @@ static void *allocate(int64_t count, size_t size) {
   return memory;
 }
 
-static void *in_arena(tape_t *tape, int64_t offset) {
-  if (offset < 0 || offset > self.arena_bytes / 4) tape->damaged = 1;
-  return tape->damaged ? self.arena : self.arena + 4 * offset;
+static npas_element_t *in_arena(tape_t *tape, int64_t offset) {
+  if (offset < 0 || offset > self.arena_bytes / (int64_t)sizeof(npas_element_t)) tape->damaged = 1;
+  return (npas_element_t *)self.arena + (tape->damaged ? 0 : offset);
 }
 
-static void *in_parameters(tape_t *tape, int64_t offset) {
+static npas_element_t *in_parameters(tape_t *tape, int64_t offset) {
+  if (offset < 0 || offset > self.parameters_bytes / (int64_t)sizeof(npas_element_t)) tape->damaged = 1;
+  return (npas_element_t *)self.parameters + (tape->damaged ? 0 : offset);
+}
+
+static int32_t *in_integers(tape_t *tape, int64_t offset) {
   if (offset < 0 || offset > self.parameters_bytes / 4) tape->damaged = 1;
-  return tape->damaged ? self.parameters : self.parameters + 4 * offset;
+  return (int32_t *)self.parameters + (tape->damaged ? 0 : offset);
 }
 
-/* One word an argument: where it points to in the lowest byte, how many moves in the next, its value above. */
-enum { INTEGER, REAL, ARENA, PARAMETERS, LINES };
+/* One word an argument: what it is in the lowest byte, how many moves in the next, its value above. */
+enum { INTEGER, REAL, ARENA, PARAMETERS, INTEGERS, LINES };
 
 static call_t read_call(tape_t *tape, const int32_t *lines) {
   call_t call = {0};
@@ -179,13 +185,15 @@ static call_t read_call(tape_t *tape, const int32_t *lines) {
   call.arguments = allocate(call.kernel->arguments, sizeof *call.arguments);
   for (int32_t i = 0; i < call.kernel->arguments; ++i) {
     int64_t word = tape_word(tape), value = word >> 16;
-    int area = (int)(word & 255), moves = (int)(word >> 8 & 255), pointer = area >= ARENA;
+    int kind = (int)(word & 255), moves = (int)(word >> 8 & 255), pointer = kind >= ARENA;
+    int64_t size = pointer ? kind < INTEGERS ? (int64_t)sizeof(npas_element_t) : 4 : 1;
     npas_value_t *argument = &call.arguments[i];
-    switch (area) {
+    switch (kind) {
       case INTEGER: argument->integer = (int32_t)value; break;
       case REAL: memcpy(&argument->real, &(uint32_t){(uint32_t)value}, 4); break;
       case ARENA: argument->pointer = in_arena(tape, value); break;
       case PARAMETERS: argument->pointer = in_parameters(tape, value); break;
+      case INTEGERS: argument->pointer = in_integers(tape, value); break;
       case LINES: argument->pointer = (void *)(uintptr_t)lines; break;
       default: tape->damaged = 1;
     }
@@ -194,7 +202,7 @@ static call_t read_call(tape_t *tape, const int32_t *lines) {
       int64_t stride = tape_word(tape);
       if (call.move_count == MOST_MOVES) tape->damaged = 1;
       if (tape->damaged) break;
-      call.moves[call.move_count++] = (move_t){argument, *argument, pointer ? 4 * stride : stride, variable, pointer};
+      call.moves[call.move_count++] = (move_t){argument, *argument, size * stride, variable, pointer};
     }
   }
   return call;
@@ -285,8 +293,10 @@ static const char *read_plan(tape_t *tape) {
   if (tape_word(tape) != TAPE_ABI) return "the plan has another format than this program: build the artifact again";
   if (strcmp(tape_text(tape), npas_program_key) != 0) return "the plan was made for another program: build the artifact again";
   npas_plan.abi = NPAS_PLAN_ABI, npas_plan.key = tape_text(tape);
+  npas_plan.needs = (uint32_t)tape_range(tape, 0, UINT32_MAX);
   self.seed = (uint64_t)tape_word(tape);
-  self.arena_bytes = 4 * tape_range(tape, 0, INT64_C(1) << 34), self.parameters_bytes = 4 * tape_range(tape, 0, INT64_C(1) << 34);
+  self.arena_bytes = (int64_t)sizeof(npas_element_t) * tape_range(tape, 0, MOST_BYTES / 4);
+  self.parameters_bytes = tape_range(tape, 0, MOST_BYTES);
   if (tape->damaged || (self.trailer.parameters_bytes != 0 && self.trailer.parameters_bytes != self.parameters_bytes))
     return "the plan is damaged";
   self.arena = map(self.arena_bytes), self.parameters = map(self.parameters_bytes);
@@ -328,14 +338,16 @@ static int seed_conv(tape_t *tape) {
   conv.filters = tape_int(tape), conv.channels = tape_int(tape), conv.channel_groups = tape_int(tape);
   conv.kernel_height = tape_int(tape), conv.kernel_width = tape_int(tape);
   conv.line_stride = tape_int(tape), conv.pixel_stride = tape_int(tape), conv.gain = tape_float(tape);
-  conv.sparsity_height = tape_int(tape), conv.kept = tape_integers(tape, &kept_count);
+  conv.sparsity_height = tape_int(tape), conv.unit_channels = tape_int(tape), conv.unit_positions = tape_int(tape);
+  conv.kept = tape_integers(tape, &kept_count), conv.whole = tape_integers(tape, &kept_count);
   conv.padded_filters = tape_int(tape), conv.bias = in_parameters(tape, tape_word(tape));
   conv.group_count = tape_count(tape);
   npas_group_t *groups = allocate(conv.group_count, sizeof *groups);
   for (int32_t i = 0; i < conv.group_count; ++i) {
     groups[i].height = tape_int(tape), groups[i].first_filter = tape_int(tape), groups[i].blocks = tape_int(tape);
+    groups[i].tap_channels = tape_int(tape);
     groups[i].weights = in_parameters(tape, tape_word(tape));
-    groups[i].taps = in_parameters(tape, tape_word(tape)), groups[i].pointers = in_parameters(tape, tape_word(tape));
+    groups[i].taps = in_integers(tape, tape_word(tape)), groups[i].pointers = in_integers(tape, tape_word(tape));
   }
   conv.groups = groups;
   int failed = tape->damaged;
@@ -348,7 +360,8 @@ static int seed_conv(tape_t *tape) {
 static int seed_depthwise(tape_t *tape) {
   uint64_t stream = (uint64_t)tape_word(tape);
   int32_t channels = tape_int(tape), padded = tape_int(tape), taps = tape_int(tape);
-  float gain = tape_float(tape), *weights = in_parameters(tape, tape_word(tape)), *bias = in_parameters(tape, tape_word(tape));
+  float gain = tape_float(tape);
+  npas_element_t *weights = in_parameters(tape, tape_word(tape)), *bias = in_parameters(tape, tape_word(tape));
   if (!tape->damaged) npas_seed_depthwise(self.seed, stream, channels, padded, taps, gain, weights, bias);
   return tape->damaged;
 }
@@ -356,7 +369,7 @@ static int seed_depthwise(tape_t *tape) {
 static int seed_index(tape_t *tape) {
   uint64_t stream = (uint64_t)tape_word(tape);
   int32_t channels = tape_int(tape), places = tape_int(tape);
-  int32_t *index = in_parameters(tape, tape_word(tape));
+  int32_t *index = in_integers(tape, tape_word(tape));
   return tape->damaged || npas_seed_index(self.seed, stream, channels, places, index);
 }
 

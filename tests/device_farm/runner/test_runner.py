@@ -245,6 +245,17 @@ def test_without_the_flag_stdin_does_not_matter(build: Build) -> None:
     assert run(build(), "bench", *_SHORT, stdin=subprocess.DEVNULL).returncode == 0
 
 
+def test_a_missing_instruction_is_refused_before_any_kernel_runs(build: Build) -> None:
+    """No processor that is not an Arm one has what a half-precision plan needs."""
+    if host_target().triple.startswith("aarch64"):
+        pytest.skip("this machine may have half-precision arithmetic; see test_float16.py for the cores of qemu")
+    program = build("NEEDS=NPAS_NEEDS_HALF", "FAULT_ILLEGAL")
+    status, line = failure(program, "bench", *_SHORT)
+    assert status == 10
+    assert "half-precision" in line and "fp32" in line
+    assert run(program, "info").returncode == 0
+
+
 @pytest.mark.parametrize("target", [AVX2, NEON])
 def test_it_builds_for_every_triple_without_a_warning(tmp_path: Path, target: Any) -> None:
     artifact = tiny_artifact(tmp_path, target, defines=("WITH_WORKSPACE",))
