@@ -17,6 +17,7 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
+from device_farm.compiler.sparsity import Units
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
@@ -209,14 +210,21 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
         f"{{{g.height}, {g.first_filter}, {len(g.kept)}, F({g.weights}), I({g.taps}), I({g.pointers})}}"
         for g in packed.groups
     )
-    text, kept, height = "", "0", 0
+    text, sparsity = "", "0, 0, 0, 1, 1"
     if op.sparsity is not None:
-        text = f"static const int32_t kept_{stream}[] = {{{', '.join(map(str, op.sparsity.kept))}}};\n"
-        kept, height = f"kept_{stream}", op.sparsity.block_height
+        units = Units(op.sparsity.unit, channels, kh * kw)
+        whole = [split[0] for kept in op.sparsity.kept if (split := units.split(kept)) is not None]
+        text = "".join(
+            f"static const int32_t {name}_{stream}[] = {{{', '.join(map(str, counts))}}};\n"
+            for name, counts in (("kept", op.sparsity.kept), ("whole", whole))
+        )
+        sparsity = (
+            f"{op.sparsity.block_height}, kept_{stream}, whole_{stream}, {units.unit_channels}, {units.unit_positions}"
+        )
     return (
         f"{text}static const npas_group_t groups_{stream}[] = {{{groups}}};\n"
         f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {op.groups}, {kh}, {kw}, "
         f"{op.dilation[0] * layout.row_stride}, {op.dilation[1] * layout.pixel_stride}, {gain(op.activation)}f, "
-        f"{height}, {kept}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
+        f"{sparsity}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
         f"F({packed.bias})}};"
     )

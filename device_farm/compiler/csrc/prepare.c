@@ -77,24 +77,41 @@ static void seed_bias(uint64_t seed, const npas_conv_t *conv) {
   }
 }
 
+/* Marks the living taps of sparsity block `block`: whole units, then those of fewer channels, which are numbered last. */
+static void mark_taps(uint64_t seed, const npas_conv_t *conv, int32_t block, int32_t kept, char *units, char *taps) {
+  int32_t positions = conv->kernel_height * conv->kernel_width, unit_channels = conv->unit_channels;
+  int32_t rows = positions / conv->unit_positions; /* units of the same channels */
+  int32_t whole = conv->channels / unit_channels * rows, left = conv->channels % unit_channels;
+  int32_t partial = left ? rows : 0, kept_whole = conv->whole[block];
+  int32_t kept_partial = left ? (kept - kept_whole * unit_channels * conv->unit_positions) / (left * conv->unit_positions) : 0;
+  uint64_t first = (uint64_t)block * (uint64_t)(whole + partial);
+  mark_smallest(seed, conv->stream, first, whole, kept_whole, units);
+  mark_smallest(seed, conv->stream, first + (uint64_t)whole, partial, kept_partial, units + whole);
+  for (int32_t channel = 0; channel < conv->channels; ++channel) {
+    for (int32_t position = 0; position < positions; ++position) {
+      *taps++ = units[channel / unit_channels * rows + position / conv->unit_positions];
+    }
+  }
+}
+
 int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
   int32_t total = conv->channels * conv->kernel_height * conv->kernel_width;
   int32_t height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
   int32_t blocks = (conv->filters + height - 1) / height;
-  char *marks = malloc((size_t)blocks * (size_t)total);
+  char *marks = malloc((size_t)blocks * (size_t)total), *units = malloc((size_t)total);
   float *scales = malloc((size_t)blocks * sizeof *scales);
-  if (marks == NULL || scales == NULL) return free(marks), free(scales), 1;
+  if (marks == NULL || units == NULL || scales == NULL) return free(marks), free(units), free(scales), 1;
   for (int32_t block = 0; block < blocks; ++block) {
     int32_t kept = conv->sparsity_height ? conv->kept[block] : total;
     scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
     char *own = marks + (int64_t)block * total;
     if (kept == total) memset(own, 1, (size_t)total);
     else if (kept == 0) memset(own, 0, (size_t)total);
-    else mark_smallest(seed, conv->stream, (uint64_t)block * (uint64_t)total, total, kept, own);
+    else mark_taps(seed, conv, block, kept, units, own);
   }
   for (int32_t group = 0; group < conv->group_count; ++group) seed_group(seed, conv, &conv->groups[group], marks, scales);
   seed_bias(seed, conv);
-  free(marks), free(scales);
+  free(marks), free(units), free(scales);
   return 0;
 }
 

@@ -19,6 +19,8 @@ typedef struct {
   float gain;
   int32_t sparsity_height; /* filters a sparsity block; 0 = dense */
   const int32_t *kept;     /* taps of every sparsity block */
+  const int32_t *whole;    /* whole units among them, as in sparsity.py; the rest are units of fewer channels */
+  int32_t unit_channels, unit_positions;
   int32_t group_count, padded_filters;
   const npas_group_t *groups;
   float *bias;
