@@ -11,6 +11,9 @@ from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
 
+LINE = 16  # floats of a cache line
+
+
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
     """band of rows -> block -> row -> column -> taps, so that a band of the input stays in the cache for all blocks."""
     e = Emitter(spec, target)
@@ -69,6 +72,11 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             body.append(tirx.Bind(value, e.splat(e.scalar(e.x, at + (r * spec.line_stride + c * spec.pixel_stride)))))
             body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)]
         return body
+
+    if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
+        for r, c in pixels:
+            for channel in range(0, height, LINE):
+                statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
 
     begin, end, whole = e.integer("begin"), e.integer("end"), e.integer("whole")
     statements += [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]

@@ -19,6 +19,7 @@ from device_farm.compiler.target import Target
 
 Expr = Any
 Stmt = Any
+INDEX = "int64"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
@@ -32,8 +33,9 @@ class Emitter:
         self._arguments: dict[str, Any] = {}
         for name, kind in spec.parameters:
             if kind in (INT, FLOAT):
-                self._arguments[name] = tirx.Var(name, "int32" if kind == INT else "float32")
-                self.parameters.append(self._arguments[name])
+                number = tirx.Var(name, "int32" if kind == INT else "float32")
+                self._arguments[name] = wide(number) if kind == INT else number
+                self.parameters.append(number)
                 continue
             dtype = "int32" if kind == INTS_IN else "float32"
             pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
@@ -54,7 +56,7 @@ class Emitter:
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def integer(self, name: str) -> Any:
-        return tirx.Var(name, "int32")
+        return tirx.Var(name, INDEX)
 
     def vector(self, name: str) -> Any:
         return tirx.Var(name, ir.PrimType(f"float32x{self.lanes}"))
@@ -71,10 +73,16 @@ class Emitter:
         return tirx.BufferStore(buffer, value, [tirx.Ramp(index, 1, self.lanes)])
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
-        return tirx.BufferLoad(buffer, [index])
+        value = tirx.BufferLoad(buffer, [index])
+        return wide(value) if buffer.dtype == "int32" else value
 
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
+
+    def prefetch(self, buffer: Any, index: Expr) -> Stmt:
+        """Asks for the cache line, to be read soon."""
+        address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
 
     def splat(self, value: Expr | float) -> Expr:
         """A number in all lanes."""
@@ -136,11 +144,16 @@ def exponential(e: Emitter, value: Expr, *, sign: int = 1) -> Expr:
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
+def wide(value: Expr) -> Expr:
+    """As an index: numbers of 64 bits become addresses without an instruction, those of 32 do not."""
+    return tirx.Cast(INDEX, value)
+
+
 def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
     """for (name = start; name < start + extent; ++name) body(name)"""
-    variable = tirx.Var(name, "int32")
-    start = tirx.IntImm("int32", start) if isinstance(start, int) else start
-    extent = tirx.IntImm("int32", extent) if isinstance(extent, int) else extent
+    variable = tirx.Var(name, INDEX)
+    start = tirx.IntImm(INDEX, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(INDEX, extent) if isinstance(extent, int) else extent
     return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 

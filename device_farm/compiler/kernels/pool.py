@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from device_farm.compiler.graph import PoolKind
-from device_farm.compiler.kernels.emit import Emitter, loop, sequence
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import PoolKernel
 from device_farm.compiler.target import Target
 
@@ -18,7 +18,7 @@ VECTORS = 4  # of channels at once: one sum alone waits for the adder
 def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
     """A window is cut at the image's edge, so that a maximum never sees the padding, and an average adds no zeros."""
     e = Emitter(spec, target)
-    zero = tirx.IntImm("int32", 0)
+    zero = tirx.IntImm(INDEX, 0)
 
     def reduce(total: Any, value: Any) -> Any:
         return tirx.Max(total, value) if spec.pool is PoolKind.MAX else total + value
