@@ -29,8 +29,6 @@ from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
-TOLERANCE = 1e-4  # relative to the largest expected magnitude
-
 
 def compile_network(
     graph: Graph,
@@ -80,7 +78,7 @@ def compile_network(
         if checked is not None:
             (scratch / "parameters.bin").write_bytes(parameters.to_bytes())
             blob = str((scratch / "parameters.bin").absolute())
-        source = PlanSource(key, graph, target, memory, packed, parameters.words, steps, kernels, seed, blob)
+        source = PlanSource(key, graph, target, memory, packed, parameters.bytes, steps, kernels, seed, blob)
         (scratch / "plan.c").write_text(plan_text(source))
         link(scratch / "plan.c", files, target=target, output=scratch / "linked", cache_dir=cache_dir)
         executable = (scratch / "linked").read_bytes()
@@ -95,7 +93,7 @@ def compile_network(
         output_elements=graph.shapes[graph.output.name].elements,
         input_seed=seed,
         expected_output=tuple(expected.reshape(-1).tolist()),
-        tolerance=TOLERANCE,
+        tolerance=target.element.tolerance,
         macs=graph.macs,
         kept_macs=sum(step.kept_macs for step in steps),
     )

@@ -38,11 +38,13 @@ def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
     files = (*sources.source_files(), *support_files())
     content = digest([zig_version(), *(part for path in sorted(files) for part in (path.name, path.read_bytes()))])
 
+    element = f"-DNPAS_ELEMENT={target.element.c_type}"
+
     def compiled(source: Path) -> bytes:
         def make(path: Path) -> None:
-            _run([*_compiler(target), *_INCLUDES, "-c", str(source), "-o", str(path)], cache.folder)
+            _run([*_compiler(target), *_INCLUDES, element, "-c", str(source), "-o", str(path)], cache.folder)
 
-        return cache.get_or_make(digest([content, source.name, target.triple, *sources.CFLAGS]), make)
+        return cache.get_or_make(digest([content, source.name, target.triple, element, *sources.CFLAGS]), make)
 
     return [compiled(source) for source in (sources.RUNNER_SOURCE, SUPPORT_DIR / "prepare.c")]
 

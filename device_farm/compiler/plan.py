@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
 from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
@@ -32,7 +33,7 @@ class PlanSource:
     target: Target
     memory: Memory
     packed: Packed
-    parameter_words: int
+    parameter_bytes: int
     steps: tuple[Step, ...]
     symbols: Mapping[KernelSpec, str]
     seed: int
@@ -40,22 +41,23 @@ class PlanSource:
 
 
 _HEAD = """\
+#define NPAS_ELEMENT %s
 #include <stdint.h>
 #include "plan.h"
 #include "prepare.h"
 #define ALIGNED __attribute__((aligned(NPAS_HUGE_PAGE)))
 #define A(offset) (arena + (offset))
-#define F(offset) ((float *)(parameters + 4 * INT64_C(offset)))
-#define I(offset) ((int32_t *)(parameters + 4 * INT64_C(offset)))
+#define F(offset) ((npas_element_t *)parameters + (offset))
+#define I(offset) ((int32_t *)parameters + (offset))
 """
 
 
 def plan_text(source: PlanSource) -> str:
     """C that defines npas_plan."""
     graph, memory = source.graph, source.memory
-    parts = [_HEAD, f"static ALIGNED float arena[{memory.elements + 64}];"]
+    parts = [_HEAD % source.target.element.c_type, f"static ALIGNED npas_element_t arena[{memory.elements + 64}];"]
     if source.blob is None:
-        parts.append(f"static ALIGNED unsigned char parameters[{max(4 * source.parameter_words, 64)}];")
+        parts.append(f"static ALIGNED unsigned char parameters[{max(source.parameter_bytes, 64)}];")
     else:
         parts.append(_INCBIN % json.dumps(json.dumps(source.blob))[1:-1])
         parts.append('extern unsigned char parameters[] __asm__("npas_parameters");')
@@ -69,6 +71,7 @@ def plan_text(source: PlanSource) -> str:
     x, y = memory.layouts[graph.input.name], memory.layouts[graph.output.name]
     x_image = f"A({memory.offsets[graph.input.name] + x.offset(0, 0)})"
     y_image = f"A({memory.offsets[graph.output.name] + y.offset(0, 0)})"
+    needs = "NPAS_NEEDS_HALF" if source.target.element is Element.FLOAT16 else "0"
     parts.append(_prepare(source))
     parts.append(
         f"static void set_input(const float *nhwc) {{\n"
@@ -76,7 +79,7 @@ def plan_text(source: PlanSource) -> str:
         f"static void get_output(float *flat) {{\n"
         f"  npas_copy_out(flat, {y_image}, {_flat_strides(y)}, {_extents(y)});\n}}\n"
         f"const npas_plan_t npas_plan = {{NPAS_PLAN_ABI, {_string(source.key)}, {x.shape.elements}, "
-        f"{y.shape.elements}, {len(source.steps)}, steps, prepare, set_input, get_output}};\n"
+        f"{y.shape.elements}, {len(source.steps)}, steps, prepare, set_input, get_output, {needs}}};\n"
     )
     return "\n".join(parts)
 
@@ -207,9 +210,11 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
     filters, channels, kh, kw = weight_shape(source.graph, op)
     layout = source.memory.layouts[op.inputs[0]]
     groups = ", ".join(
-        f"{{{g.height}, {g.first_filter}, {len(g.kept)}, F({g.weights}), I({g.taps}), I({g.pointers})}}"
+        f"{{{g.height}, {g.first_filter}, {len(g.kept)}, {g.tap_channels}, F({g.weights}), I({g.taps}), "
+        f"I({g.pointers})}}"
         for g in packed.groups
     )
+    covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, source.target)
     text, sparsity = "", "0, 0, 0, 1, 1"
     if op.sparsity is not None:
         units = Units(op.sparsity.unit, channels, kh * kw)
@@ -225,6 +230,6 @@ def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, so
         f"{text}static const npas_group_t groups_{stream}[] = {{{groups}}};\n"
         f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {op.groups}, {kh}, {kw}, "
         f"{op.dilation[0] * layout.row_stride}, {op.dilation[1] * layout.pixel_stride}, {gain(op.activation)}f, "
-        f"{sparsity}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
+        f"{sparsity}, {len(packed.groups)}, {covered}, groups_{stream}, "
         f"F({packed.bias})}};"
     )

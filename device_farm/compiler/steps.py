@@ -12,7 +12,7 @@ from device_farm.compiler.layout import Layout
 
 @dataclass(frozen=True)
 class Place:
-    """A pointer into the arena (floats) or the parameters (words); `moves` adds variables of plan.c, times a stride."""
+    """A pointer into arena or parameters, in what it points to; `moves` adds variables of plan.c, times a stride."""
 
     area: str  # "arena" or "parameters"
     offset: int
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True)
 class View:
-    """An activation as a kernel sees it: `start` floats into the arena lies its first pixel, border included."""
+    """An activation as a kernel sees it: `start` elements into the arena lies its first pixel, border included."""
 
     layout: Layout
     start: int

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
@@ -165,6 +166,8 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
 
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
+    if target.element is not Element.FLOAT32:
+        return None  # its transforms lose too many digits
     if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
         out = op.output_shape(x.shape)
         return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)

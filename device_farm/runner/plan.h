@@ -3,7 +3,9 @@
 #define NPAS_PLAN_H
 #include <stdint.h>
 
-#define NPAS_PLAN_ABI 1
+#define NPAS_PLAN_ABI 2
+
+enum { NPAS_NEEDS_HALF = 1 }; /* half-precision arithmetic */
 
 typedef struct {
   const char *name;  /* of the layer */
@@ -22,6 +24,7 @@ typedef struct {
   int (*prepare)(void);                   /* once: lay out or generate weights, zero borders; 0 = well */
   void (*set_input)(const float *nhwc);   /* flat NHWC -> the network's own input buffer */
   void (*get_output)(float *flat);        /* the network's output -> flat NHWC */
+  uint32_t needs;                         /* NPAS_NEEDS_..., instructions beyond the architecture's own */
 } npas_plan_t;
 
 extern const npas_plan_t npas_plan;

@@ -15,6 +15,9 @@
 #ifndef KEY
 #define KEY "tiny"
 #endif
+#ifndef NEEDS
+#define NEEDS 0
+#endif
 #ifndef ABI
 #define ABI NPAS_PLAN_ABI
 #endif
@@ -123,4 +126,4 @@ static const npas_step_t steps[] = {
     {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier},
 };
 
-const npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output};
+const npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output, NEEDS};

@@ -89,7 +89,12 @@ def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) ->
 def _farm(config: SearchConfig, *, reserved: int | None, progress: Progress) -> Iterator[Farm]:
     progress.phase("starting the device farm")
     devices = tuple(
-        LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
+        LocalDevice(
+            cpu=reserved if device.cpu == "auto" else device.cpu,
+            model=device.model,
+            num_cpus=0,
+            precision=device.precision,
+        )
         for device in config.devices
     )
     workers = config.compilation.workers
