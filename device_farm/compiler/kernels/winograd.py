@@ -80,7 +80,10 @@ def _input_of_stem(b: _Binder, d: Sequence[Any]) -> list[Any]:
         return b(even + b.times(2.5, d[2]) - b.times(1.25, d[3]) - b.times(0.5, d[0]))
 
     step, double = b(d[5] - b.times(2, d[4])), b(d[4] - b.times(2, d[3]))
-    one, one_odd = b(step - b.times(0.25, d[3]) + b.times(0.5, d[2])), b(double - b.times(0.25, d[2]) + b.times(0.5, d[1]))
+    one, one_odd = (
+        b(step - b.times(0.25, d[3]) + b.times(0.5, d[2])),
+        b(double - b.times(0.25, d[2]) + b.times(0.5, d[1])),
+    )
     half = b(step + b.times(2, d[2]) - d[3])
     half_odd = b(b.times(0.5, d[4]) - d[3] - b.times(0.5, d[2]) + d[1])
     return [
