@@ -1,4 +1,4 @@
-"""Layer shapes of well-known networks at 224x224, for the kernels' benchmark: what is distinct among them and costs time."""
+"""Layer shapes of well-known networks at 224x224: what is distinct among them and costs time."""
 
 from __future__ import annotations
 

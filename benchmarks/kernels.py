@@ -1,16 +1,18 @@
 """Single layers of well-known networks on one core: our kernels at every rate beside ONNX Runtime dense, in one run.
 
-    python benchmarks/kernels.py [--quick] [--json FILE] [--layers TEXT ...] [--rates 1,2,2.5,3,5,7,10] [--heights 8,16,32]
+    python benchmarks/kernels.py [--quick] [--json FILE] [--layers TEXT ...] [--rates 1,2,2.5,3,5,7,10]
+                                 [--heights 8,16,32]
 
-What is timed is the layer's kernel alone: ours by the runner's profile, ONNX Runtime's by its own (no call overhead, no
-turning of layouts; _nodes.py). `dense` is what a network gets (Winograd where it is chosen), `direct` the gathered GEMM
-with all taps but one, to which the speed-ups of pruning relate. A rate's `efficiency` is speed-up over direct divided by
-the rate that was really reached (whole taps survive). `share` is the share of the peak that a loop of multiply-adds
-reached in the same run; dense multiply-adds are counted, so Winograd may exceed it.
+What is timed is the layer's kernel alone: ours by the runner's profile, ONNX Runtime's by its own (no call overhead,
+no turning of layouts; _nodes.py). `dense` is what a network gets (Winograd where it is chosen), `direct` the gathered
+GEMM with all taps but one, to which the speed-ups of pruning relate. A rate's `efficiency` is speed-up over direct
+divided by the rate that was really reached (whole taps survive). `share` is the share of the peak that a loop of
+multiply-adds reached in the same run; those of the plain convolution are counted, so Winograd may exceed it.
 
-Schemes: `block h` keeps whole taps of blocks of h filters (block-punched, block-based), `pattern` 4 of 9 positions of
-every channel of a block, shared by its filters. References that are not for speed, compiled as they are (the union of
-the taps of a block survives): `pattern per kernel` and `unstructured 5x`.
+Schemes: `block h` keeps whole taps of blocks of h filters (block-punched, block-based), `kernel h` all positions of the
+channels that it keeps, `pattern` 4 of 9 positions of every channel of a block, shared by its filters. References that
+are not for speed, compiled as they are (the union of the taps of a block survives): `pattern per kernel` and
+`unstructured 5x`.
 
 Layers are timed one after the other, so --layers can cut a run into pieces; --json adds to what the file has.
 A missed bar ends a full run over all layers with exit status 1, a wrong answer any run.
@@ -42,6 +44,7 @@ from benchmarks._onnx import to_onnx
 from device_farm.compiler import Artifact, Graph, Target, compile_network, host_target
 from device_farm.compiler.graph import BlockSparsity, Conv2d
 from device_farm.compiler.passes import sparsify
+from device_farm.compiler.sparsity import TapUnit
 from device_farm.compiler.weights import seeded_weights
 from npas_ray.pruning.schemes import make_mask
 from npas_ray.space.choices import Scheme
@@ -66,18 +69,21 @@ class Bench:
 
     def build(self, rates: Sequence[float], heights: Sequence[int]) -> None:
         self._compile("dense", self.graph)
-        if self.layer.prunable:
-            self._compile("direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))))
-            for height in heights:
-                for rate in rates:
-                    if rate > 1:
-                        self._compile(f"block {height} {rate:g}x", sparsify(self.graph, rate, height, layers=[NAME]))
-        if self.layer.prunable and self.layer.kernel == 3:
-            height = self.target.block_height
-            self._masked(f"pattern {PATTERN_RATE}x", Scheme.PATTERN, PATTERN_RATE, height)
+        if not self.layer.prunable:
+            return
+        self._compile("direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))))
+        rates, tall = [rate for rate in rates if rate > 1], self.target.block_height
+        schemes = [("block", height, TapUnit.TAP) for height in heights]
+        if self.layer.kernel == 3:
+            schemes.append(("kernel", tall, TapUnit.KERNEL))
+            self._masked(f"pattern {PATTERN_RATE}x", Scheme.PATTERN, PATTERN_RATE, tall)
             self._masked("pattern per kernel", Scheme.PATTERN, PATTERN_RATE, 1)
-        if self.layer.prunable:
+        if self.layer.kind != "fc":  # what is unstructured has the taps of a dense layer: an executable of that size
             self._masked(f"unstructured {UNSTRUCTURED_RATE:g}x", Scheme.UNSTRUCTURED, UNSTRUCTURED_RATE, 1)
+        for name, height, unit in schemes:
+            for rate in rates:
+                pruned = sparsify(self.graph, rate, height, layers=[NAME], unit=unit)
+                self._compile(f"{name} {height} {rate:g}x", pruned)
 
     def measure(self, *, rounds: int, seconds: float) -> tuple[dict[str, list[float]], list[float]]:
         """us of every round of ours and of ONNX Runtime's, in turns on the core that is idlest in a round."""
@@ -179,8 +185,8 @@ def show(results: Sequence[dict[str, Any]]) -> None:
     for one in results:
         dense, direct = one["variants"]["dense"], one["variants"].get("direct", one["variants"]["dense"])
         rows.append((
-            one["layer"], f"{one['onnxruntime_us']:.1f}", f"{one['onnxruntime_share_of_peak']:.0%}", f"{dense['us']:.1f}",
-            f"{dense['share_of_peak']:.0%}", f"{dense['over_onnxruntime']:.2f}", f"{direct['us']:.1f}",
+            one["layer"], f"{one['onnxruntime_us']:.1f}", f"{one['onnxruntime_share_of_peak']:.0%}",
+            f"{dense['us']:.1f}", f"{dense['share_of_peak']:.0%}", f"{dense['over_onnxruntime']:.2f}", f"{direct['us']:.1f}",
             f"{direct['share_of_peak']:.0%}", f"{direct['over_onnxruntime']:.2f}",
         ))  # fmt: skip
     header = ("dense", "ORT us", "share", "dense us", "share", "x ORT", "direct us", "share", "x ORT")
@@ -257,7 +263,7 @@ def main() -> int:
     except ValueError as error:
         options.error(f"--rates and --heights: expected numbers separated by commas: {error}")
     torch.set_num_threads(1)
-    rounds, seconds = (2, 0.02) if arguments.quick else (5, 0.05)
+    rounds, seconds = (2, 0.02) if arguments.quick else (4, 0.03)
     layers = [] if arguments.show else chosen_layers(arguments.layers)
     known = known_results(arguments.json)
     with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
