@@ -186,8 +186,8 @@ def show(results: Sequence[dict[str, Any]]) -> None:
         dense, direct = one["variants"]["dense"], one["variants"].get("direct", one["variants"]["dense"])
         rows.append((
             one["layer"], f"{one['onnxruntime_us']:.1f}", f"{one['onnxruntime_share_of_peak']:.0%}",
-            f"{dense['us']:.1f}", f"{dense['share_of_peak']:.0%}", f"{dense['over_onnxruntime']:.2f}", f"{direct['us']:.1f}",
-            f"{direct['share_of_peak']:.0%}", f"{direct['over_onnxruntime']:.2f}",
+            f"{dense['us']:.1f}", f"{dense['share_of_peak']:.0%}", f"{dense['over_onnxruntime']:.2f}",
+            f"{direct['us']:.1f}", f"{direct['share_of_peak']:.0%}", f"{direct['over_onnxruntime']:.2f}",
         ))  # fmt: skip
     header = ("dense", "ORT us", "share", "dense us", "share", "x ORT", "direct us", "share", "x ORT")
     print("\n" + table(header, rows))
@@ -200,7 +200,7 @@ def show(results: Sequence[dict[str, Any]]) -> None:
                 figures = [one["variants"][label] for label in columns]
                 rows.append((one["layer"], *[f"{f['over_direct']:.2f} {f['share_of_peak']:.0%}" for f in figures]))
         print("\n" + table((f"{scheme}: x direct, share", *[label.split()[-1] for label in columns]), rows))
-    kinds = list(dict.fromkeys(one["class"] for one in results)) + ["all"]
+    kinds = [*dict.fromkeys(one["class"] for one in results), "all"]
     lines: list[tuple[str, dict[str, float]]] = [
         (f"{label} x ORT", by_class(results, _field(label, "over_onnxruntime"))) for label in ("dense", "direct")
     ]
@@ -224,7 +224,7 @@ def bars(results: Sequence[dict[str, Any]]) -> list[tuple[str, bool]]:
     figure = worst["variants"]["dense"]["over_onnxruntime"]
     checked.append((f"dense at worst: x{figure:.2f} ({worst['layer']}), bar {WORST_BAR}", figure >= WORST_BAR))
     for label in labels(results):
-        if label.startswith("block") or label.startswith("kernel"):
+        if label.startswith(("block", "kernel")):
             rate = float(label.split()[-1].rstrip("x"))
             bar = next(share for limit, share in EFFICIENCY_BARS if rate <= limit)
             mean = by_class(results, _field(label, "efficiency"))["all"]

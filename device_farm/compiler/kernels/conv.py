@@ -10,7 +10,6 @@ from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence, ti
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
-
 LINE = 16  # floats of a cache line
 
 
