@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Padding, ScatterChannels
 from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import (
@@ -17,6 +18,7 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
+from device_farm.compiler.parting import Part, phases
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
@@ -36,6 +38,7 @@ class PlanSource:
     symbols: Mapping[KernelSpec, str]
     seed: int
     blob: str | None
+    threads: int = 1
 
 
 _HEAD = """\
@@ -100,8 +103,28 @@ def _prototype(spec: KernelSpec) -> str:
 
 
 def _step_function(index: int, step: Step, source: PlanSource) -> str:
-    body = _calls(step.calls, source) if step.bands is None else _banded(step.bands, source)
-    return f"static void step_{index}(void) {{\n{_zero_border(step.op.name, source.memory)}{body}}}"
+    """Phases of one part are the main thread's alone; the parts of the others are cases of a function."""
+    functions, body = "", ""
+    cut = phases(step, source.threads, memory=source.memory, target=source.target)
+    # Nobody reads a border before the step is over, so its rows are shared too.
+    bordered = next((number for number, phase in enumerate(cut) if len(phase.parts) > 1), None)
+    for number, phase in enumerate(cut):
+        if len(phase.parts) == 1:
+            body += _part(phase.parts[0], source)
+            continue
+        cases = ""
+        for thread, part in enumerate(phase.parts):
+            border = _zero_border(step.op.name, source.memory, thread, len(phase.parts)) if number == bordered else ""
+            cases += f"  case {thread}: {{\n{border}{_part(part, source)}  break;\n  }}\n"
+        functions += f"static void step_{index}_{number}(int32_t part) {{\n  switch (part) {{\n{cases}  }}\n}}\n"
+        body += f"  npas_parallel(step_{index}_{number});\n"
+    if bordered is None:
+        body = _zero_border(step.op.name, source.memory) + body
+    return f"{functions}static void step_{index}(void) {{\n{body}}}"
+
+
+def _part(part: Part, source: PlanSource) -> str:
+    return _calls(part.calls, source) if part.bands is None else _banded(part.bands, source)
 
 
 def _calls(calls: Sequence[Call], source: PlanSource) -> str:
@@ -114,8 +137,8 @@ def _banded(bands: Bands, source: PlanSource) -> str:
     parts = [f"  static const int32_t lines[] = {{{', '.join(map(str, bands.lines))}}};\n"]
     parts += [_zero_around(ring, start) for start in dict.fromkeys(chunk.ring for chunk in bands.chunks)]
     parts.append(
-        f"  for (int32_t band = 0, done = 0, last; band < {bands.count}; ++band, done = last) {{\n"
-        f"  int32_t row = band * {bands.rows};\n"
+        f"  for (int32_t band = 0, done = {bands.first_expanded}, last; band < {bands.count}; ++band, done = last) {{\n"
+        f"  int32_t row = {bands.first_row} + band * {bands.rows};\n"
         f"  if (row > {bands.output_rows - bands.rows}) row = {bands.output_rows - bands.rows};\n"
         f"  last = row * {bands.stride} + {bands.reach};\n"
         f"  if (last > {bands.expanded_rows}) last = {bands.expanded_rows};\n"
@@ -147,12 +170,23 @@ def _argument(value: Argument, kind: str) -> str:
     return f"{value.hex()}f" if isinstance(value, float) else str(value)
 
 
-def _zero_border(name: str, memory: Memory) -> str:
-    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place."""
+def _zero_border(name: str, memory: Memory, share: int = 0, shares: int = 1) -> str:
+    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place.
+
+    `share` of `shares` equal shares of the rows; the first also has what is above them, the last what is below.
+    """
     layout = memory.layouts[name]
     if not memory.shared or not any(layout.border):
         return ""
-    return _zero_around(layout, memory.offsets[name])
+    rows = layout.shape.height
+    first, last = rows * share // shares, rows * (share + 1) // shares
+    if first == last:  # fewer rows than shares
+        return ""
+    top, left, bottom, right = layout.border
+    above = 0 if first == 0 else top + first
+    border = Padding(top if first == 0 else 0, left, bottom if last == rows else 0, right)
+    part = dataclasses.replace(layout, shape=layout.shape._replace(height=last - first), border=border)
+    return _zero_around(part, memory.offsets[name] + above * layout.row_stride)
 
 
 def _zero_around(layout: Layout, start: int) -> str:
@@ -173,8 +207,9 @@ def _extents(layout: Layout) -> str:
 
 
 def _prepare(source: PlanSource) -> str:
+    start = f"  npas_start_threads({source.threads});\n" if source.threads > 1 else ""
     if source.blob is not None:
-        return f"static int prepare(void) {{\n{_HUGE_ARENA}  return 0;\n}}"
+        return f"static int prepare(void) {{\n{start}{_HUGE_ARENA}  return 0;\n}}"
     declarations, calls = [], []
     seed = f"UINT64_C({source.seed})"
     for op in source.graph.ops:
@@ -198,7 +233,10 @@ def _prepare(source: PlanSource) -> str:
                 f"  if (npas_seed_index({seed}, {stream}, {channels}, {op.channels}, I({packed.index}))) return 1;\n"
             )
     return "\n".join(
-        [*declarations, f"static int prepare(void) {{\n{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}"]
+        [
+            *declarations,
+            f"static int prepare(void) {{\n{start}{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}",
+        ]
     )
 
 

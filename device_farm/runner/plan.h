@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #define NPAS_PLAN_ABI 1
+#define NPAS_MOST_THREADS 64
 
 typedef struct {
   const char *name;  /* of the layer */
@@ -25,6 +26,11 @@ typedef struct {
 } npas_plan_t;
 
 extern const npas_plan_t npas_plan;
+
+/* For plans whose steps are shared by several threads (pool.h). prepare() starts them, the calling thread included;
+   npas_parallel runs part(0) .. part(threads - 1) side by side, part(0) on the calling thread, and returns when all have. */
+void npas_start_threads(int32_t threads);
+void npas_parallel(void (*part)(int32_t index));
 
 /* Element i of stream s under a seed: uniform in [-1, 1), the same bits as device_farm/compiler/seeded.py. */
 static inline float npas_uniform(uint64_t seed, uint64_t stream, uint64_t i) {
