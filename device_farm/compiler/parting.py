@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.cutting import Cuttable, cuttable, overlaps
-from device_farm.compiler.kernels.spec import WinogradInput
+from device_farm.compiler.kernels.spec import ConvKernel, WinogradInput
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.runs import runs
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Step
@@ -76,8 +76,10 @@ class _Cut:
                 yield self._by_chunks(step.bands)
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
-        else:
+        elif isinstance(step.calls[0].spec, ConvKernel):
             yield (self._side_by_side(step.calls),)
+        else:
+            yield (self._in_step(step.calls),)
 
     def _side_by_side(self, calls: Sequence[Call]) -> Phase:
         """Calls that do not need one another, all cut in the same way: the least fine that is nearly best."""
@@ -85,6 +87,14 @@ class _Cut:
         spread = [self._spread(way) for way in ways]
         least = min(phase.cost for phase in spread)
         return next(phase for phase in spread if phase.cost <= CLOSE * least)
+
+    def _in_step(self, calls: Sequence[Call]) -> Phase:
+        """Calls that write to the same pixels one after the other, as concat does: all are cut at the same rows."""
+        if len(calls) == 1:
+            return self._side_by_side(calls)
+        each = [cuttable(call, self.target)[0] for call in calls]
+        costs = [sum(row) for row in zip(*(one.costs for one in each), strict=True)]
+        return self._spread([Cuttable(costs, lambda a, b: tuple(call for one in each for call in one.piece(a, b)))])
 
     def _spread(self, cuttables: Sequence[Cuttable]) -> Phase:
         """Every thread gets a run of the items of each."""

@@ -232,12 +232,8 @@ def _prepare(source: PlanSource) -> str:
             calls.append(
                 f"  if (npas_seed_index({seed}, {stream}, {channels}, {op.channels}, I({packed.index}))) return 1;\n"
             )
-    return "\n".join(
-        [
-            *declarations,
-            f"static int prepare(void) {{\n{start}{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}",
-        ]
-    )
+    body = f"{start}{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}"
+    return "\n".join([*declarations, f"static int prepare(void) {{\n{body}  return 0;\n}}"])
 
 
 def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, source: PlanSource) -> str:
