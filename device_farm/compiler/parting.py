@@ -123,7 +123,8 @@ class _Cut:
     def _by_bands(self, bands: Bands) -> tuple[Phase, ...]:
         """Every thread its own rings, in a scratch memory of its own; its first band computes what it finds missing."""
         limits = runs([1.0] * bands.count, [0.0] * self.threads)
-        parts, cost = [], 0.0
+        parts: list[Part] = []
+        cost = 0.0
         for first, last in itertools.pairwise(limits):
             if first < last:
                 start = min(first * bands.rows, bands.output_rows - bands.rows)
@@ -139,7 +140,8 @@ class _Cut:
         rows, reach = bands.rows, bands.expanded_rows
         costs = [self._chunk_cost(chunk, reach) for chunk in bands.chunks]
         limits = runs(costs, [0.0] * self.threads)
-        parts, cost = [], 0.0
+        parts: list[Part] = []
+        cost = 0.0
         for first, last in itertools.pairwise(limits):
             if first < last:
                 chunks = tuple(self._ring_in_own_scratch(chunk, len(parts)) for chunk in bands.chunks[first:last])
