@@ -18,6 +18,7 @@ from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
+from device_farm.compiler.parting import MOST_THREADS
 from device_farm.compiler.plan import Plan, executable
 from device_farm.compiler.program import make_program, program_key
 from device_farm.compiler.reference import reference_output
@@ -39,6 +40,7 @@ def compile_network(
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
     fuse: bool = True,
+    threads: int = 1,
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
 
@@ -46,7 +48,8 @@ def compile_network(
     lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
     with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
 
-    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py).
+    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py). With `threads` above 1 the steps
+    are cut into parts that as many threads run side by side (parting.py); the answer's bits do not depend on it.
 
     Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
     any number of processes may share both folders.
@@ -55,15 +58,17 @@ def compile_network(
     """
     if not 0 <= seed < 2**64:
         raise InvalidGraph(f"the seed must lie in 0..2^64-1, got {seed}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise CompileError(f"threads must lie in 1..{MOST_THREADS}, got {threads}")
     checked = None if weights is None else checked_weights(graph, weights)
-    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse)
+    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse, threads=threads)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = (out_dir / key).absolute()
     if (known := _load(path)) is not None:
         return known
 
     objects = ObjectCache(cache_dir)
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     steps = lower(graph, memory, packed, target)
     symbols = {spec: kernel_symbol(spec, target) for spec in {call.spec for step in steps for call in step.calls}}
@@ -85,6 +90,7 @@ def compile_network(
         steps=steps,
         kernels={spec: index for index, spec in enumerate(specs)},
         seed=seed,
+        threads=threads,
     )
     content = executable(program, plan, None if checked is None else parameters.to_bytes())
 
@@ -101,6 +107,7 @@ def compile_network(
         tolerance=target.element.tolerance,
         macs=graph.macs,
         kept_macs=sum(step.kept_macs for step in steps),
+        threads=threads,
     )
     write_atomically(path, content, executable=True)
     manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(content).hexdigest()}
@@ -119,10 +126,16 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def artifact_key(
-    graph: Graph, *, target: Target, weights: Mapping[str, Array] | None = None, seed: int = 0, fuse: bool = True
+    graph: Graph,
+    *,
+    target: Target,
+    weights: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    fuse: bool = True,
+    threads: int = 1,
 ) -> str:
     """Content hash of an artifact, known before it is built."""
-    options = [str(seed), str(fuse)]
+    options = [str(seed), str(fuse), str(threads)]
     parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), *options]
     for name, array in sorted((weights or {}).items()):
         parts += [name, str(array.dtype), str(array.shape), array.tobytes()]

@@ -80,4 +80,5 @@ def conv_call(
             "r_row": row(residual.layout) if residual else 0,
             "r_pixel": residual.layout.pixel_stride if residual else 0,
         },
+        block_taps=group.kept,
     )

@@ -55,13 +55,14 @@ class Memory:
 
     layouts: Mapping[str, Layout]
     offsets: Mapping[str, int]
-    elements: int  # of the arena, scratch memory included
+    elements: int  # of the arena, scratch memories included
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
     blocks: tuple[FusedBlock, ...] = ()  # whose inner outputs have no place in the arena
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
+    scratch_floats: int = 0  # of one thread; each has its own, one behind the other
 
 
-def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ()) -> Memory:
+def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = (), *, threads: int = 1) -> Memory:
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
@@ -69,6 +70,7 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ())
         max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
+    scratch = _aligned(scratch)
     total = sum(sizes.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0
@@ -76,7 +78,9 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ())
             offsets[name], end = end, end + size
     else:
         offsets, end = _share(graph, sizes, blocks)
-    return Memory(layouts, offsets, end + scratch, total > SHARING_THRESHOLD, tuple(blocks), scratch=end)
+    return Memory(
+        layouts, offsets, end + threads * scratch, total > SHARING_THRESHOLD, tuple(blocks), end, scratch
+    )  # fmt: skip
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:

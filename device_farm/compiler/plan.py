@@ -6,12 +6,13 @@ new pruning, or a new network of known kernels, is compiled by writing some kilo
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.element import Element
-from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, ScatterChannels
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, ScatterChannels
 from device_farm.compiler.kernels.spec import INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import (
@@ -22,6 +23,7 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
+from device_farm.compiler.parting import Part, phases
 from device_farm.compiler.sparsity import TapUnit, Units
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
 from device_farm.compiler.tape import Tape, float_bits
@@ -51,6 +53,7 @@ class Plan:
     steps: Sequence[Step]
     kernels: Mapping[KernelSpec, int]
     seed: int
+    threads: int
 
 
 def executable(program: bytes, plan: Plan, parameters: bytes | None) -> bytes:
@@ -77,7 +80,7 @@ def plan_tape(plan: Plan, *, seeded: bool) -> bytes:
     for op in (graph.input, graph.output):
         layout = memory.layouts[op.name]
         tape.put(memory.offsets[op.name] + layout.offset(0, 0), layout.row_stride, layout.pixel_stride, *layout.shape)
-    tape.put(len(plan.steps))
+    tape.put(plan.threads, len(plan.steps))
     for step in plan.steps:
         _put_step(tape, step, plan)
     seeds = [op for op in graph.ops if isinstance(op, Conv2d | DepthwiseConv2d | ScatterChannels)] if seeded else []
@@ -88,25 +91,37 @@ def plan_tape(plan: Plan, *, seeded: bool) -> bytes:
 
 
 def _put_step(tape: Tape, step: Step, plan: Plan) -> None:
+    """Phases of parts. A phase of one part is the main thread's alone."""
     tape.put_text(step.name)
     tape.put_text(step.kind)
     tape.put(step.macs, step.kept_macs)
-    borders = list(_own_border(step.op.name, plan.memory))
-    if step.bands is not None:
-        rings = dict.fromkeys(chunk.ring for chunk in step.bands.chunks)
-        borders += [_border(step.bands.ring, start) for start in rings]
+    cut = phases(step, plan.threads, memory=plan.memory, target=plan.target)
+    # Nobody reads a border before the step is over, so its rows are shared too.
+    bordered = max(range(len(cut)), key=lambda number: (len(cut[number].parts), -number))
+    tape.put(len(cut))
+    for number, phase in enumerate(cut):
+        tape.put(len(phase.parts))
+        for index, part in enumerate(phase.parts):
+            borders = _own_border(step.op.name, plan.memory, index, len(phase.parts)) if number == bordered else []
+            _put_part(tape, part, borders, plan)
+
+
+def _put_part(tape: Tape, part: Part, borders: list[tuple[int, ...]], plan: Plan) -> None:
+    if part.bands is not None:
+        rings = dict.fromkeys(chunk.ring for chunk in part.bands.chunks)
+        borders = borders + [_border(part.bands.ring, start) for start in rings]
     tape.put(len(borders))
     for border in borders:
         tape.put(*border)
-    _put_calls(tape, () if step.bands is not None else step.calls, plan)
-    tape.put(step.bands is not None)
-    if step.bands is not None:
-        _put_bands(tape, step.bands, plan)
+    _put_calls(tape, part.calls, plan)
+    tape.put(part.bands is not None)
+    if part.bands is not None:
+        _put_bands(tape, part.bands, plan)
 
 
 def _put_bands(tape: Tape, bands: Bands, plan: Plan) -> None:
-    tape.put(bands.count, bands.rows, bands.output_rows, bands.stride, bands.reach, bands.expanded_rows)
-    tape.put(bands.ring.shape.height)
+    tape.put(bands.count, bands.first_row, bands.rows, bands.output_rows, bands.stride, bands.reach)
+    tape.put(bands.first_expanded, bands.expanded_rows, bands.ring.shape.height)
     tape.put_integers(bands.lines)
     tape.put(len(bands.chunks))
     for chunk in bands.chunks:
@@ -144,10 +159,23 @@ def _put_argument(tape: Tape, argument: Argument, kind: str) -> None:
             tape.put(argument << 16 | _INTEGER)
 
 
-def _own_border(name: str, memory: Memory) -> list[tuple[int, ...]]:
-    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place."""
+def _own_border(name: str, memory: Memory, share: int, shares: int) -> list[tuple[int, ...]]:
+    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place.
+
+    `share` of `shares` equal shares of the rows; the first also has what is above them, the last what is below.
+    """
     layout = memory.layouts[name]
-    return [_border(layout, memory.offsets[name])] if memory.shared and any(layout.border) else []
+    if not memory.shared or not any(layout.border):
+        return []
+    rows = layout.shape.height
+    first, last = rows * share // shares, rows * (share + 1) // shares
+    if first == last:  # fewer rows than shares
+        return []
+    top, left, bottom, right = layout.border
+    above = 0 if first == 0 else top + first
+    border = Padding(top if first == 0 else 0, left, bottom if last == rows else 0, right)
+    part = dataclasses.replace(layout, shape=layout.shape._replace(height=last - first), border=border)
+    return [_border(part, memory.offsets[name] + above * layout.row_stride)]
 
 
 def _border(layout: Layout, start: int) -> tuple[int, ...]:
@@ -172,7 +200,9 @@ def _put_seed(tape: Tape, op: Op, plan: Plan) -> None:
 def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, plan: Plan) -> None:
     filters, channels, kh, kw = weight_shape(plan.graph, op)
     layout, sparsity = plan.memory.layouts[op.inputs[0]], op.sparsity
-    tape.put(_SEED_CONV, stream, *((packed.way.tile, packed.way.taps) if isinstance(packed, PackedWinograd) else (0, 0)))
+    tape.put(
+        _SEED_CONV, stream, *((packed.way.tile, packed.way.taps) if isinstance(packed, PackedWinograd) else (0, 0))
+    )
     tape.put(filters, channels, op.groups, kh, kw)
     tape.put(op.dilation[0] * layout.row_stride, op.dilation[1] * layout.pixel_stride)
     tape.put(float_bits(gain(op.activation)), 0 if sparsity is None else sparsity.block_height)

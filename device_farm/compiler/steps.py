@@ -37,10 +37,11 @@ Argument = Place | Variable | int | float
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a kernel; arguments by parameter name."""
+    """One call of a kernel; arguments by parameter name. `block_taps`, of a convolution, are those of every block."""
 
     spec: KernelSpec
     arguments: dict[str, Argument]
+    block_taps: tuple[int, ...] = ()
 
     def replaced(self, **arguments: Argument) -> Call:
         return dataclasses.replace(self, arguments=self.arguments | arguments)
@@ -68,7 +69,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Bands:
-    """A fused block, run band by band. Every band has `rows` output rows; the last one is shifted back to fit.
+    """A fused block, or the part of one from `first_row` to before `output_rows`, run band by band.
+
+    Every band has `rows` output rows; the last one is shifted back to fit.
 
     Calls may use variables and `lines`, the offset of every row of the padded image in the ring.
     """
@@ -82,6 +85,7 @@ class Bands:
     expanded_rows: int  # of the whole image
     chunks: tuple[Chunk, ...]
     project: tuple[Call, ...]
+    first_row: int = 0
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -89,7 +93,12 @@ class Bands:
 
     @property
     def count(self) -> int:
-        return -(-self.output_rows // self.rows)
+        return -(-(self.output_rows - self.first_row) // self.rows)
+
+    @property
+    def first_expanded(self) -> int:
+        """The first row that the first band needs."""
+        return max(0, self.first_row * self.stride + self.reach - self.ring.shape.height)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #define NPAS_PLAN_ABI 2
+#define NPAS_MOST_THREADS 64
 
 enum { NPAS_NEEDS_HALF = 1 }; /* half-precision arithmetic */
 
@@ -31,6 +32,11 @@ typedef struct {
 extern npas_plan_t npas_plan;
 /* Fills npas_plan; before anything else is asked of it. NULL = well, else what is wrong. */
 const char *npas_load_plan(void);
+
+/* For plans whose steps are shared by several threads (pool.h). prepare() starts them, the calling thread included;
+   npas_parallel runs part(0) .. part(threads - 1) side by side, part(0) on the calling thread, and returns when all have. */
+void npas_start_threads(int32_t threads);
+void npas_parallel(void (*part)(int32_t index));
 
 /* Element i of stream s under a seed: uniform in [-1, 1), the same bits as device_farm/compiler/seeded.py. */
 static inline float npas_uniform(uint64_t seed, uint64_t stream, uint64_t i) {

@@ -1,5 +1,5 @@
 /* A real network, small enough to read: 3x3 convolution (8x8x3 -> 8x8x8) + ReLU, global average, dense (8 -> 5).
- * -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
+ * -DTHREADS=n shares the rows of the convolution among n threads; -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>
@@ -31,6 +31,9 @@ static int prepare(void) {
   float *w = &weight[0][0][0][0], *d = &dense[0][0];
   for (int i = 0; i < F * 9 * C; ++i) w[i] = npas_uniform(SEED, 1, (uint64_t)i);
   for (int i = 0; i < CLASSES * F; ++i) d[i] = npas_uniform(SEED, 2, (uint64_t)i);
+#ifdef THREADS
+  npas_start_threads(THREADS);
+#endif
 #ifdef FAULT_PREPARE
   return 42;
 #endif
@@ -43,18 +46,41 @@ static void set_input(const float *nhwc) {
       for (int c = 0; c < C; ++c) bordered[y + 1][x + 1][c] = nhwc[(y * W + x) * C + c];
 }
 
+static void rows(int first, int last) {
+  for (int y = first; y < last; ++y)
+    for (int x = 0; x < W; ++x)
+      for (int f = 0; f < F; ++f) {
+        float sum = 0;
+        for (int ky = 0; ky < 3; ++ky)
+          for (int kx = 0; kx < 3; ++kx)
+            for (int c = 0; c < C; ++c) sum += weight[f][ky][kx][c] * bordered[y + ky][x + kx][c];
+        features[y][x][f] = sum > 0 ? sum : 0;
+      }
+}
+
+#ifdef THREADS
+static void part(int32_t index) {
+#ifdef FAULT_WORKER_CRASH
+  if (index == THREADS - 1) __builtin_trap();
+#endif
+#ifdef FAULT_WORKER_HANG
+  if (index == THREADS - 1) {
+    struct timespec hour = {3600, 0};
+    nanosleep(&hour, NULL);
+  }
+#endif
+  rows(H * index / THREADS, H * (index + 1) / THREADS);
+}
+#endif
+
 static void convolution(const void *state) {
   (void)state;
   for (int repeat = 0; repeat < REPEATS; ++repeat) {
-    for (int y = 0; y < H; ++y)
-      for (int x = 0; x < W; ++x)
-        for (int f = 0; f < F; ++f) {
-          float sum = 0;
-          for (int ky = 0; ky < 3; ++ky)
-            for (int kx = 0; kx < 3; ++kx)
-              for (int c = 0; c < C; ++c) sum += weight[f][ky][kx][c] * bordered[y + ky][x + kx][c];
-          features[y][x][f] = sum > 0 ? sum : 0;
-        }
+#ifdef THREADS
+    npas_parallel(part);
+#else
+    rows(0, H);
+#endif
     __asm__ volatile("" : : : "memory");
   }
 }

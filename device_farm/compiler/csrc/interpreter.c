@@ -54,7 +54,7 @@ typedef struct {
 } chunk_t;
 
 typedef struct { /* steps.py: Bands */
-  int32_t count, rows, output_rows, stride, reach, expanded_rows, span, chunk_count;
+  int32_t count, first_row, rows, output_rows, stride, reach, first_expanded, expanded_rows, span, chunk_count;
   chunk_t *chunks;
   calls_t project;
 } bands_t;
@@ -69,6 +69,16 @@ typedef struct {
   border_t *borders;
   calls_t calls;
   bands_t *bands; /* or NULL */
+} part_t;
+
+typedef struct { /* parts that threads run side by side */
+  int32_t part_count;
+  part_t *parts;
+} phase_t;
+
+typedef struct {
+  int32_t phase_count;
+  phase_t *phases;
 } step_t;
 
 typedef struct {
@@ -84,13 +94,15 @@ static struct {
   int64_t arena_bytes, parameters_bytes;
   trailer_t trailer;
   image_t input, output;
+  int32_t threads;
+  const phase_t *phase; /* that runs on all threads now */
 } self;
 
 npas_plan_t npas_plan;
 
 /* --- running ------------------------------------------------------------------------------------------------------ */
 
-/* Moves write into the call's own arguments: a call belongs to one thread. */
+/* Moves write into the call's own arguments: a call belongs to one part, so to one thread. */
 static inline void run_call(const call_t *call, const int32_t *variables) {
   for (int32_t i = 0; i < call->move_count; ++i) {
     const move_t *move = &call->moves[i];
@@ -107,9 +119,9 @@ static void run_calls(const calls_t *calls, const int32_t *variables) {
 
 /* Each band expands its new rows only, in runs that end where the ring does. The last band is shifted back to fit. */
 static void run_bands(const bands_t *bands) {
-  int32_t variables[VARIABLES] = {0}, done = 0;
+  int32_t variables[VARIABLES] = {0}, done = bands->first_expanded;
   for (int32_t band = 0; band < bands->count; ++band) {
-    int32_t row = band * bands->rows, latest = bands->output_rows - bands->rows;
+    int32_t row = bands->first_row + band * bands->rows, latest = bands->output_rows - bands->rows;
     if (row > latest) row = latest;
     int32_t last = row * bands->stride + bands->reach;
     if (last > bands->expanded_rows) last = bands->expanded_rows;
@@ -130,14 +142,30 @@ static void run_bands(const bands_t *bands) {
   }
 }
 
-static void run_step(const void *state) {
-  const step_t *step = state;
-  for (int32_t i = 0; i < step->border_count; ++i) {
-    const border_t *b = &step->borders[i];
+static void run_part(const part_t *part) {
+  for (int32_t i = 0; i < part->border_count; ++i) {
+    const border_t *b = &part->borders[i];
     npas_zero_border(b->place, b->top, b->bottom, b->height, b->left, b->right, b->row_stride);
   }
-  run_calls(&step->calls, NULL);
-  if (step->bands != NULL) run_bands(step->bands);
+  run_calls(&part->calls, NULL);
+  if (part->bands != NULL) run_bands(part->bands);
+}
+
+static void run_part_of_phase(int32_t index) {
+  if (index < self.phase->part_count) run_part(&self.phase->parts[index]);
+}
+
+static void run_step(const void *state) {
+  const step_t *step = state;
+  for (int32_t i = 0; i < step->phase_count; ++i) {
+    const phase_t *phase = &step->phases[i];
+    if (phase->part_count > 1) {
+      self.phase = phase; /* npas_parallel makes it known to the other threads */
+      npas_parallel(run_part_of_phase);
+    } else {
+      run_part(phase->parts);
+    }
+  }
 }
 
 static void set_input(const float *nhwc) {
@@ -218,8 +246,9 @@ static calls_t read_calls(tape_t *tape, const int32_t *lines) {
 static bands_t *read_bands(tape_t *tape) {
   bands_t *bands = allocate(1, sizeof *bands);
   int32_t line_count;
-  bands->count = tape_int(tape), bands->rows = tape_int(tape), bands->output_rows = tape_int(tape);
-  bands->stride = tape_int(tape), bands->reach = tape_int(tape), bands->expanded_rows = tape_int(tape);
+  bands->count = tape_int(tape), bands->first_row = tape_int(tape), bands->rows = tape_int(tape);
+  bands->output_rows = tape_int(tape), bands->stride = tape_int(tape), bands->reach = tape_int(tape);
+  bands->first_expanded = tape_int(tape), bands->expanded_rows = tape_int(tape);
   bands->span = (int32_t)tape_range(tape, 1, INT32_MAX);
   const int32_t *lines = tape_integers(tape, &line_count);
   bands->chunk_count = tape_count(tape);
@@ -232,20 +261,32 @@ static bands_t *read_bands(tape_t *tape) {
   return bands;
 }
 
-static npas_step_t read_step(tape_t *tape) {
-  step_t *step = allocate(1, sizeof *step);
-  npas_step_t row = {.name = tape_text(tape), .kind = tape_text(tape)};
-  row.macs = (double)tape_word(tape), row.kept_macs = (double)tape_word(tape);
-  step->border_count = tape_count(tape);
-  step->borders = allocate(step->border_count, sizeof *step->borders);
-  for (int32_t i = 0; i < step->border_count && !tape->damaged; ++i) {
-    border_t *border = &step->borders[i];
+static part_t read_part(tape_t *tape) {
+  part_t part = {.border_count = tape_count(tape)};
+  part.borders = allocate(part.border_count, sizeof *part.borders);
+  for (int32_t i = 0; i < part.border_count && !tape->damaged; ++i) {
+    border_t *border = &part.borders[i];
     border->place = in_arena(tape, tape_word(tape));
     border->top = tape_int(tape), border->bottom = tape_int(tape), border->height = tape_int(tape);
     border->left = tape_int(tape), border->right = tape_int(tape), border->row_stride = tape_int(tape);
   }
-  step->calls = read_calls(tape, NULL);
-  if (tape_range(tape, 0, 1)) step->bands = read_bands(tape);
+  part.calls = read_calls(tape, NULL);
+  if (tape_range(tape, 0, 1)) part.bands = read_bands(tape);
+  return part;
+}
+
+static npas_step_t read_step(tape_t *tape) {
+  step_t *step = allocate(1, sizeof *step);
+  npas_step_t row = {.name = tape_text(tape), .kind = tape_text(tape)};
+  row.macs = (double)tape_word(tape), row.kept_macs = (double)tape_word(tape);
+  step->phase_count = tape_count(tape);
+  step->phases = allocate(step->phase_count, sizeof *step->phases);
+  for (int32_t i = 0; i < step->phase_count && !tape->damaged; ++i) {
+    phase_t *phase = &step->phases[i];
+    phase->part_count = (int32_t)tape_range(tape, 1, self.threads);
+    phase->parts = allocate(phase->part_count, sizeof *phase->parts);
+    for (int32_t part = 0; part < phase->part_count && !tape->damaged; ++part) phase->parts[part] = read_part(tape);
+  }
   row.run = run_step, row.state = step;
   return row;
 }
@@ -304,6 +345,7 @@ static const char *read_plan(tape_t *tape) {
   self.input = read_image(tape), self.output = read_image(tape);
   npas_plan.input_elements = self.input.height * self.input.width * self.input.channels;
   npas_plan.output_elements = self.output.height * self.output.width * self.output.channels;
+  self.threads = (int32_t)tape_range(tape, 1, NPAS_MOST_THREADS);
   npas_plan.step_count = tape_count(tape);
   npas_step_t *steps = allocate(npas_plan.step_count, sizeof *steps);
   for (int32_t i = 0; i < npas_plan.step_count && !tape->damaged; ++i) steps[i] = read_step(tape);
@@ -374,6 +416,7 @@ static int seed_index(tape_t *tape) {
 }
 
 static int prepare(void) {
+  if (self.threads > 1) npas_start_threads(self.threads);
   if (self.trailer.parameters_bytes != 0) {
     int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     int well = file >= 0 && read_at(file, self.parameters, self.parameters_bytes, self.trailer.parameters_at);
