@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.cutting import Cuttable, cuttable, overlaps
-from device_farm.compiler.kernels.spec import ConvKernel, WinogradInput
+from device_farm.compiler.kernels.spec import ConvKernel, PhasesKernel, WinogradInput
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.runs import runs
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Step
@@ -74,6 +74,8 @@ class _Cut:
             yield self._by_bands(step.bands)
             if step.bands.count == 1:
                 yield self._by_chunks(step.bands)
+        elif isinstance(step.calls[0].spec, PhasesKernel):
+            return  # the phases of a row of tiles lie in one scratch memory
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
         elif isinstance(step.calls[0].spec, ConvKernel):
