@@ -41,16 +41,17 @@ def collect(
     journal: Journal,
     *,
     at_once: int,
+    attempts: int = ATTEMPTS,
     told: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """Measures what the journal lacks. A core that was shared all the time is no measurement: it is tried again later.
+    """Measures what the journal lacks. A core that was shared all the time is tried again later.
 
-    A network that fails by its own fault is written down as that. Raises what the farm raises about itself (nothing that
-    was measured is lost), and CalibrationError if half of the networks failed.
+    A network that fails by its own fault is written down as that. Raises what the farm raises about itself (nothing
+    that was measured is lost), and CalibrationError if half of the networks failed.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         todo = [case for case in cases if _wanted(journal.records.get(case.label), attempt)]
-        for record in _measured(todo, submit, attempt, at_once):
+        for record in _measured(todo, submit, attempt, at_once=at_once, last=attempt == attempts - 1):
             journal.write(record)
             told(record)
     records = [journal.records[case.label] for case in cases]
@@ -65,7 +66,7 @@ def _wanted(record: Record | None, attempt: int) -> bool:
     return record is None or (not record.is_final and record.attempt < attempt)
 
 
-def _measured(todo: Sequence[Case], submit: Submit, attempt: int, at_once: int) -> Iterator[Record]:
+def _measured(todo: Sequence[Case], submit: Submit, attempt: int, *, at_once: int, last: bool) -> Iterator[Record]:
     # Another seed for another attempt: a farm answers a repeated question from memory.
     under_way: deque[tuple[Case, Callable[[], Measurement]]] = deque()
     queue = deque(todo)
@@ -77,7 +78,7 @@ def _measured(todo: Sequence[Case], submit: Submit, attempt: int, at_once: int) 
         try:
             yield record_of(case.label, wait(), attempt=attempt)
         except Unstable as error:
-            why = str(error) if attempt == ATTEMPTS - 1 else None
+            why = str(error) if last else None
             yield Record(label=case.label, attempt=attempt, failure=why)
         except _FAULTS as error:
             yield Record(label=case.label, attempt=attempt, failure=f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What was measured so far, on disk before the next measurement ends: an interrupted calibration measures nothing twice.
+"""What was measured so far, each on disk before the next: an interrupted calibration measures nothing twice.
 
 One JSON object a line. The first says what the journal is of; each other one is a measured network. A line counts once
 it is whole: what kill -9 leaves of the last one is cut off by the next writer. One writer at a time, held by a lock.

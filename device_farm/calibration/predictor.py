@@ -2,10 +2,10 @@
 
     latency = overhead + sum over the steps of their times
 
-One linear Gaussian model of all times at once. A step's time has as its prior what a model of its kind says (work, bytes
-and calls, fitted to the observed steps of that kind), is observed in every profile that it was in, and the sum of the
-steps is observed as the latency of every measured network, which is known far better than the profiles are: they share
-out what the latencies fix. So a step that was never seen is worth its kind's model with that model's error, and a
+One linear Gaussian model of all times at once. A step's time has as its prior what a model of its kind says (work,
+bytes and calls, fitted to the observed steps of that kind), is observed in every profile that it was in, and the sum of
+the steps is observed as the latency of every measured network, which is known far better than the profiles are: they
+share out what the latencies fix. So a step that was never seen is worth its kind's model with that model's error, and a
 network of well-known steps is known nearly as well as it could be measured.
 
 The interval is the model's own, stretched so that it held what it promises on networks that were left out of the fit

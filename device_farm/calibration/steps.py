@@ -1,9 +1,10 @@
 """A network as the steps that it is timed by: pure lowering, no TVM, nothing compiled.
 
 A step is an operator, or a fused block, on its kernels. Two steps with one key run the same kernels on the same extents
-and strides with the same number of taps; only the places of their data differ. So a time that was measured of one, inside
-any network, is known of the other. What lies around a step shows in its key where it changes the step itself: the next
-layer's border is in the strides, a residual and the way of a convolution (direct, Winograd, fused) are in the kernels.
+and strides with the same number of taps; only the places of their data differ. So a time that was measured of one,
+inside any network, is known of the other. What lies around a step shows in its key where it changes the step itself:
+the next layer's border is in the strides, a residual and the way of a convolution (direct, Winograd, fused) in the
+kernels.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def default_path(folder: Path, identity: Identity) -> Path:
 def calibrations_of(config: SearchConfig, wanted: str, *, folder: Path) -> dict[str, Calibration]:
     """By device model of the search: from a file, or with "auto" from the default place, whatever is there.
 
-    Raises CalibrationUnusable, with what to do, if a named file cannot be used. Without a calibration "auto" gives less.
+    Raises CalibrationUnusable, with what to do, if a named file cannot be used. "auto" gives what there is.
     """
     if wanted != AUTO:
         path = Path(wanted).expanduser()

@@ -92,7 +92,7 @@ class SearchSpace:
             raise SpaceError(f"{where}: {error}") from None
 
     def without(self, reasons: Mapping[str, Mapping[LayerChoice, str]]) -> SearchSpace:
-        """This without some choices, by layer name, each with the reason why. Raises SpaceError: a layer without any."""
+        """This without some choices, by layer name, with the reason why. Raises SpaceError: a layer without any."""
         mapping(reasons, "without", keys=self.layer_names, noun="layer")
         space = copy.copy(self)
         space.__dict__.pop("size", None)  # cached, of this one
