@@ -218,7 +218,7 @@ def _profiles(observations: Sequence[Observation], index: Mapping[str, int]) -> 
     words: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for observation in observations:
         times = np.maximum(np.array(observation.steps_ms) - CLOCK_MS, 1e-6)
-        times *= np.clip(observation.latency_ms / times.sum(), 0.5, 1.5)
+        times *= float(np.clip(observation.latency_ms / float(times.sum()), 0.5, 1.5))
         error = PROFILE_ERROR if observation.quiet else SHARED_ERROR
         for step, time_ms in zip(observation.steps, times.tolist(), strict=True):
             words[index[step.key]].append((time_ms, error))
@@ -238,6 +238,6 @@ def _kind_models(shapes: Sequence[StepShape], typical: Floats) -> dict[str, _Kin
         times = typical[numbers]
         coefficients, _ = nnls(rows / times[:, None], np.ones(len(numbers)))
         errors = rows @ coefficients / times - 1
-        spread = math.sqrt(float(errors @ errors) / max(1, len(numbers) - np.count_nonzero(coefficients)))
+        spread = math.sqrt(float(errors @ errors) / max(1, len(numbers) - int((coefficients > 0).sum())))
         models[kind] = _Kind(coefficients, max(KIND_ERROR, spread))
     return models

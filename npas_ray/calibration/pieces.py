@@ -62,6 +62,7 @@ class Pieces:
 
     def _lowered(self, piece: Piece) -> tuple[StepShape, ...]:
         frame, blocks = self.backbone, self.backbone.blocks
+        names: tuple[str, ...]
         if piece.index == len(blocks):
             frame, names = self._head(), ("pool", "fc")
         elif piece.index < 0:

@@ -22,12 +22,12 @@ from npas_ray.calibration.design import default_count, design
 from npas_ray.calibration.pieces import Pieces
 from npas_ray.calibration.points import breakeven_map
 from npas_ray.calibration.prediction import CandidatePredictor
-from npas_ray.calibration.store import identity_of, unrestricted_space
+from npas_ray.calibration.store import identity_of
 from npas_ray.config import SearchConfig
 from npas_ray.errors import InfrastructureError
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import backbone_of, block_height_of
+from npas_ray.runs.setting import backbone_of, block_height_of, make_space
 from npas_ray.space.choices import Architecture
 
 
@@ -97,7 +97,7 @@ def run_calibration(
     What was measured is in `path`.journal at once: after any end the same call goes on.
     Raises InfrastructureError, FarmError.
     """
-    space = unrestricted_space(config)
+    space = make_space(config)
     architectures = design(space, candidates or default_count(space), seed=config.seed)
     identity = identity_of(config, model)
     try:
@@ -131,7 +131,7 @@ def conclude(
         times.append(record.taken_at)
     observations = [network.observation for network in networks]
     validation = validate(observations)
-    space = unrestricted_space(config)
+    space = make_space(config)
     calibration = Calibration(
         identity=identity,
         networks=tuple(networks),

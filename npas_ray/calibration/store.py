@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,11 @@ from npas_ray.calibration.prediction import CandidatePredictor, ModelPredictors
 from npas_ray.config import SearchConfig
 from npas_ray.errors import CalibrationUnusable
 from npas_ray.networks.backbone import Backbone
-from npas_ray.runs.setting import backbone_of, block_height_of
+from npas_ray.runs.setting import backbone_of, block_height_of, make_space
 from npas_ray.space.search_space import SearchSpace
 
 #: the word in a configuration for "whatever `npas calibrate` left in its default place"
 AUTO = "auto"
-
-
-def unrestricted_space(config: SearchConfig) -> SearchSpace:
-    """The space of the configuration before anything is left out of it."""
-    return SearchSpace.from_spec(backbone_of(config), config.space.spec())
 
 
 def identity_of(config: SearchConfig, model: str) -> Identity:
@@ -35,7 +30,7 @@ def identity_of(config: SearchConfig, model: str) -> Identity:
         target=host_target().name,
         device_model=model,
         protocol=config.measurement.protocol().key,
-        space=space_to_json(unrestricted_space(config), block_height_of(config)),
+        space=space_to_json(make_space(config), block_height_of(config)),
     )
 
 
@@ -110,8 +105,3 @@ def predictors(config: SearchConfig, calibrations: Mapping[str, Calibration]) ->
     """What the calibrations predict of the candidates of this search. Raises CalibrationError (too few networks)."""
     pieces = Pieces(backbone_of(config), host_target(), block_height_of(config))
     return ModelPredictors({m: CandidatePredictor(pieces, c.predictor()) for m, c in calibrations.items()})
-
-
-def missing(models: Iterable[str], calibrations: Mapping[str, Calibration]) -> str:
-    """The device models without a calibration, for a message."""
-    return ", ".join(model for model in models if model not in calibrations)

@@ -39,7 +39,7 @@ def task_of(config: SearchConfig) -> dict[str, int]:
 
 
 def make_space(config: SearchConfig) -> SearchSpace:
-    """The search space. Raises SpaceError: a layer has no legal choice."""
+    """The search space, before a calibration leaves anything out. Raises SpaceError: a layer has no legal choice."""
     return SearchSpace.from_spec(backbone_of(config), config.space.spec())
 
 
