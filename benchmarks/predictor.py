@@ -68,7 +68,6 @@ MOBILE = make_backbone(
 SPACES = {"digits": DIGITS, "mobile": MOBILE}
 WITHIN, WITHIN_BAR, RANK_BAR = 0.10, 0.95, 0.97
 CONFIDENCES = (0.8, 0.9, 0.95)
-ATTEMPTS = 6  # at a candidate whose core was shared all the time
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,15 @@ def build(job: tuple[Graph, Path]) -> None:
 
 
 def measure(
-    name: str, space: SearchSpace, candidates: Candidates, *, folder: Path, workers: int, turn: Turn, cpu: int
+    name: str,
+    space: SearchSpace,
+    candidates: Candidates,
+    *,
+    folder: Path,
+    workers: int,
+    turn: Turn,
+    cpu: int,
+    attempts: int,
 ) -> dict[tuple[str, ...], Record]:
     """Records by (role, *architecture)."""
     target = host_target()
@@ -165,7 +172,7 @@ def measure(
                 print(f"{name}: {len(journal.records)} of {len(cases)} measured, {quiet} quiet", flush=True)
 
         try:
-            collect(cases, submit, journal, at_once=1, attempts=ATTEMPTS, told=told)
+            collect(cases, submit, journal, at_once=1, attempts=attempts, told=told)
         finally:
             turn.give_back()
         return journal.records
@@ -283,8 +290,10 @@ def main() -> int:
     made = parser("The latency predictor against candidates that it has not seen.")
     made.add_argument("--space", nargs="+", choices=tuple(SPACES), default=list(SPACES))
     made.add_argument("--work", type=Path, metavar="DIR", help="keep what was compiled and measured there")
+    made.add_argument("--designed", type=int, help="candidates that calibrate (default: that of `npas calibrate`)")
     made.add_argument("--unseen", type=int, default=200)
     made.add_argument("--again", type=int, default=30)
+    made.add_argument("--attempts", type=int, default=6, help="at a candidate whose core was shared all the time")
     made.add_argument("--workers", type=int, default=3, help="compiling processes")
     made.add_argument("--cpu", type=int, default=-1, help="the core that measures (default: the last one)")
     made.add_argument("--lock", type=Path, help="hold this file's lock while timing")
@@ -301,11 +310,12 @@ def main() -> int:
         for name in arguments.space:
             space = SearchSpace(SPACES[name])
             unseen, again = (30, 5) if arguments.quick else (arguments.unseen, arguments.again)
-            count = default_count(space) // (3 if arguments.quick else 1)
+            count = arguments.designed or default_count(space) // (3 if arguments.quick else 1)
             candidates = Candidates.draw(space, designed=count, unseen=unseen, again=again)
             turn = Turn(arguments.lock, arguments.hold_s)
             records = measure(
-                name, space, candidates, folder=folder, workers=arguments.workers, turn=turn, cpu=cpu
+                name, space, candidates, folder=folder, workers=arguments.workers, turn=turn, cpu=cpu,
+                attempts=arguments.attempts,
             )  # fmt: skip
             result = results[name] = judge(name, space, candidates, records)
             if result["within_10_percent"] < WITHIN_BAR or result["rank_correlation"] < RANK_BAR:
