@@ -71,13 +71,7 @@ class Outcome:
             f"measured    {len(calibration.networks)} of {self.wanted} candidates{note}",
             *(f"failed      {failure}" for failure in self.failures[:3]),
         ]
-        errors = sorted(self.validation.relative_errors)
-        if len(errors) > 2:
-            within = sum(error < 0.1 for error in errors) / len(errors)
-            lines.append(
-                f"predictor   of {len(errors)} candidates left out of the fit {within:.1%} within 10 %, median error"
-                f" {errors[len(errors) // 2]:.1%}, rank correlation {self.validation.rank_correlation:.3f}"
-            )
+        lines.append(f"predictor   {self._judged()}")
         pays, slower, unclear = (len(self.points(v)) for v in (Verdict.PAYS, Verdict.SLOWER, Verdict.UNCLEAR))
         lines.append(
             f"break-even  of {pays + slower + unclear} pruned choices {pays} are faster than dense,"
@@ -87,6 +81,15 @@ class Outcome:
         lines += [f"            and {slower - 20} more"] if slower > 20 else []
         lines += [f"file        {self.path}"]
         return "\n".join(lines)
+
+    def _judged(self) -> str:
+        errors = sorted(self.validation.relative_errors)
+        if len(errors) < 3:
+            return "not judged: the core was busy during nearly all measurements; calibrate again on a calmer machine"
+        return (
+            f"of {len(errors)} candidates left out of the fit {sum(e < 0.1 for e in errors) / len(errors):.1%} within"
+            f" 10 %, median error {errors[len(errors) // 2]:.1%}, rank correlation {self.validation.rank_correlation:.3f}"
+        )
 
 
 def run_calibration(
