@@ -86,9 +86,10 @@ class Outcome:
         errors = sorted(self.validation.relative_errors)
         if len(errors) < 3:
             return "not judged: the core was busy during nearly all measurements; calibrate again on a calmer machine"
+        within = sum(error < 0.1 for error in errors) / len(errors)
         return (
-            f"of {len(errors)} candidates left out of the fit {sum(e < 0.1 for e in errors) / len(errors):.1%} within"
-            f" 10 %, median error {errors[len(errors) // 2]:.1%}, rank correlation {self.validation.rank_correlation:.3f}"
+            f"of {len(errors)} candidates left out of the fit {within:.1%} within 10 %, median error"
+            f" {errors[len(errors) // 2]:.1%}, rank correlation {self.validation.rank_correlation:.3f}"
         )
 
 
