@@ -160,7 +160,7 @@ def _calibration(wire: _File) -> Calibration:
     )
 
 
-_Time = Annotated[float, Field(gt=0, lt=1e9)]
+_Time = Annotated[float, Field(gt=1e-9, lt=1e9)]
 _Amount = Annotated[float, Field(ge=0, lt=1e9)]
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 

@@ -37,6 +37,8 @@ class Record(BaseModel):
     quiet: bool = False
     steps_ms: tuple[tuple[str, float], ...] = Field(default=(), strict=False)  # (name, ms), as profiled
     taken_at: str = ""
+    load_1min: float | None = None
+    device: dict[str, Any] = Field(default_factory=dict)  # serial, processor, whether it is emulated
     failure: str | None = None
 
     @property
@@ -54,6 +56,12 @@ def record_of(label: tuple[str, ...], measurement: Measurement, *, attempt: int)
         quiet=bool(measurement.conditions["quiet"]),
         steps_ms=measurement.steps_ms,
         taken_at=str(measurement.conditions.get("taken_at", "")),
+        load_1min=(measurement.conditions.get("after") or {}).get("load_1min"),
+        device={
+            "serial": measurement.device.serial,
+            "processor": measurement.device.details.get("processor"),
+            "emulated": measurement.device.emulated,
+        },
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import nnls
 
 from device_farm.calibration.steps import StepShape
@@ -38,6 +38,7 @@ KIND_ERROR = 0.05  # least error of a kind's model, however well it fits
 SHARED_ERROR = 0.15  # of whatever was measured on a core that something shared
 OVERHEAD_MS, STEP_MS, MEGABYTE_MS = 2e-3, 5e-5, 5e-3  # priors of what belongs to no step: constant, a step, weights
 CLOCK_MS = 2e-5  # that reading the clock adds to a profiled step
+FEW_STRETCH = 4.0  # standard deviations of an interval that too few networks vouch for
 CHUNK = 256  # networks at once
 
 
@@ -144,10 +145,10 @@ class Predictor:
         if not 0 < confidence < 1:
             raise ValueError(f"confidence is a number between 0 and 1, got {confidence!r}")
         count = len(self.stretch)
-        if not count:
-            return 3.0
         rank = math.ceil(confidence * (count + 1))
-        return float(self.stretch[min(rank, count) - 1])
+        if rank > count:  # too few were left out to tell
+            return max(FEW_STRETCH, float(self.stretch.max(initial=0.0)))
+        return float(self.stretch[rank - 1])
 
     def _design(self, networks: Sequence[Sequence[Part]]) -> Floats:
         """[m, K + G]"""
@@ -165,7 +166,7 @@ class Predictor:
 
 
 def fit(observations: Sequence[Observation], *, stretch: Sequence[float] = ()) -> Predictor:
-    """The model that these measured networks give. Raises CalibrationError if there are fewer than two."""
+    """The model that these measured networks give. Raises CalibrationError: fewer than two, or beyond reason."""
     if len(observations) < 2:
         raise CalibrationError(f"a predictor needs at least 2 measured networks, got {len(observations)}")
     shapes = {step.key: step for observation in observations for step in observation.steps}
@@ -189,7 +190,10 @@ def fit(observations: Sequence[Observation], *, stretch: Sequence[float] = ()) -
     latency = np.array([observation.latency_ms for observation in observations])
     error = [math.hypot(o.relative_error if o.quiet else SHARED_ERROR, LATENCY_ERROR) for o in observations]
     gain = x * variance
-    factor = cho_factor(gain @ x.T + np.diag((np.array(error) * latency) ** 2))
+    try:
+        factor = cho_factor(gain @ x.T + np.diag((np.array(error) * latency) ** 2))
+    except (LinAlgError, ValueError) as failure:
+        raise CalibrationError(f"no predictor fits these measurements: {failure}") from failure
     mean = mean + gain.T @ cho_solve(factor, latency - x @ mean)
     return Predictor(np.sort(np.asarray(stretch, dtype=np.float64)), index, kinds, mean, variance, gain, factor, hinges)
 

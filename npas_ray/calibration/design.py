@@ -19,11 +19,12 @@ def default_count(space: SearchSpace) -> int:
 def design(space: SearchSpace, count: int, *, seed: int) -> tuple[Architecture, ...]:
     """At most `count` candidates, in which every layer has each of its choices equally often (but for one).
 
-    Which choices of different layers meet is drawn from `seed`. Repetitions, of small spaces, are left out.
+    Which choices of different layers meet is drawn from `seed`. Repetitions, of small spaces, are left out. A larger
+    design begins with the smaller one, so that a calibration that is asked for more keeps what it has.
     """
-    rng = np.random.default_rng(seed)
     columns: list[list[LayerChoice]] = []
     for layer in range(space.layers):
+        rng = np.random.default_rng([seed, layer])
         choices = space.choices(layer)
         rounds = [rng.permutation(len(choices)) for _ in range(-(-count // len(choices)))]
         columns.append([choices[index] for index in np.concatenate(rounds)[:count]])

@@ -11,7 +11,7 @@ from device_farm.calibration.steps import StepShape, describe
 from device_farm.compiler.target import Target
 from npas_ray.networks.backbone import Backbone, Block
 from npas_ray.networks.lowering import lower
-from npas_ray.networks.operators import body_layers, layer_choices
+from npas_ray.networks.operators import BLOCK_OPERATORS, body_layers, layer_choices
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
 
 #: (kernel, stride) of the convolution that reads a block's output; None for the pooling at the end
@@ -74,7 +74,8 @@ class Pieces:
         if piece.index == len(blocks):
             choices = choices if frame.searchable_head else []
         elif piece.reader is not None:
-            frame, choices = _read_by(frame, piece.reader), [*choices, _stub_choice(piece.reader)]
+            frame, reads = _read_by(frame, piece.reader)
+            choices.append(reads)
         graph = lower(frame, Architecture(tuple(choices)), block_height=self.block_height)
         return tuple(step for step in describe(graph, self.target) if step.name.startswith(names))
 
@@ -107,13 +108,9 @@ def _end(backbone: Backbone) -> tuple[int, int, int]:
     return -(-last.height // last.stride), -(-last.width // last.stride), last.out_channels
 
 
-def _read_by(frame: Backbone, reader: tuple[int, int]) -> Backbone:
+def _read_by(frame: Backbone, reader: tuple[int, int]) -> tuple[Backbone, LayerChoice]:
     """The network with a block behind it that reads as `reader` says. Its other channels are few: it is thrown away."""
     height, width, channels = _end(frame)
-    return replace(frame, blocks=(*frame.blocks, Block("reader", channels, 1, reader[1], height, width)))
-
-
-def _stub_choice(reader: tuple[int, int]) -> LayerChoice:
-    if reader[0] not in (1, 3):
-        raise ValueError(f"no operator begins with a kernel of {reader[0]}")
-    return LayerChoice(Operator.CONV1X1 if reader[0] == 1 else Operator.CONV3X3)
+    block = Block("reader", channels, 1, reader[1], height, width)
+    operator = next(operator for operator in BLOCK_OPERATORS if first_reader(block, operator) == reader)
+    return replace(frame, blocks=(*frame.blocks, block)), LayerChoice(operator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,11 @@ class Outcome:
 
     def __str__(self) -> str:
         calibration = self.calibration
+        emulated = ", emulated" if calibration.device.get("emulated") else ""
         shared = sum(not network.observation.quiet for network in calibration.networks)
         note = f", {shared} of them on a core that was busy" if shared else ""
         lines = [
-            f"device      {calibration.identity.device_model} ({calibration.identity.target})",
+            f"device      {calibration.identity.device_model} ({calibration.identity.target}{emulated})",
             f"measured    {len(calibration.networks)} of {self.wanted} candidates{note}",
             *(f"failed      {failure}" for failure in self.failures[:3]),
         ]
@@ -124,7 +125,7 @@ def conclude(
 ) -> Outcome:
     """The calibration that the measured candidates give. Pure. Raises CalibrationError if they are too few."""
     backbone, target, block_height = backbone_of(config), host_target(), block_height_of(config)
-    networks, failures, times = [], [], []
+    networks, failures, measured = [], [], []
     for architecture in architectures:
         record: Record = records[tuple(architecture.to_json())]
         if record.latency_ms is None:
@@ -132,7 +133,7 @@ def conclude(
             continue
         graph = lower(backbone, architecture, block_height=block_height)
         networks.append(Network(record.label, observation_of(graph, record)))
-        times.append(record.taken_at)
+        measured.append(record)
     observations = [network.observation for network in networks]
     validation = validate(observations)
     space = make_space(config)
@@ -140,13 +141,26 @@ def conclude(
         identity=identity,
         networks=tuple(networks),
         stretch=tuple(validation.stretch.tolist()),
-        taken_at=max(times),
-        conditions={"from": min(times), "to": max(times), "quiet": sum(o.quiet for o in observations)},
+        taken_at=max(record.taken_at for record in measured),
+        device=measured[-1].device,
+        conditions={
+            "since": min(record.taken_at for record in measured),
+            "quiet": sum(record.quiet for record in measured),
+            "load_1min": [load(r.load_1min for r in measured if r.load_1min is not None) for load in (_least, _most)],
+        },
     )
     predictor = CandidatePredictor(Pieces(backbone, target, block_height), calibration.predictor())
-    measured = [Architecture.from_json(list(network.label)) for network in networks]
-    calibration = replace(calibration, points=breakeven_map(space, predictor, measured))
+    seen = [Architecture.from_json(list(network.label)) for network in networks]
+    calibration = replace(calibration, points=breakeven_map(space, predictor, seen))
     return Outcome(path, calibration, validation, len(architectures), tuple(failures))
+
+
+def _least(loads: Iterable[float]) -> float | None:
+    return min(loads, default=None)
+
+
+def _most(loads: Iterable[float]) -> float | None:
+    return max(loads, default=None)
 
 
 def observation_of(graph: Graph, record: Record) -> Observation:

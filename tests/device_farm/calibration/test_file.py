@@ -95,6 +95,34 @@ def test_what_is_no_calibration_at_all(path: Path, content: bytes) -> None:
         read_calibration(path)
 
 
+def test_numbers_beyond_reason_give_a_predictor_or_a_clear_error(path: Path) -> None:
+    """Whatever passes for a calibration can be asked: no other exception, no NaN."""
+    original = json.loads(path.read_text())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = json.loads(json.dumps(original))
+        for network in data["networks"]:
+            if rng.random() < 0.5:
+                network["latency_ms"] = float(10 ** rng.uniform(-8.9, 8.9))
+            if rng.random() < 0.5:
+                network["relative_error"] = float(rng.choice([0.0, 1e-300, 1e8]))
+            for step in network["steps"]:
+                if rng.random() < 0.3:
+                    step[1] = float(rng.choice([0.0, 1e-300, 10 ** rng.uniform(-9, 8.9)]))
+        for shape in data["steps"].values():
+            if rng.random() < 0.3:
+                shape[1:] = [int(rng.choice([0, 1, 2**53 - 1])) for _ in range(4)]
+        path.write_text(json.dumps(data))
+        calibration = read_calibration(path)
+        try:
+            predictor = calibration.predictor()
+        except CalibrationError:
+            continue
+        answer = predictor.predict([[predictor.part(n.observation.steps)] for n in calibration.networks])
+        for values in (answer.mean_ms, answer.std_ms, answer.low_ms, answer.high_ms, answer.unseen):
+            assert np.isfinite(values).all()
+
+
 def test_every_truncation_is_refused(path: Path) -> None:
     whole = path.read_bytes()
     for length in np.linspace(0, len(whole) - 3, 40).astype(int):

@@ -117,6 +117,18 @@ def test_validation_never_uses_what_it_predicts(make_world: MakeWorld) -> None:
     assert result.relative_errors[where] > 0.4
 
 
+def test_few_networks_promise_little(make_world: MakeWorld) -> None:
+    """Ten errors cannot vouch for 95 %; a hundred can."""
+    world = make_world()
+    observations = [world.observe(world.network()) for _ in range(30)]
+    widths = []
+    for stretch in ([], [0.5] * 10, [0.5] * 100):
+        predictor = fit(observations, stretch=stretch)
+        answer = predictor.predict([[predictor.part(observations[0].steps)]])
+        widths.append(float((answer.high_ms - answer.mean_ms)[0] / answer.std_ms[0]))
+    assert widths == pytest.approx([4.0, 4.0, 0.5])
+
+
 def test_too_few_networks_and_senseless_confidence(make_world: MakeWorld) -> None:
     world = make_world()
     with pytest.raises(CalibrationError, match="at least 2 measured networks, got 1"):

@@ -26,6 +26,7 @@ def test_it_depends_on_its_seed_alone_and_grows() -> None:
     space = SearchSpace(DIGITS)
     assert design(space, 60, seed=1) == design(space, 60, seed=1)
     assert design(space, 60, seed=1) != design(space, 60, seed=2)
+    assert design(space, 170, seed=1)[:60] == design(space, 60, seed=1)
 
 
 @pytest.mark.parametrize("count", [1, 5, 57, 58, 59, 200])
