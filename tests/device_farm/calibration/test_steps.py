@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from device_farm.calibration.steps import StepShape, describe
-from device_farm.compiler import AVX512, host_target
-from device_farm.compiler.compile import compile_network
+from device_farm.compiler import AVX512
 from device_farm.compiler.graph import (
     Activation,
     Add,
@@ -16,9 +13,6 @@ from device_farm.compiler.graph import (
     Padding,
     Shape,
 )
-from device_farm.measurement.session import Meter
-from device_farm.measurement.types import Protocol
-from device_farm.transport.local import LocalTransport
 
 SAME = Padding.same(3)
 
@@ -86,13 +80,3 @@ def test_a_fused_block_is_one_step() -> None:
     assert fused.image_bytes == 2 * 4 * 28 * 28 * 32  # what is read, the residual too, and written; nothing between
     assert fused.calls > 30
     assert add.image_bytes == 3 * 4 * 28 * 28 * 32
-
-
-def test_the_runner_profiles_these_steps_in_this_order(tmp_path: Path) -> None:
-    graph = stack(3, 1, 3, sparsity=BlockSparsity(32, (100, 100)))
-    target = host_target()
-    artifact = compile_network(graph, target=target, out_dir=tmp_path, cache_dir=tmp_path / "cache")
-    quick = Protocol(warmup_s=0.001, min_time_s=0.005, max_time_s=0.01, max_relative_ci=10.0)
-    measurement = Meter(LocalTransport(tmp_path / "device")).measure(artifact, quick)
-    assert [name for name, _ in measurement.steps_ms] == [step.name for step in describe(graph, target)]
-    assert all(time_ms > 0 for _, time_ms in measurement.steps_ms)
