@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ PROFILE_ERROR_MS = 4e-5  # the same, absolute: the clock
 LATENCY_ERROR = 0.01  # of a network around the sum of its steps: caches, where things lie
 KIND_ERROR = 0.05  # least error of a kind's model, however well it fits
 SHARED_ERROR = 0.15  # of whatever was measured on a core that something shared
+LEAST_SHARED_ERROR = 0.03  # the same, where enough was measured on a quiet one to know how much slower it is
+LEAST_QUIET = 10  # networks that are enough
 OVERHEAD_MS, STEP_MS, MEGABYTE_MS = 2e-3, 5e-5, 5e-3  # priors of what belongs to no step: constant, a step, weights
 CLOCK_MS = 2e-5  # that reading the clock adds to a profiled step
 FEW_STRETCH = 4.0  # standard deviations of an interval that too few networks vouch for
@@ -169,6 +171,26 @@ def fit(observations: Sequence[Observation], *, stretch: Sequence[float] = ()) -
     """The model that these measured networks give. Raises CalibrationError: fewer than two, or beyond reason."""
     if len(observations) < 2:
         raise CalibrationError(f"a predictor needs at least 2 measured networks, got {len(observations)}")
+    return replace(_fit(_calmed(observations)), stretch=np.sort(np.asarray(stretch, dtype=np.float64)))
+
+
+def _calmed(observations: Sequence[Observation]) -> list[Observation]:
+    """What was measured on a shared core, as if it had been quiet: such cores are slower by much the same factor.
+
+    The factor is the median of what the others predict; its spread is the error. Without others, nothing is known.
+    """
+    quiet = [o for o in observations if o.quiet]
+    shared = [o for o in observations if not o.quiet]
+    if len(quiet) < LEAST_QUIET or len(shared) < 2:
+        return [o if o.quiet else replace(o, relative_error=max(o.relative_error, SHARED_ERROR)) for o in observations]
+    first = _fit(quiet)
+    slower = np.array([o.latency_ms for o in shared]) / first.predict([[first.part(o.steps)] for o in shared]).mean_ms
+    factor = float(np.median(slower))
+    spread = max(float(np.median(np.abs(slower / factor - 1))) / 0.6745, LEAST_SHARED_ERROR)  # of a normal distribution
+    return quiet + [replace(o, latency_ms=o.latency_ms / factor, relative_error=spread) for o in shared]
+
+
+def _fit(observations: Sequence[Observation]) -> Predictor:
     shapes = {step.key: step for observation in observations for step in observation.steps}
     index = {key: number for number, key in enumerate(shapes)}
     words = _profiles(observations, index)
@@ -188,14 +210,14 @@ def fit(observations: Sequence[Observation], *, stretch: Sequence[float] = ()) -
     variance = np.concatenate([1 / precision, [OVERHEAD_MS**2, STEP_MS**2, *[MEGABYTE_MS**2] * len(hinges)]])
     mean = np.concatenate([weighted / precision, np.zeros(2 + len(hinges))])
     latency = np.array([observation.latency_ms for observation in observations])
-    error = [math.hypot(o.relative_error if o.quiet else SHARED_ERROR, LATENCY_ERROR) for o in observations]
+    error = [math.hypot(o.relative_error, LATENCY_ERROR) for o in observations]
     gain = x * variance
     try:
         factor = cho_factor(gain @ x.T + np.diag((np.array(error) * latency) ** 2))
     except (LinAlgError, ValueError) as failure:
         raise CalibrationError(f"no predictor fits these measurements: {failure}") from failure
     mean = mean + gain.T @ cho_solve(factor, latency - x @ mean)
-    return Predictor(np.sort(np.asarray(stretch, dtype=np.float64)), index, kinds, mean, variance, gain, factor, hinges)
+    return Predictor(np.empty(0), index, kinds, mean, variance, gain, factor, hinges)
 
 
 _ANY = "any"  # the model of kinds that were never seen
