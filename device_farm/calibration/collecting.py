@@ -62,6 +62,11 @@ def collect(
         )
 
 
+def is_complete(cases: Sequence[Case], journal: Journal, *, attempts: int = ATTEMPTS) -> bool:
+    """Whether `collect` would have nothing to do."""
+    return not any(_wanted(journal.records.get(case.label), attempts - 1) for case in cases)
+
+
 def _wanted(record: Record | None, attempt: int) -> bool:
     return record is None or (not record.is_final and record.attempt < attempt)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from device_farm.calibration.breakeven import Verdict
-from device_farm.calibration.collecting import Case, collect
+from device_farm.calibration.collecting import Case, collect, is_complete
 from device_farm.calibration.file import Calibration, Identity, Network, write_calibration
 from device_farm.calibration.journal import Journal, Record, open_journal
 from device_farm.calibration.predictor import Observation
@@ -121,13 +121,18 @@ def journal_path(path: Path) -> Path:
 
 
 def conclude(
-    config: SearchConfig, identity: Identity, architectures: Sequence[Architecture], records: Any, *, path: Path
+    config: SearchConfig,
+    identity: Identity,
+    architectures: Sequence[Architecture],
+    records: Mapping[tuple[str, ...], Record],
+    *,
+    path: Path,
 ) -> Outcome:
     """The calibration that the measured candidates give. Pure. Raises CalibrationError if they are too few."""
     backbone, target, block_height = backbone_of(config), host_target(), block_height_of(config)
     networks, failures, measured = [], [], []
     for architecture in architectures:
-        record: Record = records[tuple(architecture.to_json())]
+        record = records[tuple(architecture.to_json())]
         if record.latency_ms is None:
             failures.append(f"{' '.join(record.label)}: {record.failure}")
             continue
@@ -135,7 +140,10 @@ def conclude(
         networks.append(Network(record.label, observation_of(graph, record)))
         measured.append(record)
     observations = [network.observation for network in networks]
+    if not observations:
+        raise CalibrationError("not one candidate could be measured")
     validation = validate(observations)
+    loads = [record.load_1min for record in measured if record.load_1min is not None]
     space = make_space(config)
     calibration = Calibration(
         identity=identity,
@@ -146,21 +154,13 @@ def conclude(
         conditions={
             "since": min(record.taken_at for record in measured),
             "quiet": sum(record.quiet for record in measured),
-            "load_1min": [load(r.load_1min for r in measured if r.load_1min is not None) for load in (_least, _most)],
+            "load_1min": [min(loads), max(loads)] if loads else [],
         },
     )
     predictor = CandidatePredictor(Pieces(backbone, target, block_height), calibration.predictor())
     seen = [Architecture.from_json(list(network.label)) for network in networks]
     calibration = replace(calibration, points=breakeven_map(space, predictor, seen))
     return Outcome(path, calibration, validation, len(architectures), tuple(failures))
-
-
-def _least(loads: Iterable[float]) -> float | None:
-    return min(loads, default=None)
-
-
-def _most(loads: Iterable[float]) -> float | None:
-    return max(loads, default=None)
 
 
 def observation_of(graph: Graph, record: Record) -> Observation:
@@ -186,7 +186,7 @@ def _measure(
 ) -> None:
     cases = [case_of(config, architecture) for architecture in architectures]
     told = _teller(cases, journal, progress)
-    if all(case.label in journal.records and journal.records[case.label].is_final for case in cases):
+    if is_complete(cases, journal):
         return
     from npas_ray.runs.ray_session import in_a_line, prepare_ray
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from device_farm.calibration.collecting import ATTEMPTS, Case, collect
+from device_farm.calibration.collecting import ATTEMPTS, Case, collect, is_complete
 from device_farm.calibration.file import Identity
 from device_farm.calibration.journal import Journal, open_journal
 from device_farm.compiler.graph import Conv2d, Graph, Input, Shape
@@ -96,6 +96,10 @@ def test_a_shared_core_is_tried_again_with_another_seed(journal: Journal) -> Non
     assert not journal.records[("never",)].quiet
     assert journal.records[("never",)].latency_ms == 1.0
     assert journal.records[("u",)].failure == "the samples vary"
+    every = [*cases("abcdu"), Case(("never",), lambda: graph_of("never"))]
+    assert is_complete(every, journal)
+    assert not is_complete([*every, *cases("x")], journal)
+    assert not is_complete(every, journal, attempts=ATTEMPTS + 1)
 
 
 def test_a_network_that_is_at_fault_is_written_down_as_that(journal: Journal) -> None:
