@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from device_farm.compiler import Target, host_target
 from device_farm.errors import CompileError
@@ -15,6 +17,12 @@ from npas_ray.space.search_space import SearchSpace
 
 # the journal's note with a measurement of the dense network
 DENSE = "dense"
+
+
+def cache_dir() -> Path:
+    """Where compiled kernels are kept between runs: $NPAS_CACHE_DIR, or npas in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NPAS_CACHE_DIR") or Path(home) / "npas")
 
 
 def dense_latencies(journal: Journal) -> dict[str, float]:
@@ -33,7 +41,7 @@ def task_of(config: SearchConfig) -> dict[str, int]:
 
 
 def make_space(config: SearchConfig) -> SearchSpace:
-    """The search space. Raises SpaceError: a layer has no legal choice."""
+    """The search space, before a calibration leaves anything out. Raises SpaceError: a layer has no legal choice."""
     return SearchSpace.from_spec(backbone_of(config), config.space.spec())
 
 
