@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from device_farm.compiler.plan import PlanSource, plan_text
 from device_farm.compiler.reference import reference_output
 from device_farm.compiler.seeded import INPUT_STREAM, uniform
 from device_farm.compiler.steps import Step
+from device_farm.compiler.sweeping import scratch
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import compiler_version, digest, generator_version
 from device_farm.compiler.weights import Array, checked_weights, seeded_weights
@@ -71,19 +71,18 @@ def compile_network(
     kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
     objects = [_kernel(spec, symbol, target, cache, steps) for spec, symbol in kernels.items()]
     objects += support_objects(cache, target)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".linking-") as name:
-        scratch = Path(name)
-        files = [scratch / f"{index}.o" for index in range(len(objects))]
+    with scratch(out_dir, ".linking-") as folder:
+        files = [folder / f"{index}.o" for index in range(len(objects))]
         for file, content in zip(files, objects, strict=True):
             file.write_bytes(content)
         blob = None
         if checked is not None:
-            (scratch / "parameters.bin").write_bytes(parameters.to_bytes())
-            blob = str((scratch / "parameters.bin").absolute())
+            (folder / "parameters.bin").write_bytes(parameters.to_bytes())
+            blob = str((folder / "parameters.bin").absolute())
         source = PlanSource(key, graph, target, memory, packed, parameters.words, steps, kernels, seed, blob)
-        (scratch / "plan.c").write_text(plan_text(source))
-        link(scratch / "plan.c", files, target=target, output=scratch / "linked", cache_dir=cache_dir)
-        executable = (scratch / "linked").read_bytes()
+        (folder / "plan.c").write_text(plan_text(source))
+        link(folder / "plan.c", files, target=target, output=folder / "linked", cache_dir=cache_dir)
+        executable = (folder / "linked").read_bytes()
 
     image = uniform(seed, INPUT_STREAM, graph.input.shape.elements)
     expected = reference_output(graph, seeded_weights(graph, seed=seed) if checked is None else checked, image)
