@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from device_farm.compiler import host_target
 from npas_ray.config import SearchConfig
@@ -13,6 +15,12 @@ from npas_ray.space.search_space import SearchSpace
 
 # the journal's note with a measurement of the dense network
 DENSE = "dense"
+
+
+def cache_dir() -> Path:
+    """Where compiled kernels are kept between runs: $NPAS_CACHE_DIR, or npas in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NPAS_CACHE_DIR") or Path(home) / "npas")
 
 
 def dense_latencies(journal: Journal) -> dict[str, float]:
