@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ def _layers(report: Report, rows: Sequence[Row]) -> tuple[list[str], list[list[s
 def _line(row: Row, dense: Total, others: Sequence[Total]) -> list[str]:
     cell = row.cells[dense.label]
     line = [
-        _cut(_name(row.layers), _NAME), _cut(row.operator, _OPERATOR), _shape(row.input_shape), _shape(row.output_shape),
+        _cut(_name(row.layers), _NAME), _cut(row.operator, _OPERATOR),
+        _shape(row.input_shape), _shape(row.output_shape),
         _us(cell.ms), f"{cell.gflops:.0f}" if cell.kept_macs else "-", _share(cell),
     ]  # fmt: skip
     for total in others:
@@ -129,8 +131,9 @@ def _name(layers: Sequence[str]) -> str:
     """features.2.conv.0.0 .. 2 for layers of features.2.conv"""
     if len(layers) == 1:
         return layers[0]
-    shared = os.path.commonprefix([layers[0].split("."), layers[-1].split(".")])
-    return f"{layers[0]} .. {'.'.join(layers[-1].split('.')[len(shared) :])}"
+    first, last = layers[0].split("."), layers[-1].split(".")
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return f"{layers[0]} .. {'.'.join(last[shared:])}"
 
 
 def _share(cell: Cell) -> str:

@@ -50,6 +50,7 @@ def check_model(model: onnx.ModelProto) -> int:
         raise UnsupportedOperator(f"the model has {what}; export it with plain operators and dense weights")
     if len(graph.node) > MAX_NODES:
         raise InvalidGraph(f"the model has {len(graph.node)} operators, at most {MAX_NODES} are compiled")
+    _check_texts(model)
     for tensor in _tensors(graph):
         _check_tensor(tensor)
     _check_edges(graph)
@@ -81,6 +82,21 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
 
 
+def _check_texts(model: onnx.ModelProto) -> None:
+    """Every name is text: protobuf hands out what is not UTF-8 as bytes."""
+    graph = model.graph
+    names: list[Any] = [item.domain for item in model.opset_import]
+    names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    names += [dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim]
+    names += [tensor.name for tensor in _tensors(graph)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    broken = next((name for name in names if not isinstance(name, str)), None)
+    if broken is not None:
+        raise InvalidGraph(f"not an ONNX model: the name {cut(repr(broken))} is no text: damaged?")
+
+
 def _check_edges(graph: onnx.GraphProto) -> None:
     """Every operator reads what is there before it: no cycle, nothing missing, nothing made twice."""
     import onnx
@@ -88,7 +104,7 @@ def _check_edges(graph: onnx.GraphProto) -> None:
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         layer = node_name(node)
-        texts = [node.name, node.op_type, *node.input, *node.output]
+        texts = [node.name, node.op_type, *node.input, *node.output, *(a.name for a in node.attribute)]
         longest = max([*map(len, texts), *(len(a.s) for a in node.attribute), 0])
         if longest > MAX_NAME:
             raise InvalidGraph(f"layer {layer!r}: a name or text of {longest} characters, at most {MAX_NAME} are read")

@@ -102,9 +102,12 @@ def _input(model: onnx.ModelProto, asked: Shape | None) -> tuple[str, list[int]]
     if kind != FLOAT32:
         raise InvalidGraph(f"the input {name!r} is not float32; convert the model with .float()")
     stated: list[Any] = [dim.dim_value if dim.HasField("dim_value") else cut(dim.dim_param) or "?" for dim in dims]
-    if any(isinstance(dim, int) and dim < 1 for dim in stated):
-        raise InvalidGraph(f"the input {name!r} has the shape {stated}; every extent is at least 1")
-    if len(stated) == 4 and isinstance(stated[0], str):
+    if len(stated) != 4 or any(isinstance(dim, int) and dim < 1 for dim in stated):
+        raise InvalidGraph(
+            f"the input {name!r} has the shape {stated}; expected float32 (1, channels, height, width), "
+            "every extent at least 1"
+        )
+    if isinstance(stated[0], str):
         stated[0] = 1
     expected = None if asked is None else [1, asked.channels, asked.height, asked.width]
     shape = stated if expected is None else expected

@@ -107,7 +107,7 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], type[FarmError], str]] =
         ), FarmError, "GiB|giant|stem",
     ),
     "much work": (
-        lambda: model(conv(pads=[500] * 4), shape=(1, 64, 2000, 2000), w=np.zeros((64, 64, 33, 33), np.float32)),
+        lambda: model(conv(pads=[50] * 4), shape=(1, 64, 1900, 1900), w=np.zeros((64, 64, 33, 33), np.float32)),
         InvalidGraph, "billion multiply-adds a pass",
     ),
     "negative extent": (lambda: model(conv(), w=declared("w", [-4, 3, 1, 1])), InvalidGraph, "negative extents"),
@@ -115,10 +115,10 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], type[FarmError], str]] =
     "empty image": (lambda: model(conv(), shape=(1, 0, 8, 8), w=normal(4, 3, 1, 1)), InvalidGraph, "at least 1"),
     "no filters": (lambda: model(conv(), w=np.zeros((0, 3, 1, 1), np.float32)), FarmError, "layer 'stem'"),
     "no channels": (lambda: model(conv(), w=np.zeros((4, 0, 1, 1), np.float32)), FarmError, "layer 'stem'"),
-    "no kernel": (lambda: model(conv(), w=np.zeros((4, 3, 0, 0), np.float32)), FarmError, "layer 'stem'"),
-    "kernel too large": (lambda: model(conv(), w=normal(4, 3, 9, 9)), FarmError, "layer 'stem'"),
+    "no kernel": (lambda: model(conv(), w=np.zeros((4, 3, 0, 0), np.float32)), FarmError, "stem"),
+    "kernel too large": (lambda: model(conv(), w=normal(4, 3, 9, 9)), FarmError, "stem: a window"),
     "stride zero": (lambda: model(conv(strides=[0, 0]), w=normal(4, 3, 1, 1)), FarmError, "layer 'stem'"),
-    "negative border": (lambda: model(conv(pads=[-1] * 4), w=normal(4, 3, 1, 1)), FarmError, "layer 'stem'"),
+    "negative border": (lambda: model(conv(pads=[-1] * 4), w=normal(4, 3, 1, 1)), FarmError, "stem: .*at least 0"),
     "no groups": (lambda: model(conv(group=0), w=normal(4, 3, 1, 1)), FarmError, "layer 'stem'"),
     "two groups of three channels": (lambda: model(conv(group=2), w=normal(4, 1, 1, 1)), FarmError, "layer 'stem'"),
     "weight of another width": (lambda: model(conv(), w=normal(4, 5, 1, 1)), FarmError, "layer 'stem'"),
@@ -261,10 +261,12 @@ def test_whatever_bytes_change_it_is_imported_or_refused(
         content[place] = value
     path = tmp_path_factory.mktemp("fuzz") / "network.onnx"
     path.write_bytes(content)
+    said = ""
     try:
         load_network(str(path), timeout_s=60)
     except (InvalidGraph, UnsupportedOperator) as error:
-        assert "ended the process" not in str(error)
+        said = str(error)
+    assert "ended the process" not in said
 
 
 # --- .pt2 -------------------------------------------------------------------------------------------------------------
@@ -416,7 +418,7 @@ def test_a_zip_bomb_and_other_archives(program: Path, tmp_path: Path) -> None:
         load_network(str(bomb))
     for content in (b"", b"not a zip", program.read_bytes()[:1000]):
         bomb.write_bytes(content)
-        with pytest.raises(InvalidGraph, match="not a .pt2 file"):
+        with pytest.raises(InvalidGraph, match=r"not a \.pt2 file"):
             load_network(str(bomb))
     torch.save(Sample().state_dict(), bomb)
     with pytest.raises(InvalidGraph, match="0 exported programs"):
