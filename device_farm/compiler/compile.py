@@ -29,6 +29,7 @@ from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
+MAX_STATIC_BYTES = 2**31 - 2**26  # code addresses its data with 31 bits; the rest is for the runner
 TOLERANCE = 1e-4  # relative to the largest expected magnitude
 
 
@@ -67,6 +68,11 @@ def compile_network(
     cache = ObjectCache(cache_dir)
     memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
+    if 4 * (memory.elements + parameters.words) > MAX_STATIC_BYTES:
+        raise InvalidGraph(
+            f"activations and weights take {4 * (memory.elements + parameters.words) / 1024**3:.1f} GiB, a static "
+            f"executable holds at most {MAX_STATIC_BYTES / 1024**3:.1f}; use a smaller image or a narrower network"
+        )
     steps = lower(graph, memory, packed, target)
     kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
     objects = [_kernel(spec, symbol, target, cache, steps) for spec, symbol in kernels.items()]

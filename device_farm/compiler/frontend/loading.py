@@ -83,6 +83,7 @@ def _run(job: str, folder: Path, *, timeout_s: float) -> int:
     home = str(Path(device_farm.__file__).parents[1])
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
+    environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # torch makes it on import and leaves it
     command = [sys.executable, "-P", "-m", "device_farm.compiler.frontend.loader", job]
     with (folder / "said").open("wb") as said:
         child = subprocess.Popen(

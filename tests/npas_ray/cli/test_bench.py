@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ import device_farm
 from device_farm.compiler import host_target
 from npas_ray.cli import main
 
+T = TypeVar("T")
 NETS = """
 import torch
 from torch import nn
@@ -26,6 +31,10 @@ def small():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10),
     )
 def tanh(): return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh())
+def slow():
+    import os, pathlib, time
+    pathlib.Path("pid").write_text(str(os.getpid()))
+    time.sleep(300)
 def nan():
     module = nn.Conv2d(3, 4, 1)
     nn.init.constant_(module.weight, float("nan"))
@@ -143,13 +152,42 @@ def test_a_target_that_the_device_does_not_run(
     assert not (nets / "cache").exists()
 
 
+def started(nets: Path, *argv: str) -> subprocess.Popen[str]:
+    """npas bench in a process of its own, without a fork in place of the loading process: as a user starts it."""
+    (nets / "tmp").mkdir()
+    environment = {
+        "PYTHONPATH": str(Path(device_farm.__file__).parents[1]), "PATH": "/usr/bin:/bin", "TMPDIR": str(nets / "tmp")
+    }  # fmt: skip
+    command = [sys.executable, "-m", "npas_ray", "bench", *argv, "--input", "8x8x3"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+
+
 def test_the_command_in_a_process_of_its_own(nets: Path) -> None:
-    """No fork in place of the loading process here: all of it, as a user starts it."""
-    home = Path(device_farm.__file__).parents[1]
-    command = [sys.executable, "-m", "npas_ray", "bench", "nets.py:tanh", "--input", "8x8x3"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(home), "PATH": "/usr/bin:/bin"}
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("npas: error: UnsupportedOperator: layer '1': operator 'tanh'")
+    with started(nets, "nets.py:tanh") as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    assert err.splitlines()[-1].startswith("npas: error: UnsupportedOperator: layer '1': operator 'tanh'")
+    assert list((nets / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_bench_leaves_no_process(nets: Path, stop: signal.Signals) -> None:
+    with started(nets, "nets.py:slow") as process:
+        child = wait_for(lambda: int((nets / "pid").read_text() or 0) if (nets / "pid").exists() else 0)
+        process.send_signal(stop)
+        process.wait(timeout=30)
+        if stop is signal.SIGINT:
+            assert process.returncode == 130
+            assert process.stderr is not None
+            assert process.stderr.read().splitlines()[-1] == "npas: interrupted"
+            assert list((nets / "tmp").iterdir()) == []
+    assert wait_for(lambda: not Path(f"/proc/{child}").exists())
+
+
+def wait_for(condition: Callable[[], T], timeout_s: float = 60.0) -> T:
+    until = time.monotonic() + timeout_s
+    while not (value := condition()) and time.monotonic() < until:
+        time.sleep(0.02)
+    return value
