@@ -47,7 +47,7 @@ def describe(graph: Graph, target: Target) -> tuple[StepShape, ...]:
     memory = plan_memory(graph, target, fused_blocks(graph))
     packed, parameters = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
-    sizes = _sizes(steps, parameters.words)
+    sizes = _sizes(steps, parameters.bytes // 4)
     return tuple(_shape(step, graph, sizes) for step in steps)
 
 

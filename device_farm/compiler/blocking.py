@@ -1,4 +1,4 @@
-"""How a direct convolution is cut into blocks of filters, and whether its taps go one by one or four channels at a time."""
+"""How a direct convolution is cut into blocks of filters, and whether its taps go one by one or by four channels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ class Span:
 
     def units(self, channels: int) -> Mask:
         """[kh, kw, units] which units of so many adjacent channels hold a living tap."""
-        padded = np.pad(self.alive, ((0, 0), (0, 0), (0, -self.alive.shape[-1] % channels)))
-        units: Mask = padded.reshape(*padded.shape[:2], -1, channels).any(axis=-1)
-        return units
+        padded: Mask = np.pad(self.alive, ((0, 0), (0, 0), (0, -self.alive.shape[-1] % channels)))
+        return np.asarray(padded.reshape(*padded.shape[:2], -1, channels).any(axis=-1))
 
 
 Block = tuple[Span, ...]

@@ -31,21 +31,26 @@ def zig() -> str:
 
 
 def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
-    """The runner, the interpreter of plans and prepare.c, compiled once for each target triple.
+    """All of a program but its kernels and their table: the runner, the interpreter of plans and prepare.c."""
+    return [runner_object(cache, target), *(_compiled(c, cache, target) for c in sorted(SUPPORT_DIR.glob("*.c")))]
 
-    They do not get the kernels' -mcpu: they must start on any core, to report that an instruction is missing.
+
+def runner_object(cache: ObjectCache, target: Target) -> bytes:
+    """The runner alone, for a plan that is written in C."""
+    return _compiled(sources.RUNNER_SOURCE, cache, target)
+
+
+def _compiled(source: Path, cache: ObjectCache, target: Target) -> bytes:
+    """Compiled once for each triple and element.
+
+    Without the kernels' -mcpu: a program must start on any core, to report that an instruction is missing.
     """
-    version = support_version(target)
 
-    element = f"-DNPAS_ELEMENT={target.element.c_type}"
+    def make(path: Path) -> None:
+        element = f"-DNPAS_ELEMENT={target.element.c_type}"
+        _run([*_compiler(target), *_INCLUDES, element, "-c", str(source), "-o", str(path)], cache.folder)
 
-    def compiled(source: Path) -> bytes:
-        def make(path: Path) -> None:
-            _run([*_compiler(target), *_INCLUDES, element, "-c", str(source), "-o", str(path)], cache.folder)
-
-        return cache.get_or_make(digest([version, source.name]), make)
-
-    return [compiled(source) for source in (sources.RUNNER_SOURCE, *sorted(SUPPORT_DIR.glob("*.c")))]
+    return cache.get_or_make(digest([support_version(target), source.name]), make)
 
 
 @cache

@@ -1,8 +1,9 @@
 """In which order a convolution walks through its tiles and blocks: by the bytes that each order moves.
 
-Loops go: band of rows -> strip of columns -> block of filters -> tiles of that rectangle -> taps. A large rectangle reads
-the weights seldom, a small one keeps its input near while all blocks use it. Which is better depends on the sizes of both
-and of the caches, so the bytes that come into each level are counted for every rectangle, and the cheapest is taken.
+Loops go: band of rows -> strip of columns -> block of filters -> tiles of that rectangle -> taps. A large rectangle
+reads the weights seldom, a small one keeps its input near while all blocks use it. Which is better depends on the sizes
+of both and of the caches, so the bytes that come into each level are counted for every
+rectangle, and the cheapest is taken.
 """
 
 from __future__ import annotations

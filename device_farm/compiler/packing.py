@@ -285,11 +285,16 @@ def _living(graph: Graph, op: Conv2d, weight: Array | None, seed: int) -> Callab
     """The taps [kh, kw, channels] that any of some filters uses: as the weights are, or as the seed will make them."""
     if weight is not None:
         alive = (weight != 0).transpose(0, 2, 3, 1)
-        return lambda low, high: alive[low:high].any(axis=0)
+        return lambda low, high: _any(alive[low:high])
     seeded = seeded_taps(graph, op, seed=seed)
     if seeded is None or op.sparsity is None:
         _, channels, kh, kw = weight_shape(graph, op)
         everything = np.ones((kh, kw, channels), bool)
         return lambda low, high: everything
     by_block, height = seeded.transpose(0, 2, 3, 1), op.sparsity.block_height
-    return lambda low, high: by_block[low // height : (high - 1) // height + 1].any(axis=0)
+    return lambda low, high: _any(by_block[low // height : (high - 1) // height + 1])
+
+
+def _any(alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Over the first axis."""
+    return np.asarray(alive.any(axis=0))

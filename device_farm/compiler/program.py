@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,14 +30,13 @@ def make_program(symbols: Sequence[str], kernel: GetKernel, *, target: Target, c
     def make(path: Path) -> None:
         made.append(path)
         kernels = [kernel(index) for index in range(len(symbols))]
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="link-") as name:
-            scratch, files = Path(name), []
-            for index, content in enumerate([*(content for _, content in kernels), *support_objects(cache, target)]):
-                files.append(scratch / f"{index}.o")
-                files[-1].write_bytes(content)
-            table = scratch / "table.c"
-            table.write_text(table_text(key, symbols, [spec.parameters for spec, _ in kernels]))
-            link(table, files, target=target, output=path, cache_dir=cache.folder)
+        files = []
+        for index, content in enumerate([*(content for _, content in kernels), *support_objects(cache, target)]):
+            files.append(path.parent / f"{index}.o")
+            files[-1].write_bytes(content)
+        table = path.parent / "table.c"
+        table.write_text(table_text(key, symbols, [spec.parameters for spec, _ in kernels]))
+        link(table, files, target=target, output=path, cache_dir=cache.folder)
 
     content = cache.get_or_make(f"program-{key}", make)
     if made:

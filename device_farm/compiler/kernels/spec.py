@@ -261,3 +261,15 @@ class WinogradOutput(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(INT, "first tiles tile_columns rows columns vectors m_tile m_plane y_row y_pixel r_row r_pixel")
     )
+
+
+@dataclass(frozen=True)
+class PeakKernel(KernelSpec):
+    """Nothing but multiply-adds in registers: `chains` vectors that converge to x. No layer needs it; peak.py does."""
+
+    chains: int
+
+    emitter: ClassVar[str] = "peak"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x") + _signature(FLOATS_OUT, "y") + _signature(INT, "rounds")
+    )
