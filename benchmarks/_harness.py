@@ -103,13 +103,20 @@ def artifact_session(path: Path, input_seed: int = 0) -> Session:
 
 
 def bench_artifact(
-    path: Path, *, seconds: float, cpu: int = -1, input_seed: int = 0, profile: bool = False
+    path: Path,
+    *,
+    seconds: float,
+    cpu: int = -1,
+    input_seed: int = 0,
+    profile: bool = False,
+    cpus: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The runner's report (docs/runner.md). Raises RuntimeError with the runner's own words."""
     command = [
         str(path), "bench", "--warmup-s", "0.05", "--min-time-s", str(seconds), "--max-time-s", str(seconds),
         "--min-samples", "5", "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
     ]  # fmt: skip
+    command += ["--cpus", ",".join(map(str, cpus))] if cpus else []
     report: dict[str, Any] = json.loads(_run(command + ["--profile"] * profile))
     return report
 

@@ -44,10 +44,12 @@ class DeviceSpec(Protocol):
 
 @dataclass(frozen=True)
 class LocalDevice:
-    """One core of a node as a device.
+    """One core of a node as a device, or several.
 
-    `cpu` is the core that measurements are pinned to; None leaves it to the system. `num_cpus` is set aside for it
-    in Ray, so that trainers do not run on the core that is being measured; 0 shares it.
+    `cpu` is the core that measurements are pinned to; None leaves it to the system. With `threads` above 1 its
+    latencies are those of so many threads, each pinned to one of `cpus`, the first of which is `cpu`; without `cpus`
+    the system places all but the first. `num_cpus` is set aside for it in Ray, so that trainers do not run on the core
+    that is being measured; 0 shares it.
     """
 
     cpu: int | None = None
@@ -56,6 +58,8 @@ class LocalDevice:
     num_cpus: float = 1.0
     resource: str | None = None
     node_id: str | None = None
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
 
     @property
     def serial(self) -> str:
@@ -64,7 +68,7 @@ class LocalDevice:
     def open(self, work_dir: Path) -> Transport:
         from device_farm.transport.local import LocalTransport
 
-        return LocalTransport(work_dir, self.cpu)
+        return LocalTransport(work_dir, self.cpu, threads=self.threads, cpus=self.cpus)
 
 
 def phone_resource(serial: str) -> str:

@@ -31,8 +31,8 @@ class _Strict(BaseModel):
 
 
 class Affinity(_Strict):
-    asked: int | None
-    obtained: list[int]
+    asked: int | list[int] | None
+    obtained: list[int]  # by all threads together
 
 
 class Conditions(_Strict):
@@ -66,6 +66,7 @@ class BenchReport(_Strict):
     output: list[float | None]
     output_repeats: bool
     affinity: Affinity
+    threads: list[list[int]] = Field(default_factory=list)  # the cores that each may use
     warmup_runs: Count
     samples_ns: list[Nanoseconds] = Field(min_length=1)
     windows: list[tuple[Count, Nanoseconds]] = Field(min_length=2)

@@ -13,6 +13,7 @@ from device_farm.fleet.devices import LocalDevice
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
+from npas_ray.config import LocalDevice as LocalDeviceConfig
 from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
@@ -38,7 +39,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
 
     Raises InfrastructureError, FarmError.
     """
-    plan = cores.reserve()
+    plan = cores.reserve(max(device.threads for device in config.devices))
     try:
         progress.log(plan.describe())
         workers = _workers(config, len(plan.others))
@@ -47,7 +48,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
             Trainers(config, run, workers=workers) as trainers,
-            _farm(config, reserved=plan.reserved, progress=progress) as farm,
+            _farm(config, reserved=plan.measuring, progress=progress) as farm,
         ):
             objective = _objective(config, run, farm=farm)
             lab = Laboratory(
@@ -85,13 +86,25 @@ def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) ->
     return ray.remote(ConductorActor).options(**options).remote(run.path.resolve(), config, objective)
 
 
-@contextmanager
-def _farm(config: SearchConfig, *, reserved: int | None, progress: Progress) -> Iterator[Farm]:
-    progress.phase("starting the device farm")
-    devices = tuple(
-        LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
-        for device in config.devices
+def _device(device: LocalDeviceConfig, reserved: tuple[int, ...]) -> LocalDevice:
+    """On the cores that were reserved, or on those from the configured one on: one for each thread."""
+    if device.cpu == "auto":
+        cores_of_it = reserved[: device.threads]
+    else:
+        cores_of_it = tuple(range(device.cpu, device.cpu + device.threads))
+    return LocalDevice(
+        cpu=cores_of_it[0] if cores_of_it else None,
+        model=device.model,
+        num_cpus=0,
+        threads=device.threads,
+        cpus=cores_of_it if device.threads > 1 else (),
     )
+
+
+@contextmanager
+def _farm(config: SearchConfig, *, reserved: tuple[int, ...], progress: Progress) -> Iterator[Farm]:
+    progress.phase("starting the device farm")
+    devices = tuple(_device(device, reserved) for device in config.devices)
     workers = config.compilation.workers
     farm = Farm.start(
         FarmConfig(
