@@ -110,10 +110,11 @@ def bench_artifact(
     input_seed: int = 0,
     profile: bool = False,
     cpus: Sequence[int] = (),
+    warmup_s: float = 0.05,
 ) -> dict[str, Any]:
     """The runner's report (docs/runner.md). Raises RuntimeError with the runner's own words."""
     command = [
-        str(path), "bench", "--warmup-s", "0.05", "--min-time-s", str(seconds), "--max-time-s", str(seconds),
+        str(path), "bench", "--warmup-s", str(warmup_s), "--min-time-s", str(seconds), "--max-time-s", str(seconds),
         "--min-samples", "5", "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
     ]  # fmt: skip
     command += ["--cpus", ",".join(map(str, cpus))] if cpus else []

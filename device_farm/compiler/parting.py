@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.cutting import Cuttable, cuttable, number, overlaps
-from device_farm.compiler.kernels.spec import ConvKernel, WinogradInput, WinogradProduct
+from device_farm.compiler.kernels.spec import ConvKernel, PhasesKernel, WinogradInput, WinogradOutput, WinogradProduct
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.runs import runs
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Step
@@ -74,6 +74,8 @@ class _Cut:
             yield self._by_bands(step.bands)
             if step.bands.count == 1:
                 yield self._by_chunks(step.bands)
+        elif isinstance(step.calls[0].spec, PhasesKernel):
+            yield from self._by_tile_rows(step.calls)
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
         elif isinstance(step.calls[0].spec, ConvKernel):
@@ -115,6 +117,19 @@ class _Cut:
         if not overlaps(calls[0]):
             yield (self._by_tiles(blocks),)
         yield tuple(self._side_by_side(station) for block in blocks for station in (block[:1], block[1:-1], block[-1:]))
+
+    def _by_tile_rows(self, calls: Sequence[Call]) -> Iterator[tuple[Phase, ...]]:
+        """A stem: whole rows of tiles, each of which begins with its phases, in each thread's own workspace."""
+        last = calls[-1].spec
+        assert isinstance(last, WinogradOutput)
+        if number(calls[-1], "rows") % last.tile:
+            return  # the last two rows compute some of the same pixels, and not to the same bits
+        starts = [i for i, call in enumerate(calls) if isinstance(call.spec, PhasesKernel)]
+        rows = [calls[first:last] for first, last in itertools.pairwise([*starts, len(calls)])]
+        costs = [sum(cuttable(call, self.target)[0].cost for call in row) for row in rows]
+        phase = self._spread([Cuttable(costs, lambda first, last: tuple(itertools.chain(*rows[first:last])))])
+        own = [Part(self._in_own_scratch(part.calls, thread)) for thread, part in enumerate(phase.parts)]
+        yield (dataclasses.replace(phase, parts=tuple(own)),)
 
     def _by_tiles(self, blocks: Sequence[Sequence[Call]]) -> Phase:
         """Every thread its own run of tiles, in blocks as large as the workspace and a last one no smaller than a tile

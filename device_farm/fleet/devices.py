@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from device_farm.compiler.target import Precision
+
 if TYPE_CHECKING:
     from device_farm.transport.base import Transport
 
@@ -49,7 +51,8 @@ class LocalDevice:
     `cpu` is the core that measurements are pinned to; None leaves it to the system. With `threads` above 1 its
     latencies are those of so many threads, each pinned to one of `cpus`, the first of which is `cpu`; without `cpus`
     the system places all but the first. `num_cpus` is set aside for it in Ray, so that trainers do not run on the core
-    that is being measured; 0 shares it.
+    that is being measured; 0 shares it. `precision` is what it is asked to compute with; a device at fp16, or of other
+    threads, is another one than the same at fp32, and needs a model name of its own.
     """
 
     cpu: int | None = None
@@ -58,17 +61,19 @@ class LocalDevice:
     num_cpus: float = 1.0
     resource: str | None = None
     node_id: str | None = None
+    precision: Precision = Precision.FP32
     threads: int = 1
     cpus: tuple[int, ...] = ()
 
     @property
     def serial(self) -> str:
-        return self.name or ("local" if self.cpu is None else f"local-cpu{self.cpu}")
+        suffix = "" if self.precision is Precision.FP32 else f"-{self.precision}"
+        return self.name or ("local" if self.cpu is None else f"local-cpu{self.cpu}") + suffix
 
     def open(self, work_dir: Path) -> Transport:
         from device_farm.transport.local import LocalTransport
 
-        return LocalTransport(work_dir, self.cpu, threads=self.threads, cpus=self.cpus)
+        return LocalTransport(work_dir, self.cpu, precision=self.precision, threads=self.threads, cpus=self.cpus)
 
 
 def phone_resource(serial: str) -> str:

@@ -1,5 +1,5 @@
 /* The program around the generated kernels. It is compiled as one unit (its parts are the headers beside it) and linked
- * with one plan.c and the kernels that the plan calls. C11, Linux, static musl, nothing else.
+ * with what defines npas_plan: csrc/interpreter.c and kernels, or a small plan in C. C11, Linux, static musl, nothing else.
  *
  *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --input-seed N
  *                [--cpu K|-1 | --cpus K,K,...] [--issue-ratio R] [--profile]
@@ -18,6 +18,7 @@
 #include "bench.h"
 #include "conditions.h"
 #include "guard.h"
+#include "instructions.h"
 #include "json.h"
 #include "plan.h"
 #include "pool.h"
@@ -165,6 +166,8 @@ int main(int argc, char **argv) {
   if (is_classify && (input_path == NULL || output_path == NULL)) {
     fail(NPAS_EXIT_USAGE, "classify needs --input FILE and --output FILE");
   }
+  const char *damage = npas_load_plan();
+  if (damage != NULL) fail(NPAS_EXIT_PLAN, "%s", damage);
   if (npas_plan.abi != NPAS_PLAN_ABI) {
     fail(NPAS_EXIT_PLAN, "the plan has ABI %d, this runner %d: build the artifact again", npas_plan.abi, NPAS_PLAN_ABI);
   }
@@ -172,6 +175,7 @@ int main(int argc, char **argv) {
   if (!is_bench && !is_classify) return info();
 
   guard_crashes();
+  check_instructions(npas_plan.needs);
   flush_denormals();
   if (pool.asked.count > 0) pin(pool.asked.cpus[0]); /* before memory is touched; a refusal shows in the affinity obtained */
   int error = npas_plan.prepare();
