@@ -103,13 +103,21 @@ def artifact_session(path: Path, input_seed: int = 0) -> Session:
 
 
 def bench_artifact(
-    path: Path, *, seconds: float, cpu: int = -1, input_seed: int = 0, profile: bool = False, warmup_s: float = 0.05
+    path: Path,
+    *,
+    seconds: float,
+    cpu: int = -1,
+    input_seed: int = 0,
+    profile: bool = False,
+    cpus: Sequence[int] = (),
+    warmup_s: float = 0.05,
 ) -> dict[str, Any]:
     """The runner's report (docs/runner.md). Raises RuntimeError with the runner's own words."""
     command = [
         str(path), "bench", "--warmup-s", str(warmup_s), "--min-time-s", str(seconds), "--max-time-s", str(seconds),
         "--min-samples", "5", "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
     ]  # fmt: skip
+    command += ["--cpus", ",".join(map(str, cpus))] if cpus else []
     report: dict[str, Any] = json.loads(_run(command + ["--profile"] * profile))
     return report
 

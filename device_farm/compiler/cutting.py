@@ -17,6 +17,7 @@ from device_farm.compiler.kernels.spec import (
     ConvKernel,
     DepthwiseKernel,
     ElementwiseKernel,
+    PhasesKernel,
     PoolKernel,
     RingDepthwiseKernel,
     ShuffleKernel,
@@ -34,6 +35,7 @@ from device_farm.compiler.winograd import INPUT_COST, OUTPUT_COST
 LOADED = 3.0  # a vector of a pool's window: it comes from an outer cache
 COPIED = 2.0  # a vector that is read and written
 STORED = 3.0  # a vector of sums: its first and last value, its activation
+PHASES = 2.0  # vectors of a pixel that hold the phases of four
 SINGLY = 2.0  # a channel that is copied alone
 EXPONENTIAL = 40.0  # a vector of softmax
 SMALLER_WEIGHTS = 1.0  # times the input: up to here all weights are read by every thread, and the input is shared
@@ -69,6 +71,9 @@ def cuttable(call: Call, target: Target) -> tuple[Cuttable, ...]:
         case PoolKernel():
             windows = number(call, "rows") * number(call, "columns")
             return _rows(call), _channels(call, windows * _pixel_cost(call) / number(call, "vectors"), target)
+        case PhasesKernel():
+            cost = COPIED * number(call, "rows") * number(call, "columns") * PHASES
+            return (Cuttable([cost], lambda first, last: (call,) * (last - first)),)
         case _:
             return (_rows(call),)
 
@@ -224,8 +229,9 @@ def _tiles(call: Call, name: str, cost: float) -> Cuttable:
 def _planes(call: Call, spec: WinogradProduct, target: Target) -> Cuttable:
     """By planes: weights, input and output of a plane belong to nobody else."""
     blocks, channels, tiles = (number(call, name) for name in ("blocks", "channels", "tiles"))
-    plane = blocks * channels * spec.vectors * target.simd_lanes
-    cost = math.ceil(tiles / spec.tiles) * blocks * channels * spec.vectors * (spec.tiles + TILE_OVERHEAD)
+    rows = sum(call.block_taps) or blocks * channels  # of weights in a plane: blocks may have lists of channels
+    plane = rows * spec.vectors * target.simd_lanes
+    cost = math.ceil(tiles / spec.tiles) * rows * spec.vectors * (spec.tiles + TILE_OVERHEAD)
 
     def piece(first: int, last: int) -> tuple[Call, ...]:
         places = moved(

@@ -70,6 +70,8 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = (),
         max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
+    if threads > 1:
+        scratch += ALIGNMENT  # the last vectors of a stem's phases stick out, and behind them is another thread's
     scratch = _aligned(scratch)
     total = sum(sizes.values())
     if total <= SHARING_THRESHOLD:

@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from device_farm.compiler.cutting import Cuttable, cuttable, overlaps
-from device_farm.compiler.kernels.spec import ConvKernel, PhasesKernel, WinogradInput
+from device_farm.compiler.cutting import Cuttable, cuttable, number, overlaps
+from device_farm.compiler.kernels.spec import ConvKernel, PhasesKernel, WinogradInput, WinogradOutput, WinogradProduct
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.runs import runs
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Step
@@ -75,7 +75,7 @@ class _Cut:
             if step.bands.count == 1:
                 yield self._by_chunks(step.bands)
         elif isinstance(step.calls[0].spec, PhasesKernel):
-            return  # the phases of a row of tiles lie in one scratch memory
+            yield from self._by_tile_rows(step.calls)
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
         elif isinstance(step.calls[0].spec, ConvKernel):
@@ -111,16 +111,43 @@ class _Cut:
         return Phase(tuple(Part(tuple(own)) for own in calls if own), max(loads))
 
     def _winograd(self, calls: Sequence[Call]) -> Iterator[tuple[Phase, ...]]:
-        """By blocks of tiles, each thread in a workspace of its own; or block by block, transforms and products cut."""
+        """By tiles, each thread in a workspace of its own; or block by block, transforms and products cut."""
         starts = [i for i, call in enumerate(calls) if isinstance(call.spec, WinogradInput)]
         blocks = [calls[first:last] for first, last in itertools.pairwise([*starts, len(calls)])]
-        if len(blocks) >= self.threads and not overlaps(calls[0]):
-            costs = [sum(cuttable(call, self.target)[0].cost for call in block) for block in blocks]
-            whole = Cuttable(costs, lambda first, last: tuple(itertools.chain(*blocks[first:last])))
-            phase = self._spread([whole])
-            own = [Part(self._in_own_scratch(part.calls, i)) for i, part in enumerate(phase.parts)]
-            yield (dataclasses.replace(phase, parts=tuple(own)),)
+        if not overlaps(calls[0]):
+            yield (self._by_tiles(blocks),)
         yield tuple(self._side_by_side(station) for block in blocks for station in (block[:1], block[1:-1], block[-1:]))
+
+    def _by_tile_rows(self, calls: Sequence[Call]) -> Iterator[tuple[Phase, ...]]:
+        """A stem: whole rows of tiles, each of which begins with its phases, in each thread's own workspace."""
+        last = calls[-1].spec
+        assert isinstance(last, WinogradOutput)
+        if number(calls[-1], "rows") % last.tile:
+            return  # the last two rows compute some of the same pixels, and not to the same bits
+        starts = [i for i, call in enumerate(calls) if isinstance(call.spec, PhasesKernel)]
+        rows = [calls[first:last] for first, last in itertools.pairwise([*starts, len(calls)])]
+        costs = [sum(cuttable(call, self.target)[0].cost for call in row) for row in rows]
+        phase = self._spread([Cuttable(costs, lambda first, last: tuple(itertools.chain(*rows[first:last])))])
+        own = [Part(self._in_own_scratch(part.calls, thread)) for thread, part in enumerate(phase.parts)]
+        yield (dataclasses.replace(phase, parts=tuple(own)),)
+
+    def _by_tiles(self, blocks: Sequence[Sequence[Call]]) -> Phase:
+        """Every thread its own run of tiles, in blocks as large as the workspace and a last one no smaller than a tile
+        of the products; that one begins earlier where it would stick out."""
+        largest = number(blocks[0][0], "tiles")
+        fewest = max(call.spec.tiles for call in blocks[0] if isinstance(call.spec, WinogradProduct))
+        tiles = number(blocks[-1][0], "first") + largest
+        parts: list[Part] = []
+        cost = 0.0
+        for start, stop in itertools.pairwise(runs([1.0] * tiles, [0.0] * self.threads)):
+            own: list[Call] = []
+            for first in range(start, stop, largest):
+                count = max(min(largest, stop - first), fewest)
+                own += [_of_tiles(call, min(first, tiles - count, max(stop - count, 0)), count) for call in blocks[0]]
+            if own:
+                cost = max(cost, sum(cuttable(call, self.target)[0].cost for call in own))
+                parts.append(Part(self._in_own_scratch(own, len(parts))))
+        return Phase(tuple(parts), cost)
 
     def _by_bands(self, bands: Bands) -> tuple[Phase, ...]:
         """Every thread its own rings, in a scratch memory of its own; its first band computes what it finds missing."""
@@ -184,6 +211,11 @@ class _Cut:
             self._in_own_scratch(chunk.expand, thread),
             _in_scratch(chunk.depthwise, self.memory, thread, only="x"),
         )
+
+
+def _of_tiles(call: Call, first: int, count: int) -> Call:
+    """The call of one block of tiles, for another one."""
+    return call.replaced(tiles=count, **({"first": first} if "first" in call.arguments else {}))
 
 
 def _in_scratch(call: Call, memory: Memory, thread: int, *, only: str | None = None) -> Call:

@@ -74,19 +74,19 @@ class Broker:
     async def measure(self, request: Request) -> Outcome[Measurement]:
         """The outcome of a request. The same artifact, model and protocol are measured once."""
         compilers, devices = self._start()
-        target = await self._target(request.model, devices)
-        if isinstance(target, Failed):
-            return target
+        facts = await self._facts_of(request.model, devices)
+        if isinstance(facts, Failed):
+            return facts
         outcome: Outcome[Measurement] = Failed("LeaseError", "never tried")
         for _ in range(_ROUNDS):
-            compiled = await self._compile(request, target, compilers)
+            compiled = await self._compile(request, facts, compilers)
             if isinstance(compiled, Done):
                 outcome = await devices.ask(self._job(request, compiled.result), compiled.result)
             else:
                 outcome = compiled
             if not _input_was_lost(outcome):
                 break
-            compilers.forget(_compile_key(request, target))
+            compilers.forget(_compile_key(request, facts))
         return outcome
 
     async def devices(self) -> list[FarmDevice]:
@@ -166,14 +166,14 @@ class Broker:
         check_admissible(facts, self._facts.values())
         self._facts[facts.serial] = facts
 
-    async def _target(self, model: str, devices: Pool[Compiled, Measurement]) -> str | Failed:
-        """The target of a model, as soon as one of its devices has been seen."""
+    async def _facts_of(self, model: str, devices: Pool[Compiled, Measurement]) -> DeviceFacts | Failed:
+        """Of any device of a model, as soon as one has been seen: they agree in what an artifact depends on."""
         try:
             async with asyncio.timeout(self._config.policy.absent_s):
                 while True:
                     for facts in self._facts.values():
                         if facts.model == model:
-                            return facts.target
+                            return facts
                     if len(self._facts) == len(self._config.devices):
                         break
                     await devices.joined()
@@ -185,11 +185,11 @@ class Broker:
         return Failed(NoSuchDevice.__name__, message)
 
     async def _compile(
-        self, request: Request, target: str, compilers: Pool[CompileTask, Compiled]
+        self, request: Request, facts: DeviceFacts, compilers: Pool[CompileTask, Compiled]
     ) -> Outcome[Compiled]:
-        key = _compile_key(request, target)
+        key = _compile_key(request, facts)
         job = Job(key, artifact_key=key, model=COMPILER, client=request.client, priority=request.priority)
-        task = CompileTask(request.graph, TARGETS[target], request.weights, request.seed)
+        task = CompileTask(request.graph, TARGETS[facts.target], request.weights, request.seed, facts.threads)
         outcome = await compilers.ask(job, task)
         if isinstance(outcome, Failed) and outcome.error not in _COMPILER_ERRORS and not _input_was_lost(outcome):
             # The compiler died, or hung, on every attempt. That may be this network's doing, or a full disk's:
@@ -220,11 +220,12 @@ def check_admissible(facts: DeviceFacts, known: Iterable[DeviceFacts]) -> None:
 
 def _kind(facts: DeviceFacts) -> str:
     """What devices of one model must have in common to be interchangeable."""
-    return ", ".join(str(part) for part in (facts.target, facts.details.get("processor")) if part)
+    threads = f"of {facts.threads} threads" if facts.threads > 1 else None
+    return ", ".join(str(part) for part in (facts.target, facts.details.get("processor"), threads) if part)
 
 
-def _compile_key(request: Request, target: str) -> str:
-    return f"{request.program_key}/{target}"
+def _compile_key(request: Request, facts: DeviceFacts) -> str:
+    return f"{request.program_key}/{facts.target}/{facts.threads}"
 
 
 def _compiler_policy(config: FarmConfig) -> Policy:

@@ -38,7 +38,7 @@ class CompileActor:
         threading.Event().wait()
 
     def compile(
-        self, graph: Graph, target: Target, weights: Mapping[str, Any] | None, seed: int
+        self, graph: Graph, target: Target, weights: Mapping[str, Any] | None, seed: int, threads: int = 1
     ) -> tuple[Artifact | FarmError, bytes]:
         """Artifact and executable. The artifact's path is gone when this returns: the bytes are what travels."""
         try:
@@ -46,7 +46,13 @@ class CompileActor:
             out_root.mkdir(parents=True, exist_ok=True)
             with scratch(out_root, ".compiling-") as out_dir:
                 artifact: Artifact = imported(self._compile_with)(
-                    graph, target=target, out_dir=out_dir, cache_dir=self._cache_dir, weights=weights, seed=seed
+                    graph,
+                    target=target,
+                    out_dir=out_dir,
+                    cache_dir=self._cache_dir,
+                    weights=weights,
+                    seed=seed,
+                    threads=threads,
                 )
                 return artifact, artifact.path.read_bytes()
         except FarmError as error:

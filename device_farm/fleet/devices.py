@@ -46,11 +46,13 @@ class DeviceSpec(Protocol):
 
 @dataclass(frozen=True)
 class LocalDevice:
-    """One core of a node as a device.
+    """One core of a node as a device, or several.
 
-    `cpu` is the core that measurements are pinned to; None leaves it to the system. `num_cpus` is set aside for it
-    in Ray, so that trainers do not run on the core that is being measured; 0 shares it. `precision` is what it is
-    asked to compute with; a device at fp16 is another one than the same at fp32, and needs a model name of its own.
+    `cpu` is the core that measurements are pinned to; None leaves it to the system. With `threads` above 1 its
+    latencies are those of so many threads, each pinned to one of `cpus`, the first of which is `cpu`; without `cpus`
+    the system places all but the first. `num_cpus` is set aside for it in Ray, so that trainers do not run on the core
+    that is being measured; 0 shares it. `precision` is what it is asked to compute with; a device at fp16, or of other
+    threads, is another one than the same at fp32, and needs a model name of its own.
     """
 
     cpu: int | None = None
@@ -60,6 +62,8 @@ class LocalDevice:
     resource: str | None = None
     node_id: str | None = None
     precision: Precision = Precision.FP32
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
 
     @property
     def serial(self) -> str:
@@ -69,7 +73,7 @@ class LocalDevice:
     def open(self, work_dir: Path) -> Transport:
         from device_farm.transport.local import LocalTransport
 
-        return LocalTransport(work_dir, self.cpu, precision=self.precision)
+        return LocalTransport(work_dir, self.cpu, precision=self.precision, threads=self.threads, cpus=self.cpus)
 
 
 def phone_resource(serial: str) -> str:

@@ -35,6 +35,7 @@ class CompileTask:
     target: Target
     weights: ray.ObjectRef[Any] | None
     seed: int
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RayCompiler(_RayWorker):
         return COMPILER
 
     async def run(self, lease: Lease, payload: CompileTask) -> Compiled:
-        args = (payload.graph, payload.target, payload.weights, payload.seed)
+        args = (payload.graph, payload.target, payload.weights, payload.seed, payload.threads)
         artifact, program = await self._call("compile", *args, num_returns=2)
         return Compiled(artifact, program)
 

@@ -24,6 +24,8 @@ class _DeviceWire(_Wire):
     target: str
     emulated: bool
     cpu: int | None
+    threads: Annotated[int, Field(ge=1)] = 1  # journals from before there were threads do not have it
+    cpus: tuple[int, ...] = ()
     details: dict[str, Any]
 
 

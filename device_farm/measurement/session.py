@@ -41,7 +41,7 @@ def measure(
     facts = transport.facts(timeout_s=deadline.remaining_s)
     reports: list[BenchReport] = []
     while True:
-        options = _options(artifact, protocol, cpu=facts.cpu, known_issue_ratio=known_issue_ratio)
+        options = _options(artifact, protocol, facts=facts, known_issue_ratio=known_issue_ratio)
         completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline)
         report = parse_report(BenchReport, completed, key=artifact.key)
         error = _check_answer(report, artifact)
@@ -96,17 +96,21 @@ def run_artifact(transport: Transport, artifact: Artifact, arguments: Sequence[s
         return run()
 
 
-def _options(artifact: Artifact, protocol: Protocol, *, cpu: int | None, known_issue_ratio: float | None) -> list[str]:
-    options = {
+def _options(
+    artifact: Artifact, protocol: Protocol, *, facts: DeviceFacts, known_issue_ratio: float | None
+) -> list[str]:
+    options: dict[str, float | str] = {
         "--warmup-s": protocol.warmup_s,
         "--min-time-s": protocol.min_time_s,
         "--max-time-s": max(protocol.max_time_s, protocol.min_time_s),
         "--min-samples": protocol.min_samples,
         "--max-samples": protocol.max_samples,
-        "--cpu": -1 if cpu is None else cpu,
+        "--cpu": -1 if facts.cpu is None else facts.cpu,
         "--input-seed": artifact.input_seed,
         "--issue-ratio": known_issue_ratio or 0.0,
     }
+    if artifact.threads > 1 and facts.cpus:
+        options["--cpus"] = ",".join(map(str, facts.cpus))  # the runner takes the last word
     return [str(part) for option in options.items() for part in option]
 
 
@@ -160,7 +164,10 @@ def _measurement(
         "quiet_fraction": round(summary.quiet_fraction, 4),
         "issue_ratio": summary.issue_ratio,
         "denormals": last.denormals,
+        "threads": artifact.threads,
     }
+    if artifact.threads > 1:
+        conditions["thread_cores"] = last.threads
     conditions |= last.model_dump(
         include={
             "affinity", "before", "after", "warmup_runs", "voluntary_switches", "involuntary_switches", "page_faults"

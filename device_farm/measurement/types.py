@@ -37,6 +37,8 @@ class DeviceFacts:
     target: str  # name of a compiler target
     emulated: bool = False
     cpu: int | None = None  # the core that measurements pin themselves to; None = wherever the kernel likes
+    threads: int = 1  # that its latencies are of: artifacts are compiled for so many
+    cpus: tuple[int, ...] = ()  # a core for each of several threads, the first one `cpu`; empty = as the kernel likes
     details: dict[str, Any] = field(default_factory=dict)  # SoC, cores, features, OS version
 
 

@@ -38,7 +38,7 @@ typedef struct {
 static struct {
   word_t turn;
   int32_t threads; /* 0 = none were started: the main thread is alone */
-  int64_t spin_ns;
+  _Atomic int64_t spin_ns; /* set when the workers are at their places, and look already */
   word_t done[NPAS_MOST_THREADS];
   cpu_set_t obtained[NPAS_MOST_THREADS];
   cores_t asked;

@@ -1,4 +1,4 @@
-"""One core for the local device, all others for everything else.
+"""One core for the local device (or one for each of its threads), all others for everything else.
 
 A measurement is worth little on a core that trains networks meanwhile. So the process that starts everything (the
 driver) gives one core up, all children started later inherit that, and only the runner pins itself to it. The thread
@@ -22,37 +22,43 @@ class CorePlan:
     allowed: frozenset[int]
     reserved: int | None
     others: frozenset[int]
-    siblings_idle: bool  # whether the other threads of the reserved core are kept free, too
+    siblings_idle: bool  # whether the other threads of the reserved cores are kept free, too
+    measuring: tuple[int, ...] = ()  # all reserved cores, the first one `reserved`
 
     def describe(self) -> str:
         """One line for people."""
         if self.reserved is None:
             return "no core is reserved for the local device: there is only one, and measurements share it"
         note = "" if self.siblings_idle else " (its hyperthread sibling stays in use)"
-        return f"core {self.reserved} is reserved for the local device{note}"
+        several = len(self.measuring) > 1
+        what = f"cores {', '.join(map(str, self.measuring))} are" if several else f"core {self.reserved} is"
+        return f"{what} reserved for the local device{note}"
 
 
-def plan_cores(allowed: Collection[int], siblings: Mapping[int, frozenset[int]] | None = None) -> CorePlan:
-    """Reserves the last allowed core. `siblings` gives the hardware threads of each core's physical core.
+def plan_cores(
+    allowed: Collection[int], siblings: Mapping[int, frozenset[int]] | None = None, *, count: int = 1
+) -> CorePlan:
+    """Reserves the last `count` allowed cores, at most all but one.
 
-    The last one, as interrupts and most other people's pinning begin at the first.
+    `siblings` gives the hardware threads of each core's physical core.
+    The last ones, as interrupts and most other people's pinning begin at the first.
     """
     if len(allowed) < 2:
         return CorePlan(frozenset(allowed), reserved=None, others=frozenset(allowed), siblings_idle=True)
-    reserved = max(allowed)
-    others = frozenset(allowed) - {reserved}
-    beside = (siblings or {}).get(reserved, frozenset()) & others
-    if len(others - beside) >= _MIN_OTHERS:
-        return CorePlan(frozenset(allowed), reserved, others=others - beside, siblings_idle=True)
-    return CorePlan(frozenset(allowed), reserved, others=others, siblings_idle=not beside)
+    measuring = tuple(sorted(allowed, reverse=True)[: min(count, len(allowed) - 1)])
+    others = frozenset(allowed) - set(measuring)
+    beside = frozenset().union(*((siblings or {}).get(core, frozenset()) for core in measuring)) & others
+    idle = len(others - beside) >= _MIN_OTHERS
+    kept = others - beside if idle else others
+    return CorePlan(frozenset(allowed), measuring[0], kept, siblings_idle=idle or not beside, measuring=measuring)
 
 
-def reserve() -> CorePlan:
-    """Plans for this machine and moves all threads of this process off the reserved core.
+def reserve(count: int = 1) -> CorePlan:
+    """Plans for this machine and moves all threads of this process off the reserved cores.
 
     Call it once, in the driver, before children are started; a child that calls it gives up one more core.
     """
-    plan = plan_cores(os.sched_getaffinity(0), _siblings())
+    plan = plan_cores(os.sched_getaffinity(0), _siblings(), count=count)
     if plan.reserved is not None:
         _move(plan.others)
     return plan

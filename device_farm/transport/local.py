@@ -24,19 +24,32 @@ _partial_numbers = itertools.count()
 class LocalTransport(Transport):
     """Files live in `work_dir` (made if missing, not deleted). Measurements pin themselves to core `cpu`, if given.
 
-    `precision` chooses the target: what this machine is asked to compute with.
+    `precision` chooses the target: what this machine is asked to compute with. With `threads` above 1, artifacts are
+    compiled for so many, and each thread is pinned to one of `cpus`, if given.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as work:
         ...     device = LocalTransport(Path(work), cpu=cores.reserve().reserved)
         ...     measure(device, artifact).latency_ms
 
-    Raises ValueError if there is no core `cpu`, Refused if its processor cannot compute at that precision.
+    Raises ValueError if there is no core `cpu`, or one of `cpus`, Refused if its processor cannot compute at that
+    precision.
     """
 
-    def __init__(self, work_dir: Path, cpu: int | None = None, *, precision: Precision = Precision.FP32) -> None:
-        if cpu is not None and not 0 <= cpu < (os.cpu_count() or 1):
-            raise ValueError(f"cpu: this machine has cores 0 to {(os.cpu_count() or 1) - 1}, got {cpu}")
+    def __init__(
+        self,
+        work_dir: Path,
+        cpu: int | None = None,
+        *,
+        precision: Precision = Precision.FP32,
+        threads: int = 1,
+        cpus: tuple[int, ...] = (),
+    ) -> None:
+        for core in cpus if cpu is None else (cpu, *cpus):
+            if not 0 <= core < (os.cpu_count() or 1):
+                raise ValueError(f"cpu: this machine has cores 0 to {(os.cpu_count() or 1) - 1}, got {core}")
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
         try:
             target = host_target(precision)
         except CompileError as error:
@@ -50,6 +63,8 @@ class LocalTransport(Transport):
             target=target.name,
             cpu=cpu,
             details=_details(),
+            threads=threads,
+            cpus=cpus,
         )
 
     def facts(self, *, timeout_s: float = 10.0) -> DeviceFacts:

@@ -198,7 +198,7 @@ def _measure(
     from npas_ray.runs.staff import farm_of
 
     devices = tuple(device for device in config.devices if device.model == model)
-    plan = cores.reserve()
+    plan = cores.reserve(max(device.threads for device in devices))
     try:
         progress.log(plan.describe())
         progress.phase("starting Ray")
@@ -208,7 +208,7 @@ def _measure(
         )
         with (
             ray_session(config.cluster.address, num_cpus=workers + 1),
-            farm_of(busy, reserved=plan.reserved, progress=progress) as farm,
+            farm_of(busy, reserved=plan.measuring, progress=progress) as farm,
         ):
             progress.phase("measuring")
 

@@ -147,14 +147,14 @@ def _bench(
 
 
 @contextlib.contextmanager
-def _reserved_core(progress: Progress) -> Iterator[int | None]:
+def _reserved_core(progress: Progress) -> Iterator[tuple[int, ...]]:
     """The core for measurements, which this process and its compilers leave alone meanwhile."""
     from device_farm.transport import cores
 
     plan = cores.reserve()
     try:
         progress.log(plan.describe())
-        yield plan.reserved
+        yield plan.measuring
     finally:
         cores.release(plan)
 

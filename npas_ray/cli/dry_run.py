@@ -39,7 +39,10 @@ class Plan:
             [f"{limit:g} ms on {model}" for model, limit in objective.budgets_ms.items()]
             + [f"{share:.0%} of the dense network on {model}" for model, share in objective.budgets_of_dense.items()]
         )
-        devices = ", ".join(f"{device.model} (core {device.cpu})" for device in config.devices)
+        devices = ", ".join(
+            f"{device.model} (core {device.cpu}{f', {device.threads} threads' if device.threads > 1 else ''})"
+            for device in config.devices
+        )
         slower = f" without {self.left_out} choices that are slower than dense" if self.left_out else ""
         rows = {
             "run": f"{self.run_dir} ({self.run_state})",

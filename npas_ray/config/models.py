@@ -134,7 +134,8 @@ class LocalDevice(Section):
     """This machine."""
 
     kind: Annotated[Literal["local"], one_of("local")]
-    cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the core that measures
+    cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the (first) core that measures
+    threads: Annotated[int, whole(1, 64)] = 1  # that its latencies are for; each has a core of its own
     precision: Annotated[Precision, member(Precision)] = Precision.FP32
 
     @property

@@ -12,10 +12,21 @@ from npas_ray.errors import UserError
 KNOWN = (models.LocalDevice(kind="local"),)  # what needs no configuration to be found
 
 
-def spec_of(device: models.LocalDevice, *, reserved: int | None) -> LocalDevice:
-    """`reserved` is the core that this process gave up for measurements, see device_farm.transport.cores."""
-    cpu = reserved if device.cpu == "auto" else device.cpu
-    return LocalDevice(cpu=cpu, model=device.model, num_cpus=0, precision=device.precision)
+def spec_of(device: models.LocalDevice, *, reserved: tuple[int, ...]) -> LocalDevice:
+    """On the cores that were reserved, or on those from the configured one on: one for each thread.
+
+    `reserved` are the cores that this process gave up for measurements, see device_farm.transport.cores.
+    """
+    auto = device.cpu == "auto"
+    cpus = reserved[: device.threads] if auto else tuple(range(int(device.cpu), int(device.cpu) + device.threads))
+    return LocalDevice(
+        cpu=cpus[0] if cpus else None,
+        model=device.model,
+        num_cpus=0,
+        precision=device.precision,
+        threads=device.threads,
+        cpus=cpus if device.threads > 1 else (),
+    )
 
 
 def find_device(model: str, *, devices: Iterable[models.LocalDevice] = KNOWN) -> models.LocalDevice:

@@ -102,8 +102,9 @@ def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) 
     for model in lab.models:
         measurement = lab.measure_deployed(graph, weights, model)
         target = TARGETS[measurement["device"]["target"]]
+        threads = measurement["device"].get("threads", 1)
         artifact = compile_network(
-            graph, target=target, out_dir=new / model, cache_dir=cache_dir(), weights=weights
+            graph, target=target, out_dir=new / model, cache_dir=cache_dir(), weights=weights, threads=threads
         )  # the kernels are in the cache, and the key is that of the measured one
         artifact.path.with_name(f"{artifact.path.name}.json").rename(new / model / f"{ARTIFACT}.json")
         artifact.path.rename(new / model / ARTIFACT)

@@ -37,7 +37,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
 
     Raises InfrastructureError, FarmError.
     """
-    plan = cores.reserve()
+    plan = cores.reserve(max(device.threads for device in config.devices))
     try:
         progress.log(plan.describe())
         workers = _workers(config, len(plan.others))
@@ -46,7 +46,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
             Trainers(config, run, workers=workers) as trainers,
-            farm_of(config, reserved=plan.reserved, progress=progress) as farm,
+            farm_of(config, reserved=plan.measuring, progress=progress) as farm,
         ):
             objective = _objective(config, run, farm=farm)
             lab = Laboratory(
@@ -86,7 +86,7 @@ def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) ->
 
 @contextmanager
 def farm_of(
-    config: SearchConfig, *, reserved: int | None, progress: Progress, compile_workers: int = 1
+    config: SearchConfig, *, reserved: tuple[int, ...], progress: Progress, compile_workers: int = 1
 ) -> Iterator[Farm]:
     """The device farm of a configuration, for the length of the with statement. Raises FarmError.
 

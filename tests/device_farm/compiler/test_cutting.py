@@ -59,7 +59,7 @@ def work(call: Call, target: Target) -> Iterator[Work]:
             assert n["rows"] >= spec.tile_rows and n["columns"] >= spec.tile_columns
             tiles = itertools.product(starts(n["rows"], spec.tile_rows), starts(n["columns"], spec.tile_columns))
             for (r, c), block in itertools.product(tiles, range(n["blocks"])):
-                filters = block * spec.vectors * lanes
+                filters = block * spec.vectors * spec.vector_lanes
                 yield (
                     call.spec,
                     at["x"] + r * n["x_row"] + c * spec.pixel_stride,

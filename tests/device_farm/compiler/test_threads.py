@@ -37,6 +37,7 @@ from device_farm.compiler.graph import (
     SliceChannels,
     Softmax,
 )
+from device_farm.compiler.kernels.spec import WinogradInput, WinogradProduct
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
@@ -81,8 +82,9 @@ NETWORKS: dict[str, Graph] = {
         )
     ),
     "Winograd by blocks of tiles": chain(
-        (32, 32, 3), conv("stem", (), 64, 3), conv("a", (), 64, 3), conv("b", (), 32, 3), conv("c", (), 8, 1)
+        (28, 44, 3), conv("stem", (), 64, 3), conv("a", (), 64, 3), conv("b", (), 32, 3), conv("c", (), 8, 1)
     ),
+    "stem by rows of tiles": chain((64, 64, 3), conv("stem", (), 64, 7, 2), conv("a", (), 40, 1)),
     "inverted residuals": Graph(
         (
             image(30, 26),
@@ -275,3 +277,21 @@ def test_thousands_of_runs_on_too_few_cores(native: Target, tmp_path: Path, cach
         assert len(report["samples_ns"]) == 1500
         assert report["threads"] == [[cpus[thread % len(cpus)]] for thread in range(4)]
         np.testing.assert_allclose(report["output"], artifact.expected_output, atol=1e-4)
+
+
+def test_winograd_by_tiles_covers_all_of_them_with_the_kernels_that_are_there() -> None:
+    """Also where a thread's last block would have fewer tiles than the products take at once."""
+    for name in ("a", "b"):
+        for threads in (2, 3, 4, 7):
+            cut = {
+                step.op.name: (step, way) for step, way in steps_of(NETWORKS["Winograd by blocks of tiles"], threads)
+            }
+            step, _ = cut[name]
+            memory = plan_memory(NETWORKS["Winograd by blocks of tiles"], AVX512, threads=threads)
+            (phase,), _ = parting._Cut(threads, memory, AVX512).ways(step)
+            inputs = [call for part in phase.parts for call in part.calls if isinstance(call.spec, WinogradInput)]
+            spans = [(int(c.arguments["first"]), int(c.arguments["tiles"])) for c in inputs]  # type: ignore[arg-type]
+            assert {tile for first, count in spans for tile in range(first, first + count)} == set(range(7 * 11))
+            assert {call.spec for part in phase.parts for call in part.calls} <= {call.spec for call in step.calls}
+            products = [c for part in phase.parts for c in part.calls if isinstance(c.spec, WinogradProduct)]
+            assert all(int(c.arguments["tiles"]) >= c.spec.tiles for c in products)  # type: ignore[arg-type, attr-defined]

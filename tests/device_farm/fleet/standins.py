@@ -99,6 +99,7 @@ def compile_script(
     cache_dir: Path,
     weights: Mapping[str, Any] | None = None,
     seed: int = 0,
+    threads: int = 1,
 ) -> Artifact:
     """Stands for compile_network."""
     script = json.loads(graph.output.name)

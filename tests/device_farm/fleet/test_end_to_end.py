@@ -42,12 +42,14 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         protocol = Protocol(warmup_s=0.01, min_time_s=0.02, max_relative_ci=0.5)
         core = max(os.sched_getaffinity(0))
         cache_dir = tmp_path_factory.mktemp("cache")
-        yield Farm.start(FarmConfig((LocalDevice(cpu=core, num_cpus=0),), cache_dir, protocol=protocol))
+        one = LocalDevice(cpu=core, num_cpus=0)
+        two = LocalDevice(model="two", name="two", num_cpus=0, threads=2, cpus=(core, min(os.sched_getaffinity(0))))
+        yield Farm.start(FarmConfig((one, two), cache_dir, protocol=protocol))
         ray.shutdown()
 
 
 def test_a_network_is_compiled_and_measured(farm: Farm) -> None:
-    (device,) = farm.devices()
+    device, _ = farm.devices()
     assert (
         device.state is DeviceState.HEALTHY and device.facts is not None and device.facts.target == host_target().name
     )
@@ -58,6 +60,13 @@ def test_a_network_is_compiled_and_measured(farm: Farm) -> None:
     assert {name for name, _ in measurement.steps_ms} >= {"conv", "head"}
     again = farm.submit(small(), model="local")
     assert again.result(60) == measurement
+
+
+def test_a_device_of_two_threads_gets_artifacts_for_two(farm: Farm) -> None:
+    alone, together = (farm.measure(small(), model=model, timeout_s=300) for model in ("local", "two"))
+    assert (alone.conditions["threads"], together.conditions["threads"]) == (1, 2)
+    assert len(together.conditions["thread_cores"]) == together.device.threads == 2
+    assert alone.artifact_key != together.artifact_key
 
 
 def test_weights_of_our_own_are_measured_with_their_answers_checked(farm: Farm) -> None:

@@ -293,6 +293,7 @@ def test_each_model_is_compiled_for_its_own_target(start_farm: StartFarm, tmp_pa
         ({"serial": "b"}, None),
         ({"serial": "b", "target": "aarch64-neon"}, "b is aarch64-neon, big, but a .* is x86_64-avx2, big; name"),
         ({"serial": "b", "details": {"processor": "small"}}, "b is x86_64-avx2, small, but a"),
+        ({"serial": "b", "threads": 2}, "b is x86_64-avx2, big, of 2 threads, but a"),
         ({"serial": "b", "model": "n", "target": "aarch64-neon"}, None),
         ({"serial": "a", "target": "aarch64-neon"}, None),
         ({"serial": "b", "target": "riscv"}, "'riscv'; the compiler knows x86_64-avx512"),

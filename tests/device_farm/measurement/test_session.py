@@ -89,6 +89,28 @@ def test_a_measurement_of_a_real_executable(local: LocalTransport, build: Build)
     assert measurement.conditions["before"]["spin_ns"] > 0
 
 
+def test_a_latency_of_several_threads_says_so(tmp_path: Path, build: Build) -> None:
+    artifact = dataclasses.replace(build("THREADS=2", "REPEATS=20"), threads=2)
+    cores = sorted(os.sched_getaffinity(0))
+    cpus = (cores[-1], cores[0])
+    device = LocalTransport(tmp_path / "device", cpu=cpus[0], threads=2, cpus=cpus)
+    assert (device.facts().threads, device.facts().cpus) == (2, cpus)
+    measurement = measure(device, artifact, dataclasses.replace(LOOSE, max_relative_ci=10.0))
+    assert measurement.conditions["threads"] == 2
+    assert measurement.conditions["thread_cores"] == [[core] for core in cpus]
+    assert measurement.conditions["affinity"] == {"asked": list(cpus), "obtained": sorted(set(cpus))}
+    assert measurement_from_json(json.loads(json.dumps(measurement_to_json(measurement)))) == measurement
+    alone = measure(device, build("REPEATS=20"), LOOSE)  # an artifact of one thread does not mind
+    assert alone.conditions["threads"] == 1
+    assert alone.conditions["affinity"] == {"asked": cpus[0], "obtained": [cpus[0]]}
+
+
+def test_measurements_from_before_there_were_threads_are_read(local: LocalTransport, build: Build) -> None:
+    data = measurement_to_json(measure(local, build("REPEATS=20"), LOOSE))
+    del data["device"]["threads"], data["device"]["cpus"]
+    assert (measurement_from_json(data).device.threads, measurement_from_json(data).device.cpus) == (1, ())
+
+
 def test_an_artifact_is_pushed_once(tmp_path: Path, build: Build) -> None:
     device = Recording(tmp_path / "device")
     one_attempt = dataclasses.replace(LOOSE, attempts=1)

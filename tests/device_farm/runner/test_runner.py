@@ -220,6 +220,87 @@ def test_a_broken_network_is_one_line_and_a_status(build: Build, switch: str, st
     assert message in line
 
 
+@pytest.mark.parametrize("threads", [2, 4, 9])
+def test_threads_give_the_same_answer(build: Build, threads: int) -> None:
+    alone = bench(build("REPEATS=20"))
+    together = bench(build(f"THREADS={threads}", "REPEATS=20"), "--min-samples", "200")
+    assert together["output"] == alone["output"]
+    assert together["output_repeats"] is True
+    assert len(together["threads"]) == threads
+
+
+def test_every_thread_goes_to_its_core(build: Build) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    program = build("THREADS=4")
+    free = bench(program)
+    assert free["affinity"] == {"asked": None, "obtained": cores}
+    assert free["threads"] == [cores] * 4
+    two = [cores[-1], cores[0]]
+    asked = bench(program, "--cpus", ",".join(map(str, two)))
+    assert asked["affinity"] == {"asked": two, "obtained": sorted(set(two))}
+    assert asked["threads"] == [[two[0]], [two[1]]] * 2
+    one = bench(program, "--cpu", str(cores[0]))
+    assert one["affinity"] == {"asked": cores[0], "obtained": [cores[0]]}
+    assert one["threads"] == [[cores[0]]] * 4
+    refused = bench(program, "--cpus", f"{cores[0]},100000,{cores[0]},{cores[0]}")
+    assert refused["affinity"]["asked"] == [cores[0], 100000, cores[0], cores[0]]
+    assert refused["threads"][1] == [cores[0]]  # what it inherited
+
+
+@pytest.mark.parametrize("cpus", ["", ",", "1,", "1,,2", "x", "-1", "1,2-3", "0," * 64 + "0", "1" * 40])
+def test_a_wrong_list_of_cores_is_one_line_of_help(build: Build, cpus: str) -> None:
+    status, line = failure(build(), "bench", "--cpus", cpus)
+    assert status == 2 and "--cpus" in line
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_crash_of_a_worker_is_a_status_too(build: Build, threads: int) -> None:
+    status, line = failure(build(f"THREADS={threads}", "FAULT_WORKER_CRASH"), "bench", *_SHORT)
+    assert status == 9 and "illegal instruction" in line
+
+
+@pytest.mark.parametrize("threads", [-1, 1, 65])
+def test_a_plan_for_a_number_of_threads_that_is_none_is_refused(build: Build, threads: int) -> None:
+    status, line = failure(build(f"THREADS={threads}"), "bench", *_SHORT)
+    assert status == 4 and f"the plan wants {threads} threads" in line
+
+
+def test_the_wall_limit_ends_a_worker_that_hangs(build: Build) -> None:
+    begin = time.monotonic()
+    status, line = failure(build("THREADS=4", "FAULT_WORKER_HANG"), "bench", "--wall-limit-s", "0.3")
+    assert status == 6 and "wall-clock limit" in line
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("fault", ["FAULT_WORKER_HANG", "REPEATS=100000000"])
+def test_the_end_of_stdin_ends_all_threads(build: Build, fault: str) -> None:
+    command = [str(build("THREADS=4", fault)), "bench", "--die-with-stdin"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        assert len(os.listdir(f"/proc/{process.pid}/task")) == 5  # the watcher of stdin is the fifth
+        process.stdin.close()
+        assert process.wait(5) == 7
+
+
+def test_a_killed_program_leaves_no_thread(build: Build) -> None:
+    command = [str(build("THREADS=4", "REPEATS=100000000")), "bench"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        time.sleep(0.1)
+        process.kill()
+        assert process.wait(5) == -9
+    assert not os.path.exists(f"/proc/{process.pid}")
+
+
+def test_starting_and_ending_many_times(build: Build) -> None:
+    """Each end finds the workers somewhere else: starting, looking, asleep."""
+    program = build("THREADS=4")
+    for spell in range(40):
+        done = run(program, "bench", "--warmup-s", "0", "--min-samples", "1", "--max-samples", str(1 + spell % 3))
+        assert done.returncode == 0, done.stderr
+
+
 def test_the_wall_limit_ends_a_hanging_network(build: Build) -> None:
     begin = time.monotonic()
     status, line = failure(build("FAULT_HANG"), "bench", "--wall-limit-s", "0.2")

@@ -39,6 +39,23 @@ def test_siblings_that_are_not_allowed_do_not_matter() -> None:
     assert (plan.reserved, plan.others, plan.siblings_idle) == (2, frozenset({0, 1}), True)
 
 
+def test_a_core_for_each_thread() -> None:
+    plan = plan_cores({1, 7, 3, 5}, count=2)
+    assert (plan.reserved, plan.measuring, plan.others) == (7, (7, 5), frozenset({1, 3}))
+    assert "cores 7, 5 are reserved" in plan.describe()
+
+
+def test_one_core_is_left_for_everything_else() -> None:
+    plan = plan_cores([0, 1, 2, 3], count=4)
+    assert (plan.measuring, plan.others) == ((3, 2, 1), frozenset({0}))
+
+
+def test_siblings_of_all_reserved_cores_are_given_up() -> None:
+    pairs = {core: frozenset({core % 4, core % 4 + 4}) for core in range(8)}
+    plan = plan_cores(range(8), pairs, count=2)
+    assert (plan.measuring, plan.others, plan.siblings_idle) == ((7, 6), frozenset({0, 1, 4, 5}), True)
+
+
 @pytest.mark.parametrize(("text", "cores"), [("0", {0}), ("0-2,5\n", {0, 1, 2, 5}), ("3,1", {1, 3})])
 def test_cpu_lists(text: str, cores: set[int]) -> None:
     assert parse_cpu_list(text) == cores
