@@ -42,5 +42,17 @@ class ObjectCache:
                 write_atomically(self._path(key), hashlib.sha256(content).digest() + content)
         return content
 
+    def trim(self, prefix: str, *, most: int) -> None:
+        """Of the entries whose keys begin so, only the `most` newest stay."""
+
+        def age(entry: Path) -> float:
+            try:
+                return -entry.stat().st_mtime
+            except FileNotFoundError:  # another process trims too
+                return 0.0
+
+        for entry in sorted(self.folder.glob(f"{prefix}*.object"), key=age)[most:]:
+            entry.unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.object"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,20 @@ from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
-from device_farm.compiler.link import link, support_objects
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
-from device_farm.compiler.plan import PlanSource, plan_text
+from device_farm.compiler.plan import Plan, executable
+from device_farm.compiler.program import make_program, program_key
 from device_farm.compiler.reference import reference_output
 from device_farm.compiler.seeded import INPUT_STREAM, uniform
 from device_farm.compiler.steps import Step
-from device_farm.compiler.sweeping import scratch
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import compiler_version, digest, generator_version
 from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
-MAX_STATIC_BYTES = 2**31 - 2**26  # code addresses its data with 31 bits; the rest is for the runner
-TOLERANCE = 1e-4  # relative to the largest expected magnitude
+MAX_MEMORY_BYTES = 4 * 1024**3  # of activations and weights: no phone gives a process more
 
 
 def compile_network(
@@ -65,30 +64,36 @@ def compile_network(
     if (known := _load(path)) is not None:
         return known
 
-    cache = ObjectCache(cache_dir)
+    objects = ObjectCache(cache_dir)
     memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
-    if 4 * (memory.elements + parameters.words) > MAX_STATIC_BYTES:
+    if (needed := target.element.bytes * memory.elements + parameters.bytes) > MAX_MEMORY_BYTES:
         raise InvalidGraph(
-            f"activations and weights take {4 * (memory.elements + parameters.words) / 1024**3:.1f} GiB, a static "
-            f"executable holds at most {MAX_STATIC_BYTES / 1024**3:.1f}; use a smaller image or a narrower network"
+            f"activations and weights take {needed / 1024**3:.1f} GiB, at most {MAX_MEMORY_BYTES / 1024**3:.0f} are "
+            "compiled; use a smaller image or a narrower network"
         )
     steps = lower(graph, memory, packed, target)
-    kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
-    objects = [_kernel(spec, symbol, target, cache, steps) for spec, symbol in kernels.items()]
-    objects += support_objects(cache, target)
-    with scratch(out_dir, ".linking-") as folder:
-        files = [folder / f"{index}.o" for index in range(len(objects))]
-        for file, content in zip(files, objects, strict=True):
-            file.write_bytes(content)
-        blob = None
-        if checked is not None:
-            (folder / "parameters.bin").write_bytes(parameters.to_bytes())
-            blob = str((folder / "parameters.bin").absolute())
-        source = PlanSource(key, graph, target, memory, packed, parameters.words, steps, kernels, seed, blob)
-        (folder / "plan.c").write_text(plan_text(source))
-        link(folder / "plan.c", files, target=target, output=folder / "linked", cache_dir=cache_dir)
-        executable = (folder / "linked").read_bytes()
+    symbols = {spec: kernel_symbol(spec, target) for spec in {call.spec for step in steps for call in step.calls}}
+    specs = sorted(symbols, key=symbols.__getitem__)  # so that equal sets of kernels share a program
+    program = make_program(
+        [symbols[spec] for spec in specs],
+        lambda index: (specs[index], _kernel(specs[index], symbols[specs[index]], target, objects, steps)),
+        target=target,
+        cache=objects,
+    )
+    plan = Plan(
+        key=key,
+        program=program_key([symbols[spec] for spec in specs], target),
+        graph=graph,
+        target=target,
+        memory=memory,
+        packed=packed,
+        parameter_bytes=parameters.bytes,
+        steps=steps,
+        kernels={spec: index for index, spec in enumerate(specs)},
+        seed=seed,
+    )
+    content = executable(program, plan, None if checked is None else parameters.to_bytes())
 
     image = uniform(seed, INPUT_STREAM, graph.input.shape.elements)
     expected = reference_output(graph, seeded_weights(graph, seed=seed) if checked is None else checked, image)
@@ -100,12 +105,12 @@ def compile_network(
         output_elements=graph.shapes[graph.output.name].elements,
         input_seed=seed,
         expected_output=tuple(expected.reshape(-1).tolist()),
-        tolerance=TOLERANCE,
+        tolerance=target.element.tolerance,
         macs=graph.macs,
         kept_macs=sum(step.kept_macs for step in steps),
     )
-    write_atomically(path, executable, executable=True)
-    manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(executable).hexdigest()}
+    write_atomically(path, content, executable=True)
+    manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(_manifest_path(path), json.dumps(manifest).encode())
     return artifact
 
@@ -131,13 +136,14 @@ def artifact_key(
     return digest(parts)[:32]
 
 
+@cache
 def kernel_symbol(spec: KernelSpec, target: Target) -> str:
     """C name of a kernel and its key in the cache: known before it is generated."""
     parts = [generator_version(), spec.description, json.dumps(dataclasses.asdict(target))]
     return f"npas_{spec.emitter}_{digest(parts)[:24]}"
 
 
-def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, steps: tuple[Step, ...]) -> bytes:
+def _kernel(spec: KernelSpec, symbol: str, target: Target, objects: ObjectCache, steps: tuple[Step, ...]) -> bytes:
     def make(path: Path) -> None:
         from device_farm.compiler.kernels import emit  # TVM takes seconds to import: only where a kernel is new
 
@@ -149,7 +155,7 @@ def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, s
                 f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}"
             ) from error
 
-    return cache.get_or_make(symbol, make)
+    return objects.get_or_make(symbol, make)
 
 
 def _manifest_path(path: Path) -> Path:

@@ -11,13 +11,13 @@ from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
 
-ALIGNMENT = 16  # floats: one cache line, one AVX-512 vector
-SHARING_THRESHOLD = 262_144  # floats: below 1 MiB every buffer has its own place, and no border is ever written twice
+ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
+SHARING_THRESHOLD = 262_144  # elements: below this every buffer has its own place, and no border is written twice
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` floats a pixel.
+    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` elements a pixel.
 
     Lanes beyond the last channel are finite, but any number (a sigmoid of zero is none): no kernel may read them into
     a channel.
@@ -51,7 +51,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Memory:
-    """The static memory plan: layout and place in the arena (in floats) of every operator's output."""
+    """The static memory plan: layout and place in the arena (in elements) of every operator's output."""
 
     layouts: Mapping[str, Layout]
     offsets: Mapping[str, int]
@@ -99,13 +99,13 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
 
 
 def _scratch_floats(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
-    """Floats that an operator needs while it runs."""
+    """Elements that an operator needs while it runs."""
     way = winograd.choose(op, layouts[op.inputs[0]], target) if isinstance(op, Conv2d) else None
     return 0 if way is None else way.workspace
 
 
 def pad_channels(channels: int, target: Target) -> int:
-    """Floats a pixel: whole vectors."""
+    """Elements a pixel: whole vectors."""
     return math.ceil(channels / target.simd_lanes) * target.simd_lanes
 
 

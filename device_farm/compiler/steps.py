@@ -1,29 +1,35 @@
-"""What lowering hands to plan.c: kernels to call, where their data lie, and the bands in which a fused block runs."""
+"""What lowering hands to plan.py: kernels to call, where their data lie, and the bands in which a fused block runs."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import StrEnum
 
 from device_farm.compiler.graph import Op
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import Layout
 
 
+class Variable(StrEnum):
+    """What changes while a fused block runs, in the order in which csrc/interpreter.c numbers them."""
+
+    ROW = "row"  # the first output row of the band
+    FIRST = "first"  # where a run of rows begins that are expanded next
+    SLOT = "slot"  # their place in the ring
+    COUNT = "count"  # how many they are
+
+
 @dataclass(frozen=True)
 class Place:
-    """A pointer into the arena (floats) or the parameters (words); `moves` adds variables of plan.c, times a stride."""
+    """A pointer into arena, parameters or the lines of a fused block, counted in what it points to.
 
-    area: str  # "arena" or "parameters"
+    `moves` adds variables, times a stride each.
+    """
+
+    area: str  # "arena", "parameters" or "lines"
     offset: int
-    moves: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An argument that plan.c knows by this name."""
-
-    name: str
+    moves: tuple[tuple[Variable, int], ...] = ()
 
 
 Argument = Place | Variable | int | float
@@ -42,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class View:
-    """An activation as a kernel sees it: `start` floats into the arena lies its first pixel, border included."""
+    """An activation as a kernel sees it: `start` elements into the arena lies its first pixel, border included."""
 
     layout: Layout
     start: int
@@ -64,8 +70,7 @@ class Chunk:
 class Bands:
     """A fused block, run band by band. Every band has `rows` output rows; the last one is shifted back to fit.
 
-    Calls may use these variables of plan.c: `row`, the first output row of the band; `first`, a run of `count` rows
-    that are expanded next; `slot`, their place in the ring; `lines`, the offset of every row of the padded image.
+    Calls may use variables and `lines`, the offset of every row of the padded image in the ring.
     """
 
     rows: int

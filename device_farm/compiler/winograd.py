@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
@@ -124,6 +125,8 @@ def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
         return None
     if op.sparsity is not None and min(op.sparsity.kept) < taps:
         return None
+    if target.element is not Element.FLOAT32:
+        return None  # its transforms lose too many digits
     if x.pixel_stride % target.simd_lanes:
         return None  # an image whose pixels are not whole vectors
     out = op.output_shape(x.shape)

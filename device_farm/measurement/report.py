@@ -20,6 +20,7 @@ _EXIT_CODES = {
     7: "its stdin ended",
     8: "the device is out of memory",
     9: "a kernel crashed",
+    10: "the processor lacks instructions that the artifact needs",
 }
 
 Nanoseconds = Annotated[int, Field(gt=0)]

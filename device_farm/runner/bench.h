@@ -15,9 +15,11 @@ typedef struct {
   int profile;
 } bench_options_t;
 
+static void run_step(int32_t step) { npas_plan.steps[step].run(npas_plan.steps[step].state); }
+
 static void run_network(const float *input, float *output) {
   npas_plan.set_input(input);
-  for (int32_t step = 0; step < npas_plan.step_count; ++step) npas_plan.steps[step].run();
+  for (int32_t step = 0; step < npas_plan.step_count; ++step) run_step(step);
   npas_plan.get_output(output);
   if (npas_kernel_error[0] != '\0') fail(NPAS_EXIT_KERNEL, "a kernel failed: %s", npas_kernel_error);
 }
@@ -35,7 +37,7 @@ static void profile_steps(const float *input, float *output, int passes, int64_t
     npas_plan.set_input(input);
     int64_t before = now_ns();
     for (int32_t step = 0; step < steps; ++step) {
-      npas_plan.steps[step].run();
+      run_step(step);
       int64_t after = now_ns();
       times[(size_t)step * (size_t)passes + (size_t)pass] = after - before;
       before = after;

@@ -15,6 +15,9 @@
 #ifndef KEY
 #define KEY "tiny"
 #endif
+#ifndef NEEDS
+#define NEEDS 0
+#endif
 #ifndef ABI
 #define ABI NPAS_PLAN_ABI
 #endif
@@ -40,7 +43,8 @@ static void set_input(const float *nhwc) {
       for (int c = 0; c < C; ++c) bordered[y + 1][x + 1][c] = nhwc[(y * W + x) * C + c];
 }
 
-static void convolution(void) {
+static void convolution(const void *state) {
+  (void)state;
   for (int repeat = 0; repeat < REPEATS; ++repeat) {
     for (int y = 0; y < H; ++y)
       for (int x = 0; x < W; ++x)
@@ -55,7 +59,8 @@ static void convolution(void) {
   }
 }
 
-static void average(void) {
+static void average(const void *state) {
+  (void)state;
   for (int f = 0; f < F; ++f) {
     float sum = 0;
     for (int y = 0; y < H; ++y)
@@ -72,7 +77,8 @@ extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 extern int (*__TVMBackendFreeWorkspace)(int, int, void *);
 #endif
 
-static void classifier(void) {
+static void classifier(const void *state) {
+  (void)state;
   for (int k = 0; k < CLASSES; ++k) {
     float sum = 0;
     for (int f = 0; f < F; ++f) sum += dense[k][f] * pooled[f];
@@ -118,9 +124,11 @@ static void get_output(float *flat) {
 }
 
 static const npas_step_t steps[] = {
-    {"stem", "conv2d", H * W * F * 9 * C, H * W * F * 9 * C, convolution},
-    {"pool", "pool2d", 0, 0, average},
-    {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier},
+    {"stem", "conv2d", H * W * F * 9 * C, H * W * F * 9 * C, convolution, NULL},
+    {"pool", "pool2d", 0, 0, average, NULL},
+    {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier, NULL},
 };
 
-const npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output};
+npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output, NEEDS};
+
+const char *npas_load_plan(void) { return NULL; }

@@ -56,11 +56,13 @@ class Plan:
 def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     """Checks all that can be checked without starting anything.
 
-    Raises SpaceError (no legal candidate), ConfigError (settings of the policy), RunError (the run directory).
+    Raises SpaceError (no legal candidate), ConfigError (settings of the policy, a device's precision), RunError
+    (the run directory).
     """
-    from npas_ray.runs.setting import make_objective, make_space
+    from npas_ray.runs.setting import make_objective, make_space, targets_of
     from npas_ray.search.registry import make_policy
 
+    targets_of(config)
     space = make_space(config)
     policy = config.search
     objective = make_objective(

@@ -14,7 +14,12 @@ KNOWN = (models.LocalDevice(kind="local"),)  # what needs no configuration to be
 
 def spec_of(device: models.LocalDevice, *, reserved: int | None) -> LocalDevice:
     """`reserved` is the core that this process gave up for measurements, see device_farm.transport.cores."""
-    return LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
+    return LocalDevice(
+        cpu=reserved if device.cpu == "auto" else device.cpu,
+        model=device.model,
+        num_cpus=0,
+        precision=device.precision,
+    )
 
 
 def find_device(model: str, *, devices: Iterable[models.LocalDevice] = KNOWN) -> models.LocalDevice:
