@@ -94,6 +94,14 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
             top, left = max(top, padding.top), max(left, padding.left)
             bottom = max(bottom, (out.height - 1) * sy + (kh - 1) * dy + 1 - padding.top - shape.height)
             right = max(right, (out.width - 1) * sx + (kw - 1) * dx + 1 - padding.left - shape.width)
+            if isinstance(consumer, Conv2d) and winograd.is_stem(consumer, shape.channels):
+                bottom, right = (
+                    max(end, 2 * (extent + 3) - before - size)
+                    for end, extent, before, size in (
+                        (bottom, out.height, padding.top, shape.height),
+                        (right, out.width, padding.left, shape.width),
+                    )
+                )
     stride = shape.channels if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
 

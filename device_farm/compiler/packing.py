@@ -253,7 +253,10 @@ def _is_dense(op: Conv2d, weight: Array, target: Target) -> bool:
 def _pack_winograd(
     op: Conv2d, way: winograd.Winograd, target: Target, parameters: Parameters, weights: Mapping[str, Array] | None
 ) -> PackedWinograd:
-    planes = None if weights is None else winograd.transformed(weights[f"{op.name}.weight"], way.tile)
+    planes = None
+    if weights is not None:
+        weight = weights[f"{op.name}.weight"]
+        planes = winograd.transformed_stem(weight) if way.is_stem else winograd.transformed(weight, way.tile)
     groups = []
     for vectors, first, blocks in block_groups(op, target):
         height = vectors * target.simd_lanes

@@ -129,26 +129,51 @@ static const double filter_transform_4[6][3] = {
     {0, 0, 1},
 };
 
-void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile) {
-  const double(*g)[3] = tile == 2 ? filter_transform_2 : filter_transform_4;
-  int32_t size = tile + 2, total = conv->channels * 9;
+static const double stem_transform[7][4] = {
+    {-2, 0, 0, 0},
+    {-2.0 / 3, -2.0 / 3, -2.0 / 3, -2.0 / 3},
+    {-2.0 / 9, 2.0 / 9, -2.0 / 9, 2.0 / 9},
+    {16.0 / 9, 8.0 / 9, 4.0 / 9, 2.0 / 9},
+    {16.0 / 15, -8.0 / 15, 4.0 / 15, -2.0 / 15},
+    {2.0 / 45, 4.0 / 45, 8.0 / 45, 16.0 / 45},
+    {0, 0, 0, 1},
+};
+
+/* The weights of one filter for one channel of the image that is transformed, [taps][taps]. */
+static void seed_filter(uint64_t seed, const npas_conv_t *conv, int32_t filter, int32_t channel, int32_t taps, float scale,
+                        double *w) {
+  int32_t stem = taps == 4, phase = stem ? channel / conv->channels : 0, step = stem ? 2 : 1, rows = conv->kernel_height;
+  uint64_t first = ((uint64_t)filter * (uint64_t)conv->channels + (uint64_t)(channel % conv->channels)) * (uint64_t)(rows * rows);
+  for (int32_t tap = 0; tap < taps * taps; ++tap) {
+    int32_t y = tap / taps * step + phase / 2, x = tap % taps * step + phase % 2;
+    int outside = filter >= conv->filters || y >= rows || x >= rows;
+    w[tap] = outside ? 0.0f : npas_uniform(seed, conv->stream + 1, first + (uint64_t)(y * rows + x)) * scale;
+  }
+}
+
+void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps) {
+  const double *g = taps == 4 ? stem_transform[0] : tile == 2 ? filter_transform_2[0] : filter_transform_4[0];
+  int32_t size = tile + taps - 1, total = conv->channels * conv->kernel_height * conv->kernel_width;
+  int32_t channels = taps == 4 ? 4 * conv->channels : conv->channels;
   float scale = sqrtf(conv->gain / (float)total);
   for (int32_t i = 0; i < conv->group_count; ++i) {
     const npas_group_t *group = &conv->groups[i];
-    int64_t block_floats = (int64_t)conv->channels * group->height, plane_floats = group->blocks * block_floats;
+    int64_t block_floats = (int64_t)channels * group->height, plane_floats = group->blocks * block_floats;
     for (int64_t at = 0; at < plane_floats; ++at) { /* block, channel, filter of the block */
       int32_t filter = group->first_filter + (int32_t)(at / block_floats * group->height + at % group->height);
-      uint64_t first = (uint64_t)filter * (uint64_t)total + (uint64_t)(at % block_floats / group->height * 9);
-      double w[9], rows[6][3];
-      for (int32_t tap = 0; tap < 9; ++tap) {
-        w[tap] = filter < conv->filters ? npas_uniform(seed, conv->stream + 1, first + (uint64_t)tap) * scale : 0.0f;
-      }
+      double w[16], rows[7][4];
+      seed_filter(seed, conv, filter, (int32_t)(at % block_floats / group->height), taps, scale, w);
       for (int32_t y = 0; y < size; ++y) {
-        for (int32_t x = 0; x < 3; ++x) rows[y][x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
+        for (int32_t x = 0; x < taps; ++x) {
+          rows[y][x] = 0;
+          for (int32_t i = 0; i < taps; ++i) rows[y][x] += g[y * taps + i] * w[i * taps + x];
+        }
       }
       for (int32_t plane = 0; plane < size * size; ++plane) {
-        const double *row = rows[plane / size], *column = g[plane % size];
-        group->weights[plane * plane_floats + at] = (npas_element_t)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+        const double *row = rows[plane / size], *column = &g[plane % size * taps];
+        double value = 0;
+        for (int32_t i = 0; i < taps; ++i) value += row[i] * column[i];
+        group->weights[plane * plane_floats + at] = (npas_element_t)value;
       }
     }
   }

@@ -6,9 +6,11 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
+
+LINE = 16  # floats of a cache line
 
 
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
@@ -122,6 +124,11 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             ],
         )
 
+    if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
+        for r, c in pixels:
+            for channel in range(0, height, LINE):
+                statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
+
     begin, end = e.integer("begin"), e.integer("end")
     bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
     if not totals:
@@ -131,7 +138,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
         statements += [
             *bounds,
             tirx.Bind(parts, tile_count(end - begin, spec.part_taps)),
-            tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm("int32", 1)))),
+            tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm(INDEX, 1)))),
             loop(
                 "part",
                 parts,

@@ -20,6 +20,7 @@ from device_farm.compiler.target import Target
 
 Expr = Any
 Stmt = Any
+INDEX = "int64"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
@@ -96,8 +97,9 @@ class Emitter(Vectors):
         self._arguments: dict[str, Any] = {}
         for name, kind in spec.parameters:
             if kind in (INT, FLOAT):
-                self._arguments[name] = tirx.Var(name, "int32" if kind == INT else "float32")
-                self.parameters.append(self._arguments[name])
+                number = tirx.Var(name, "int32" if kind == INT else "float32")
+                self._arguments[name] = wide(number) if kind == INT else number
+                self.parameters.append(number)
                 continue
             dtype = "int32" if kind == INTS_IN else self.dtype
             pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
@@ -118,7 +120,7 @@ class Emitter(Vectors):
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def integer(self, name: str) -> Any:
-        return tirx.Var(name, "int32")
+        return tirx.Var(name, INDEX)
 
     def quad(self, name: str) -> Any:
         """A variable for four adjacent numbers."""
@@ -128,10 +130,16 @@ class Emitter(Vectors):
         return tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, QUAD_CHANNELS)])
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
-        return tirx.BufferLoad(buffer, [index])
+        value = tirx.BufferLoad(buffer, [index])
+        return wide(value) if buffer.dtype == "int32" else value
 
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
+
+    def prefetch(self, buffer: Any, index: Expr) -> Stmt:
+        """Asks for the cache line, to be read soon."""
+        address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
 
     def activate(self, value: Expr, activation: Activation) -> Expr:
         """A vector of the element's type or a wide one, as an element; exponentials are computed wide."""
@@ -168,11 +176,16 @@ def exponential(e: Vectors, value: Expr, *, sign: int = 1) -> Expr:
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
+def wide(value: Expr) -> Expr:
+    """As an index: numbers of 64 bits become addresses without an instruction, those of 32 do not."""
+    return tirx.Cast(INDEX, value)
+
+
 def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
     """for (name = start; name < start + extent; ++name) body(name)"""
-    variable = tirx.Var(name, "int32")
-    start = tirx.IntImm("int32", start) if isinstance(start, int) else start
-    extent = tirx.IntImm("int32", extent) if isinstance(extent, int) else extent
+    variable = tirx.Var(name, INDEX)
+    start = tirx.IntImm(INDEX, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(INDEX, extent) if isinstance(extent, int) else extent
     return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 

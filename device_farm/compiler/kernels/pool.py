@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from device_farm.compiler.graph import PoolKind
-from device_farm.compiler.kernels.emit import Emitter, loop, sequence
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import PoolKernel
 from device_farm.compiler.target import Target
 
@@ -19,7 +19,7 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
     e = Emitter(spec, target)
     sums = e if spec.pool is PoolKind.MAX else e.wide  # a sum over a large window outgrows float16's digits
     lowest = -target.element.largest
-    zero = tirx.IntImm("int32", 0)
+    zero = tirx.IntImm(INDEX, 0)
 
     def reduce(total: Any, value: Any) -> Any:
         return tirx.Max(total, value) if spec.pool is PoolKind.MAX else total + value

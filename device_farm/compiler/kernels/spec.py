@@ -201,10 +201,27 @@ class ScatterKernel(KernelSpec):
 
 
 @dataclass(frozen=True)
+class PhasesKernel(KernelSpec):
+    """Pixel (r, c) of y: pixels (2r, 2c), (2r, 2c + 1), (2r + 1, 2c), (2r + 1, 2c + 1) of x, and anything behind them.
+
+    Rows and columns of y are written in rising order, so the vectors of a pixel may stick out into the next.
+    """
+
+    channels: int  # of x, whose pixels follow one another without a gap
+    pixel: int  # floats a pixel of y
+
+    emitter: ClassVar[str] = "phases"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x") + _signature(FLOATS_OUT, "y") + _signature(INT, "rows columns x_row")
+    )
+
+
+@dataclass(frozen=True)
 class WinogradInput(KernelSpec):
     """Input -> V (compiler/winograd.py) for `tiles` tiles from `first` on. `rows` and `columns` are the output's."""
 
     tile: int  # output pixels of a tile in each direction
+    taps: int = 3  # rows and columns of the kernel
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
@@ -236,6 +253,7 @@ class WinogradOutput(KernelSpec):
     tile: int
     activation: Activation
     residual: bool
+    taps: int = 3
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
