@@ -20,6 +20,7 @@ from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Transport
 
 ROUNDS = 3
+_SECOND_CHANCES = 3  # rounds for what was unstable in all others
 Tell = Callable[[str], None]
 _PEAKS = "peaks.json"
 
@@ -54,7 +55,7 @@ class Timed:
 
     def over(self, other: Timed) -> float:
         """How many times longer this one takes: the median over the rounds, so that noise hits both sides."""
-        pairs = [(a, b) for a, b in zip(self.rounds, other.rounds, strict=True) if a is not None and b is not None]
+        pairs = [(a, b) for a, b in zip(self.rounds, other.rounds, strict=False) if a is not None and b is not None]
         return statistics.median(a.latency_ms / b.latency_ms for a, b in pairs or [(self.best, other.best)])
 
 
@@ -108,10 +109,11 @@ def time_variants(
                   ("the peak of the core", peak_artifact))  # fmt: skip
     unstable: Unstable | None = None
     try:
-        for turn in range(rounds):
-            for index in _rotated(len(everything), turn):
+        for turn in range(rounds + _SECOND_CHANCES):
+            wanted = [index for index in _rotated(len(everything), turn) if turn < rounds or not any(taken[index])]
+            for index in wanted:
                 label, artifact = everything[index]
-                tell(f"round {turn + 1}/{rounds}: {label}")
+                tell(f"round {turn + 1}/{rounds}: {label}" if turn < rounds else f"again: {label}")
                 measurement = None
                 try:
                     measurement = meter.measure(artifact, protocol or Protocol())
