@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ class Timed:
 
     @property
     def best(self) -> Measurement:
-        """The one to believe: quiet before disturbed, then the fastest."""
-        return min(self.measurements, key=lambda m: (not m.conditions["quiet"], m.latency_ms))
+        """The fastest: whatever disturbs a round makes it slower, and a quiet core may still share its caches."""
+        return min(self.measurements, key=lambda m: m.latency_ms)
 
     @property
     def steps_ms(self) -> tuple[tuple[str, float], ...]:
@@ -52,11 +51,6 @@ class Timed:
             for name, ms in measurement.steps_ms:
                 by_name[name] = min(ms, by_name.get(name, ms))
         return tuple(by_name.items())
-
-    def over(self, other: Timed) -> float:
-        """How many times longer this one takes: the median over the rounds, so that noise hits both sides."""
-        pairs = [(a, b) for a, b in zip(self.rounds, other.rounds, strict=False) if a is not None and b is not None]
-        return statistics.median(a.latency_ms / b.latency_ms for a, b in pairs or [(self.best, other.best)])
 
 
 @dataclass(frozen=True)
