@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Transport
 
 ROUNDS = 3
+_SECOND_CHANCES = 3  # rounds for what was unstable in all others; their intervals may be as wide as they are
 Tell = Callable[[str], None]
 _PEAKS = "peaks.json"
 
@@ -40,8 +40,8 @@ class Timed:
 
     @property
     def best(self) -> Measurement:
-        """The one to believe: quiet before disturbed, then the fastest."""
-        return min(self.measurements, key=lambda m: (not m.conditions["quiet"], m.latency_ms))
+        """The fastest: whatever disturbs a round makes it slower, and a quiet core may still share its caches."""
+        return min(self.measurements, key=lambda m: m.latency_ms)
 
     @property
     def steps_ms(self) -> tuple[tuple[str, float], ...]:
@@ -51,11 +51,6 @@ class Timed:
             for name, ms in measurement.steps_ms:
                 by_name[name] = min(ms, by_name.get(name, ms))
         return tuple(by_name.items())
-
-    def over(self, other: Timed) -> float:
-        """How many times longer this one takes: the median over the rounds, so that noise hits both sides."""
-        pairs = [(a, b) for a, b in zip(self.rounds, other.rounds, strict=True) if a is not None and b is not None]
-        return statistics.median(a.latency_ms / b.latency_ms for a, b in pairs or [(self.best, other.best)])
 
 
 @dataclass(frozen=True)
@@ -102,19 +97,21 @@ def time_variants(
         artifacts.append(compile_network(variant.graph, target=target, out_dir=work_dir, cache_dir=cache_dir))
     tell("compiling the kernel that measures the peak")
     peak_artifact = compile_peak(target, out_dir=work_dir, cache_dir=cache_dir)
-    meter = Meter(device)
+    meter, strict = Meter(device), protocol or Protocol()
+    lenient = dataclasses.replace(strict, max_relative_ci=1.0)
     taken: list[list[Measurement | None]] = [[] for _ in (*variants, peak_artifact)]
     everything = (*((variant.label, artifact) for variant, artifact in zip(variants, artifacts, strict=True)),
                   ("the peak of the core", peak_artifact))  # fmt: skip
     unstable: Unstable | None = None
     try:
-        for turn in range(rounds):
-            for index in _rotated(len(everything), turn):
+        for turn in range(rounds + _SECOND_CHANCES):
+            wanted = [index for index in _rotated(len(everything), turn) if turn < rounds or not any(taken[index])]
+            for index in wanted:
                 label, artifact = everything[index]
-                tell(f"round {turn + 1}/{rounds}: {label}")
+                tell(f"round {turn + 1}/{rounds}: {label}" if turn < rounds else f"again: {label}")
                 measurement = None
                 try:
-                    measurement = meter.measure(artifact, protocol or Protocol())
+                    measurement = meter.measure(artifact, strict if turn < rounds else lenient)
                 except Unstable as error:
                     unstable = error
                 taken[index].append(measurement)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from device_farm.compiler.frontend import Imported
-from device_farm.compiler.graph import BlockSparsity, Conv2d, Graph, Op
+from device_farm.compiler.graph import BlockSparsity, Conv2d, Graph, Op, TapUnit
 from device_farm.compiler.passes import find_sparsity, prunable, sparsify
 from device_farm.compiler.passes.narrowing import narrow
+from device_farm.compiler.target import Target
 from device_farm.errors import InvalidGraph
 
 DENSE, GIVEN = "dense", "as given"
@@ -20,10 +21,13 @@ PATTERN_MIN_RATE = 9 / PATTERN_POSITIONS
 
 
 class Scheme(StrEnum):
-    """How uniform pruning takes weights. Block-punched and block-based are one lowering: taps of a filter block."""
+    """How uniform pruning takes weights. Block-punched and block-based are one lowering: taps of a block of filters, in
+    the unit that the target likes; kernel-block takes all positions of a channel at once, and Winograd stays possible.
+    """
 
     BLOCK_PUNCHED = "block-punched"
     BLOCK_BASED = "block-based"
+    KERNEL_BLOCK = "kernel-block"
     PATTERN = "pattern"
     FILTER = "filter"
 
@@ -37,9 +41,7 @@ class Variant:
     graph: Graph
 
 
-def make_variants(
-    imported: Imported, scheme: Scheme, rates: Sequence[float], *, block_height: int
-) -> tuple[Variant, ...]:
+def make_variants(imported: Imported, scheme: Scheme, rates: Sequence[float], *, target: Target) -> tuple[Variant, ...]:
     """Dense first, always: everything is compared with it. Then the weights' own sparsity if they have any, then rates.
 
     Stem and depthwise layers stay dense; `pattern` prunes 3x3 layers alone, `filter` narrows layers (passes/narrowing).
@@ -47,11 +49,11 @@ def make_variants(
     """
     dense = Variant(DENSE, 1.0, imported.graph)
     variants = [dense]
-    given = find_sparsity(imported.graph, imported.weights, block_height)
+    given = find_sparsity(imported.graph, imported.weights, target.block_height)
     if given != imported.graph:
         variants.append(Variant(GIVEN, None, given))
     for rate in sorted({float(rate) for rate in rates} - {1.0}):
-        variants.append(Variant(f"{rate:g}x", rate, _PRUNE[Scheme(scheme)](imported.graph, rate, block_height)))
+        variants.append(Variant(f"{rate:g}x", rate, _PRUNE[Scheme(scheme)](imported.graph, rate, target)))
     return tuple(variants)
 
 
@@ -67,9 +69,17 @@ def check_rates(scheme: Scheme, rates: Sequence[float]) -> None:
             )
 
 
-def _patterns(graph: Graph, rate: float, block_height: int) -> Graph:
+def _blocks(graph: Graph, rate: float, target: Target) -> Graph:
+    return sparsify(graph, rate, target.block_height, unit=target.tap_unit)
+
+
+def _kernel_blocks(graph: Graph, rate: float, target: Target) -> Graph:
+    return sparsify(graph, rate, target.block_height, unit=TapUnit.KERNEL)
+
+
+def _patterns(graph: Graph, rate: float, target: Target) -> Graph:
     """4 of 9 positions of some channels of every block, of all 3x3 convolutions but those that read the image."""
-    chosen = set(prunable(graph))
+    chosen, block_height = set(prunable(graph)), target.block_height
 
     def pruned(op: Op) -> Op:
         if not isinstance(op, Conv2d) or op.kernel != (3, 3) or op.name not in chosen:
@@ -83,9 +93,10 @@ def _patterns(graph: Graph, rate: float, block_height: int) -> Graph:
     return Graph(tuple(map(pruned, graph.ops)))
 
 
-_PRUNE: dict[Scheme, Callable[[Graph, float, int], Graph]] = {
-    Scheme.BLOCK_PUNCHED: sparsify,
-    Scheme.BLOCK_BASED: sparsify,
+_PRUNE: dict[Scheme, Callable[[Graph, float, Target], Graph]] = {
+    Scheme.BLOCK_PUNCHED: _blocks,
+    Scheme.BLOCK_BASED: _blocks,
+    Scheme.KERNEL_BLOCK: _kernel_blocks,
     Scheme.PATTERN: _patterns,
     Scheme.FILTER: lambda graph, rate, _: narrow(graph, rate),
 }

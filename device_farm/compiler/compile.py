@@ -30,7 +30,7 @@ from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
-MAX_BYTES = 2**31 - 2**26  # kernels count with 31 bits
+MAX_MEMORY_BYTES = 4 * 1024**3  # of activations and weights: no phone gives a process more
 
 
 def compile_network(
@@ -72,11 +72,10 @@ def compile_network(
     objects = ObjectCache(cache_dir)
     memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
-    size = memory.elements * target.element.bytes + parameters.bytes
-    if size > MAX_BYTES:
+    if (needed := target.element.bytes * memory.elements + parameters.bytes) > MAX_MEMORY_BYTES:
         raise InvalidGraph(
-            f"activations and weights take {size / 1024**3:.1f} GiB, an artifact holds at most "
-            f"{MAX_BYTES / 1024**3:.1f}; use a smaller image or a narrower network"
+            f"activations and weights take {needed / 1024**3:.1f} GiB, at most {MAX_MEMORY_BYTES / 1024**3:.0f} are "
+            "compiled; use a smaller image or a narrower network"
         )
     steps = lower(graph, memory, packed, target)
     symbols = {spec: kernel_symbol(spec, target) for spec in {call.spec for step in steps for call in step.calls}}

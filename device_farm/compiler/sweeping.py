@@ -20,8 +20,8 @@ from pathlib import Path
 MIN_AGE_S = 900.0  # more than link.TIMEOUT_S
 _SWEEP_EVERY_S = 600.0
 _FOLDER = re.compile(r"\.(linking|making|compiling)-\w+")
-# what files.write_atomically leaves when it is killed: of an object, an executable or a manifest
-_FILE = re.compile(r"\.(npas_\w+|program-\w+|[0-9a-f]{32,40}(\.json)?)-\w{8}")
+# what files.write_atomically leaves when it is killed: of a kernel, a program, an artifact or a manifest
+_FILE = re.compile(r"\.(npas_|program-[0-9a-f]{32}|[0-9a-f]{32})[\w.]*-\w{8}")
 
 _swept: dict[Path, float] = {}  # folder -> when, by time.monotonic()
 

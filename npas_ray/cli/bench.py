@@ -45,7 +45,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "network", metavar="NETWORK", help="FILE.onnx, FILE.pt2, package.module:function, FILE.py:function"
     )
-    parser.add_argument("--scheme", default="block-punched", help="block-punched, block-based, pattern or filter")
+    parser.add_argument(
+        "--scheme", default="block-punched", help="block-punched (or block-based), kernel-block, pattern, filter"
+    )
     parser.add_argument("--rates", metavar="R,R,...", help="weights before / weights kept (default: 1,2,3,5)")
     parser.add_argument("--device", metavar="MODEL", default="local", help="where it runs (default: local)")
     parser.add_argument("--target", metavar="NAME", help="what to compile for (default: the device's own)")
@@ -127,7 +129,7 @@ def _bench(
         chosen = target or TARGETS[facts.target]
         if chosen.name not in (runnable := _runnable(facts.target)):
             raise UserError(f"--target: {device} runs {', '.join(runnable)}; got {chosen.name!r}")
-        variants = make_variants(loaded.imported, scheme, rates, block_height=chosen.block_height)
+        variants = make_variants(loaded.imported, scheme, rates, target=chosen)
         timings = time_variants(
             variants,
             device=transport,

@@ -105,6 +105,10 @@ def _notes(report: Report) -> list[str]:
     notes = [f"pruned by {report.scheme}; weights from a seed; every answer agrees with the host's reference."]
     if any(cell.share_of_peak > 1.02 for row in report.rows for cell in row.cells.values()):
         notes.append("above 100 %: Winograd does a 3x3 layer with fewer multiply-adds than are counted.")
+    if any(total.latency_ms > 1.2 * total.steps_ms for total in report.totals):
+        notes.append(
+            "a pass took much longer than its layers did in their best rounds: the machine is busy, ask again."
+        )
     if not all(total.quiet for total in report.totals):
         notes.append("* something shared the core all the time: read that latency with its interval.")
     return notes

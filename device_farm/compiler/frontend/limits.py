@@ -1,7 +1,4 @@
-"""Sizes beyond which nothing is compiled, said before anything of that size is allocated.
-
-Activations and weights of an executable lie in static memory, which code addresses with 31 bits.
-"""
+"""Sizes beyond which nothing is compiled, said before anything of that size is allocated."""
 
 from __future__ import annotations
 

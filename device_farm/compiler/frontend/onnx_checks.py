@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 11  # before it, clips and pads carry their bounds where TVM compiles them in beyond recognition
 MAX_NODES = 100_000
 MAX_NAME = 1_000  # characters of a name, and bytes of an attribute that is text
+NEEDS_ONNX = "reading an ONNX model needs the package onnx: pip install onnx"
 _SHOWN = 80
 
 
 def read_model(path: Path) -> onnx.ModelProto:
     """The model of a file, with the weights that it keeps in files beside it. Raises InvalidGraph."""
-    import onnx
-
+    try:
+        import onnx
+    except ImportError as error:
+        raise InvalidGraph(NEEDS_ONNX) from error
     content = read_bounded(path)
     try:
         model = onnx.load_model_from_string(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_farm.compiler.frontend.calls import last_line
-from device_farm.compiler.frontend.onnx_checks import check_model, cut, node_name, read_model
+from device_farm.compiler.frontend.onnx_checks import NEEDS_ONNX, check_model, cut, node_name, read_model
 from device_farm.compiler.frontend.walk import Imported, import_function
 from device_farm.compiler.graph import Shape
 from device_farm.errors import FarmError, InvalidGraph, UnsupportedOperator
@@ -33,7 +33,7 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
     try:
         import onnx
     except ImportError as error:
-        raise InvalidGraph("reading an ONNX model needs the package onnx: pip install onnx") from error
+        raise InvalidGraph(NEEDS_ONNX) from error
 
     if not isinstance(model, onnx.ModelProto):
         model = read_model(Path(model))

@@ -24,7 +24,7 @@ parent = Path(sys.argv[1])
 with scratch(parent, ".linking-") as linking, scratch(parent, ".making-") as making:
     (linking / "0.o").write_bytes(b"x" * 1000)
     (making / "zig-local").mkdir()
-    (parent / (".npas_conv_" + "0" * 24 + "-abcd1234")).write_bytes(b"half")
+    (parent / (".npas_conv_" + "0" * 24 + ".objec-abcd1234")).write_bytes(b"half")
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -41,7 +41,7 @@ def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_living_one_are_n
     with worker:
         assert worker.stdout.readline() == b"ready\n"
         left = sorted(entry.name.partition("-")[0] for entry in tmp_path.iterdir())
-        assert left == [".linking", ".making", f".npas_conv_{'0' * 24}"]
+        assert left == [".linking", ".making", f".npas_conv_{'0' * 24}.objec"]
         make_old(tmp_path)
         assert sweep(tmp_path) == 1  # the file; the folders are old, and locked by a process that lives
         worker.send_signal(signal.SIGKILL)
