@@ -10,7 +10,6 @@ kernels.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +46,7 @@ def describe(graph: Graph, target: Target) -> tuple[StepShape, ...]:
     memory = plan_memory(graph, target, fused_blocks(graph))
     packed, parameters = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
-    sizes = _sizes(steps, parameters.words)
+    sizes = _sizes(steps, FLOAT_BYTES * parameters.words)
     return tuple(_shape(step, graph, sizes) for step in steps)
 
 
@@ -65,7 +64,7 @@ def _shape(step: Step, graph: Graph, sizes: dict[int, int]) -> StepShape:
         kind=f"{step.kind}/{emitters}",
         kept_macs=step.kept_macs,
         calls=len(step.calls) * (1 if step.bands is None else step.bands.count),
-        weight_bytes=FLOAT_BYTES * sum(sizes[place] for place in _parameters(step.calls)),
+        weight_bytes=sum(sizes[place] for place in _parameters(step.calls)),
         image_bytes=FLOAT_BYTES * sum(graph.shapes[name].elements for name in images),
     )
 
@@ -81,17 +80,16 @@ def _call(call: Call) -> list[object]:
 
 
 def _parameters(calls: Iterable[Call]) -> set[int]:
-    """Places among the parameters that the calls read."""
+    """Places among the parameters that the calls read, in bytes."""
     return {
-        argument.offset
+        argument.offset * FLOAT_BYTES
         for call in calls
         for argument in call.arguments.values()
         if isinstance(argument, Place) and argument.area == "parameters"
     }
 
 
-def _sizes(steps: Sequence[Step], words: int) -> dict[int, int]:
-    """Words from every place to the next one."""
+def _sizes(steps: Sequence[Step], end: int) -> dict[int, int]:
+    """Bytes from every place to the next one, the last one to the end."""
     places = sorted(_parameters(call for step in steps for call in step.calls))
-    ends = [*places[1:], words]
-    return {place: ends[bisect_right(places, place) - 1] - place for place in places}
+    return {place: following - place for place, following in zip(places, [*places[1:], end], strict=True)}
