@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.calibration.file import Calibration, Identity, read_calibration
-from device_farm.compiler import host_target
+from device_farm.compiler import Target, host_target
 from device_farm.compiler.version import compiler_version, digest
 from device_farm.errors import CalibrationError
 from npas_ray.calibration.pieces import Pieces
@@ -23,11 +23,16 @@ from npas_ray.space.search_space import SearchSpace
 AUTO = "auto"
 
 
+def target_of(config: SearchConfig, model: str) -> Target:
+    """What the devices of a model compute on."""
+    return host_target()
+
+
 def identity_of(config: SearchConfig, model: str) -> Identity:
     """What a calibration for this configuration on a device model has to be of."""
     return Identity(
         compiler=compiler_version(),
-        target=host_target().name,
+        target=target_of(config, model).name,
         device_model=model,
         protocol=config.measurement.protocol().key,
         space=space_to_json(make_space(config), block_height_of(config)),
@@ -103,5 +108,10 @@ def _make(path: Path) -> str:
 
 def predictors(config: SearchConfig, calibrations: Mapping[str, Calibration]) -> ModelPredictors:
     """What the calibrations predict of the candidates of this search. Raises CalibrationError (too few networks)."""
-    pieces = Pieces(backbone_of(config), host_target(), block_height_of(config))
-    return ModelPredictors({m: CandidatePredictor(pieces, c.predictor()) for m, c in calibrations.items()})
+    backbone, block_height = backbone_of(config), block_height_of(config)
+    return ModelPredictors(
+        {
+            model: CandidatePredictor(Pieces(backbone, target_of(config, model), block_height), calibration.predictor())
+            for model, calibration in calibrations.items()
+        }
+    )
