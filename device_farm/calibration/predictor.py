@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import nnls
+from scipy.special import ndtri
 
 from device_farm.calibration.steps import StepShape
 from device_farm.errors import CalibrationError
@@ -150,7 +151,8 @@ class Predictor:
         rank = math.ceil(confidence * (count + 1))
         if rank > count:  # too few were left out to tell
             return max(FEW_STRETCH, float(self.stretch.max(initial=0.0)))
-        return float(self.stretch[rank - 1])
+        # never narrower than a normal distribution's: a few dozen errors may all be lucky
+        return max(float(self.stretch[rank - 1]), float(ndtri((1 + confidence) / 2)))
 
     def _design(self, networks: Sequence[Sequence[Part]]) -> Floats:
         """[m, K + G]"""
