@@ -23,7 +23,7 @@ from device_farm.measurement.types import Measurement
 
 SCHEMA = 1
 _SIDES = 3.92  # standard deviations between the ends of a 95 % interval
-# A profile takes a little longer than the latency, as it reads clocks; one that is shorter tells of a disturbed latency.
+# A profile is a little longer than the latency, as it reads clocks; one that is shorter tells of a disturbed latency.
 _LEAST_PROFILE = 0.92
 
 
