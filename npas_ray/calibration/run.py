@@ -150,6 +150,7 @@ def conclude(
         identity=identity,
         networks=tuple(networks),
         stretch=tuple(validation.stretch.tolist()),
+        misfit=validation.misfit,
         taken_at=max(record.taken_at for record in measured),
         device=measured[-1].device,
         conditions={
