@@ -4,20 +4,22 @@
 #include "conditions.h"
 #include "guard.h"
 #include "plan.h"
+#include "pool.h"
 #include "tvm_slots.h"
 #include "windows.h"
 
 typedef struct {
   double warmup_s;
   sampling_options_t sampling;
-  int cpu; /* -1 = wherever the kernel likes */
   uint64_t input_seed;
   int profile;
 } bench_options_t;
 
+static void run_step(int32_t step) { npas_plan.steps[step].run(npas_plan.steps[step].state); }
+
 static void run_network(const float *input, float *output) {
   npas_plan.set_input(input);
-  for (int32_t step = 0; step < npas_plan.step_count; ++step) npas_plan.steps[step].run();
+  for (int32_t step = 0; step < npas_plan.step_count; ++step) run_step(step);
   npas_plan.get_output(output);
   if (npas_kernel_error[0] != '\0') fail(NPAS_EXIT_KERNEL, "a kernel failed: %s", npas_kernel_error);
 }
@@ -46,7 +48,7 @@ static int profile_steps(const float *input, float *output, int most, const wind
       npas_plan.set_input(input);
       before = now_ns();
       for (int32_t step = 0; step < steps; ++step) {
-        npas_plan.steps[step].run();
+        run_step(step);
         int64_t after = now_ns();
         times[(size_t)kept * (size_t)steps + (size_t)step] = after - before;
         before = after;
@@ -104,8 +106,8 @@ static int bench(const bench_options_t *options) {
   }
   read_conditions(&before); /* after the warm-up: the clock that the samples will see */
 
-  int count = 0, done = 0;
-  disturbance_t start = disturbance_since((disturbance_t){0, 0, 0});
+  int count = 0, done = 0, who = pool.threads ? RUSAGE_SELF : RUSAGE_THREAD;
+  disturbance_t start = disturbance_since((disturbance_t){0, 0, 0}, who);
   next_window(&windows, 0);
   while (!done) {
     int64_t from = now_ns();
@@ -116,7 +118,7 @@ static int bench(const bench_options_t *options) {
     next_window(&windows, count);
     done = enough(&windows, &options->sampling, before.spin_ns);
   }
-  disturbance_t disturbance = disturbance_since(start);
+  disturbance_t disturbance = disturbance_since(start, who);
   read_conditions(&after);
   int repeats = memcmp(first, output, outputs * sizeof *output) == 0;
 
@@ -131,7 +133,7 @@ static int bench(const bench_options_t *options) {
     json_float(first[i]);
   }
   printf("],\"output_repeats\":%s,\"affinity\":", repeats ? "true" : "false");
-  json_affinity(options->cpu);
+  json_affinity();
   printf(",\"warmup_runs\":%d,\"samples_ns\":[", warmup_runs);
   for (int i = 0; i < count; ++i) printf(i ? ",%lld" : "%lld", (long long)samples[i]);
   fputs("],\"windows\":", stdout);

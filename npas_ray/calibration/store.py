@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.calibration.file import Calibration, Identity, read_calibration
-from device_farm.compiler import Target, host_target
+from device_farm.compiler import Target
 from device_farm.compiler.version import compiler_version, digest
 from device_farm.errors import CalibrationError
 from npas_ray.calibration.pieces import Pieces
@@ -16,7 +16,7 @@ from npas_ray.calibration.prediction import CandidatePredictor, ModelPredictors
 from npas_ray.config import SearchConfig
 from npas_ray.errors import CalibrationUnusable
 from npas_ray.networks.backbone import Backbone
-from npas_ray.runs.setting import backbone_of, block_height_of, make_space
+from npas_ray.runs.setting import backbone_of, block_height_of, make_space, targets_of
 from npas_ray.space.search_space import SearchSpace
 
 #: the word in a configuration for "whatever `npas calibrate` left in its default place"
@@ -24,8 +24,10 @@ AUTO = "auto"
 
 
 def target_of(config: SearchConfig, model: str) -> Target:
-    """What the devices of a model compute on."""
-    return host_target()
+    """What the devices of a model compute on. Raises ConfigError: they cannot compute as they are asked to."""
+    return next(
+        target for device, target in zip(config.devices, targets_of(config), strict=True) if device.model == model
+    )
 
 
 def identity_of(config: SearchConfig, model: str) -> Identity:

@@ -58,13 +58,15 @@ class Plan:
 def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     """Checks all that can be checked without starting anything.
 
-    Raises SpaceError (no legal candidate), CalibrationUnusable, ConfigError (settings of the policy), RunError.
+    Raises SpaceError (no legal candidate), CalibrationUnusable, ConfigError (settings of the policy, a device's
+    precision), RunError (the run directory).
     """
     from npas_ray.runs.calibrated import check_calibrations
     from npas_ray.runs.directory import RunDirectory
-    from npas_ray.runs.setting import make_objective
+    from npas_ray.runs.setting import make_objective, targets_of
     from npas_ray.search.registry import make_policy
 
+    targets_of(config)
     space, left_out = check_calibrations(config, RunDirectory(run_dir))
     policy = config.search
     objective = make_objective(

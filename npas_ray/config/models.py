@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from device_farm.compiler.target import Precision
 from device_farm.measurement.types import Protocol
 from npas_ray.config.fields import (
     Count,
@@ -134,11 +135,12 @@ class LocalDevice(Section):
 
     kind: Annotated[Literal["local"], one_of("local")]
     cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the core that measures
+    precision: Annotated[Precision, member(Precision)] = Precision.FP32
 
     @property
     def model(self) -> str:
         """What budgets and measurements call it."""
-        return "local"
+        return "local" if self.precision is Precision.FP32 else f"local-{self.precision}"
 
 
 class CompilationConfig(Section):

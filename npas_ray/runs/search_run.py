@@ -14,7 +14,7 @@ from npas_ray.runs.calibrated import check_calibrations, settle_calibrations
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import in_a_line, prepare_ray
-from npas_ray.runs.setting import make_space
+from npas_ray.runs.setting import make_space, targets_of
 from npas_ray.runs.tally import Tally
 
 
@@ -31,6 +31,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
         NoFeasibleCandidate: no candidate kept the budgets.
     """
     make_space(config)  # refuses what cannot be searched before anything is made
+    targets_of(config)  # and devices that cannot compute as they are asked to
     check_calibrations(config, RunDirectory(run_dir))
     run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():

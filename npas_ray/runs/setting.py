@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from device_farm.compiler import host_target
+from device_farm.compiler import Target, host_target
+from device_farm.errors import CompileError
 from npas_ray.config import SearchConfig
+from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
 from npas_ray.search.reward import Objective
@@ -56,4 +58,15 @@ def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objec
 
 def block_height_of(config: SearchConfig) -> int:
     """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
-    return max(host_target().block_height for _ in config.devices)
+    return max(target.block_height for target in targets_of(config))
+
+
+def targets_of(config: SearchConfig) -> tuple[Target, ...]:
+    """Of the devices, in their order. Raises ConfigError: a device cannot compute at the precision that it is asked."""
+    targets = []
+    for index, device in enumerate(config.devices):
+        try:
+            targets.append(host_target(device.precision))
+        except CompileError as error:
+            raise ConfigError(f"devices[{index}].precision: {error}") from error
+    return tuple(targets)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from device_farm.fleet.config import FarmConfig
-from device_farm.fleet.devices import LocalDevice
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
@@ -15,6 +14,7 @@ from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.operators import dense_architecture
+from npas_ray.runs.devices import spec_of
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
@@ -93,10 +93,7 @@ def farm_of(
     `compile_workers` is how many there are where the configuration leaves it to us.
     """
     progress.phase("starting the device farm")
-    devices = tuple(
-        LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
-        for device in config.devices
-    )
+    devices = tuple(spec_of(device, reserved=reserved) for device in config.devices)
     workers = config.compilation.workers
     farm = Farm.start(
         FarmConfig(
