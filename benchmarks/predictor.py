@@ -200,7 +200,7 @@ def judge(
     started = time.perf_counter()
     validation = validate(observations)
     validate_s, started = time.perf_counter() - started, time.perf_counter()
-    model = fit(observations, stretch=validation.stretch.tolist())
+    model = fit(observations, stretch=validation.stretch.tolist(), misfit=validation.misfit)
     fit_s = time.perf_counter() - started
     predictor = CandidatePredictor(Pieces(space.backbone, target, target.block_height), model)
 
@@ -252,6 +252,7 @@ def judge(
             "within_10_percent": float((validation.relative_errors < WITHIN).mean()),
             "median_error": float(np.median(validation.relative_errors)),
             "rank_correlation": validation.rank_correlation,
+            "misfit": validation.misfit,
         },
         "ms_a_candidate": {"first_200": cold_ms, "first_3000": search_ms, "known_pieces": warm_ms},
         "fit_s": fit_s,

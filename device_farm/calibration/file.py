@@ -3,7 +3,7 @@
     schema, kind      1, "npas calibration"
     identity          compiler, target, device_model, protocol, space: what must be equal where it is used
     device, taken_at, conditions     for people
-    stretch           |error| / std of networks left out of the fit: makes the predictor's interval honest
+    stretch, misfit   |error| / std of networks left out of the fit, and what is common to all errors: Predictor
     points            the break-even map: a choice of a layer against what it must beat
     steps             key -> kind, kept_macs, calls, weight_bytes, image_bytes
     networks          label, latency_ms, relative_error, quiet, and [step, profiled ms] of every step
@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_farm.calibration.breakeven import Point, Verdict
-from device_farm.calibration.predictor import Observation, Predictor, fit
+from device_farm.calibration.predictor import LATENCY_ERROR, Observation, Predictor, fit
 from device_farm.calibration.steps import StepShape
 from device_farm.errors import CalibrationError
 from device_farm.files import write_atomically
@@ -64,13 +64,14 @@ class Calibration:
     networks: tuple[Network, ...]
     points: tuple[Point, ...] = ()
     stretch: tuple[float, ...] = ()
+    misfit: float = LATENCY_ERROR
     taken_at: str = ""
     device: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
 
     def predictor(self) -> Predictor:
         """Fitted to the networks: some 50 ms. Raises CalibrationError if there are too few."""
-        return fit([network.observation for network in self.networks], stretch=self.stretch)
+        return fit([network.observation for network in self.networks], stretch=self.stretch, misfit=self.misfit)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -84,6 +85,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         "device": calibration.device,
         "conditions": calibration.conditions,
         "stretch": [round(value, 4) for value in calibration.stretch],
+        "misfit": calibration.misfit,
         "points": [asdict(point) for point in calibration.points],
         "steps": {
             key: [step.kind, step.kept_macs, step.calls, step.weight_bytes, step.image_bytes]
@@ -154,6 +156,7 @@ def _calibration(wire: _File) -> Calibration:
         networks=tuple(networks),
         points=tuple(Point(**{**point.model_dump(), "verdict": Verdict(point.verdict)}) for point in wire.points),
         stretch=tuple(wire.stretch),
+        misfit=wire.misfit,
         taken_at=wire.taken_at,
         device=wire.device,
         conditions=wire.conditions,
@@ -205,6 +208,7 @@ class _File(_Wire):
     device: dict[str, Any]
     conditions: dict[str, Any]
     stretch: list[_Amount]
+    misfit: Annotated[float, Field(ge=1e-4, le=10)]
     points: list[_PointWire]
     steps: dict[str, tuple[str, _Count, _Count, _Count, _Count]]
     networks: Annotated[list[_NetworkWire], Field(min_length=2)]

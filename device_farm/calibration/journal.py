@@ -23,6 +23,8 @@ from device_farm.measurement.types import Measurement
 
 SCHEMA = 1
 _SIDES = 3.92  # standard deviations between the ends of a 95 % interval
+# A profile is a little longer than the latency, as it reads clocks; one that is shorter tells of a disturbed latency.
+_LEAST_PROFILE = 0.92
 
 
 class Record(BaseModel):
@@ -48,12 +50,15 @@ class Record(BaseModel):
 
 
 def record_of(label: tuple[str, ...], measurement: Measurement, *, attempt: int) -> Record:
+    """What a calibration keeps of a measurement. Quiet is one whose samples and whose profile agree that it was."""
+    profiled_ms = sum(time_ms for _, time_ms in measurement.steps_ms)
+    agree = profiled_ms >= _LEAST_PROFILE * measurement.latency_ms
     return Record(
         label=label,
         attempt=attempt,
         latency_ms=measurement.latency_ms,
         relative_error=(measurement.ci_high_ms - measurement.ci_low_ms) / _SIDES / measurement.latency_ms,
-        quiet=bool(measurement.conditions["quiet"]),
+        quiet=bool(measurement.conditions["quiet"]) and agree,
         steps_ms=measurement.steps_ms,
         taken_at=str(measurement.conditions.get("taken_at", "")),
         load_1min=(measurement.conditions.get("after") or {}).get("load_1min"),

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import nnls
+from scipy.special import ndtri
 
 from device_farm.calibration.steps import StepShape
 from device_farm.errors import CalibrationError
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 # Standard deviations, relative to a time unless they are absolute. What they are wrong by, the stretch mends.
 PROFILE_ERROR = 0.06  # of one profile's word on a step: its surroundings, the quiet that it found
 PROFILE_ERROR_MS = 4e-5  # the same, absolute: the clock
-LATENCY_ERROR = 0.01  # of a network around the sum of its steps: caches, where things lie
+LATENCY_ERROR = 0.01  # least error of a network around the sum of its steps: caches, where things lie, the hour
 KIND_ERROR = 0.05  # least error of a kind's model, however well it fits
 SHARED_ERROR = 0.15  # of whatever was measured on a core that something shared
 LEAST_SHARED_ERROR = 0.03  # the same, where enough was measured on a quiet one to know how much slower it is
@@ -88,9 +89,14 @@ class _Kind:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A fitted model; make it by `fit`. `stretch` are |errors| / std of networks left out of a fit, ascending."""
+    """A fitted model; make it by `fit`.
+
+    `stretch` are |errors| / std of networks left out of a fit, ascending; `misfit` the relative standard deviation of a
+    network's latency around the best sum of steps, which no number of measurements makes smaller.
+    """
 
     stretch: Floats
+    misfit: float
     _index: Mapping[str, int]
     _kinds: Mapping[str, _Kind]
     _mean: Floats  # [K + G]: times of the K known steps in ms, and what belongs to no step
@@ -125,7 +131,7 @@ class Predictor:
             mean[rows] = x @ self._mean + unseen[rows]
             variance[rows] = self._spread(x) + [sum(part.unseen_var for part in network) for network in chunk]
         mean = np.maximum(mean, 1e-6)
-        std = np.sqrt(np.maximum(variance, 0) + (LATENCY_ERROR * mean) ** 2)
+        std = np.sqrt(np.maximum(variance, 0) + (self.misfit * mean) ** 2)
         low = np.maximum(mean - stretch * std, 0.0)
         return Prediction(mean, std, low, mean + stretch * std, confidence, np.clip(unseen / mean, 0.0, 1.0))
 
@@ -150,7 +156,8 @@ class Predictor:
         rank = math.ceil(confidence * (count + 1))
         if rank > count:  # too few were left out to tell
             return max(FEW_STRETCH, float(self.stretch.max(initial=0.0)))
-        return float(self.stretch[rank - 1])
+        # never narrower than a normal distribution's: a few dozen errors may all be lucky
+        return max(float(self.stretch[rank - 1]), float(ndtri((1 + confidence) / 2)))
 
     def _design(self, networks: Sequence[Sequence[Part]]) -> Floats:
         """[m, K + G]"""
@@ -167,14 +174,17 @@ class Predictor:
         return reduced
 
 
-def fit(observations: Sequence[Observation], *, stretch: Sequence[float] = ()) -> Predictor:
+def fit(
+    observations: Sequence[Observation], *, stretch: Sequence[float] = (), misfit: float = LATENCY_ERROR
+) -> Predictor:
     """The model that these measured networks give. Raises CalibrationError: fewer than two, or beyond reason."""
     if len(observations) < 2:
         raise CalibrationError(f"a predictor needs at least 2 measured networks, got {len(observations)}")
-    return replace(_fit(_calmed(observations)), stretch=np.sort(np.asarray(stretch, dtype=np.float64)))
+    calmed = _calmed(observations, misfit)
+    return replace(_fit(calmed, misfit), stretch=np.sort(np.asarray(stretch, dtype=np.float64)))
 
 
-def _calmed(observations: Sequence[Observation]) -> list[Observation]:
+def _calmed(observations: Sequence[Observation], misfit: float) -> list[Observation]:
     """What was measured on a shared core, as if it had been quiet: such cores are slower by much the same factor.
 
     The factor is the median of what the others predict; its spread is the error. Without others, nothing is known.
@@ -183,14 +193,14 @@ def _calmed(observations: Sequence[Observation]) -> list[Observation]:
     shared = [o for o in observations if not o.quiet]
     if len(quiet) < LEAST_QUIET or len(shared) < 2:
         return [o if o.quiet else replace(o, relative_error=max(o.relative_error, SHARED_ERROR)) for o in observations]
-    first = _fit(quiet)
+    first = _fit(quiet, misfit)
     slower = np.array([o.latency_ms for o in shared]) / first.predict([[first.part(o.steps)] for o in shared]).mean_ms
     factor = float(np.median(slower))
     spread = max(float(np.median(np.abs(slower / factor - 1))) / 0.6745, LEAST_SHARED_ERROR)  # of a normal distribution
     return quiet + [replace(o, latency_ms=o.latency_ms / factor, relative_error=spread) for o in shared]
 
 
-def _fit(observations: Sequence[Observation]) -> Predictor:
+def _fit(observations: Sequence[Observation], misfit: float) -> Predictor:
     shapes = {step.key: step for observation in observations for step in observation.steps}
     index = {key: number for number, key in enumerate(shapes)}
     words = _profiles(observations, index)
@@ -205,19 +215,21 @@ def _fit(observations: Sequence[Observation]) -> Predictor:
         weighted[number] += weights @ values
     sizes = [sum(step.weight_bytes for step in observation.steps) for observation in observations]
     hinges = np.quantile(sizes, [0.0, 1 / 3, 2 / 3])
-    plain = Predictor(np.empty(0), index, kinds, np.empty(len(index) + 5), np.empty(0), np.empty(0), None, hinges)
+    plain = Predictor(
+        np.empty(0), misfit, index, kinds, np.empty(len(index) + 5), np.empty(0), np.empty(0), None, hinges
+    )
     x = plain._design([[plain.part(observation.steps)] for observation in observations])
     variance = np.concatenate([1 / precision, [OVERHEAD_MS**2, STEP_MS**2, *[MEGABYTE_MS**2] * len(hinges)]])
     mean = np.concatenate([weighted / precision, np.zeros(2 + len(hinges))])
     latency = np.array([observation.latency_ms for observation in observations])
-    error = [math.hypot(o.relative_error, LATENCY_ERROR) for o in observations]
+    error = [math.hypot(o.relative_error, misfit) for o in observations]
     gain = x * variance
     try:
         factor = cho_factor(gain @ x.T + np.diag((np.array(error) * latency) ** 2))
     except (LinAlgError, ValueError) as failure:
         raise CalibrationError(f"no predictor fits these measurements: {failure}") from failure
     mean = mean + gain.T @ cho_solve(factor, latency - x @ mean)
-    return Predictor(np.empty(0), index, kinds, mean, variance, gain, factor, hinges)
+    return Predictor(np.empty(0), misfit, index, kinds, mean, variance, gain, factor, hinges)
 
 
 _ANY = "any"  # the model of kinds that were never seen

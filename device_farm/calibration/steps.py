@@ -10,20 +10,18 @@ kernels.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
+from device_farm.compiler.kernels.spec import INTS_IN
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.lowering import lower
-from device_farm.compiler.packing import pack
+from device_farm.compiler.packing import INTEGER_BYTES, pack
 from device_farm.compiler.steps import Call, Place, Step, Variable
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import digest
-
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ def describe(graph: Graph, target: Target) -> tuple[StepShape, ...]:
     memory = plan_memory(graph, target, fused_blocks(graph))
     packed, parameters = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
-    sizes = _sizes(steps, parameters.bytes // 4)
-    return tuple(_shape(step, graph, sizes) for step in steps)
+    sizes = _sizes(steps, target, parameters.bytes)
+    return tuple(_shape(step, graph, sizes, target) for step in steps)
 
 
-def _shape(step: Step, graph: Graph, sizes: dict[int, int]) -> StepShape:
+def _shape(step: Step, graph: Graph, sizes: dict[int, int], target: Target) -> StepShape:
     first = step.fused[0] if step.fused else step.op
     images = {*first.inputs, *step.op.inputs, step.op.name} - {op.name for op in step.fused}
     emitters = "+".join(dict.fromkeys(call.spec.emitter for call in step.calls))
@@ -65,8 +63,8 @@ def _shape(step: Step, graph: Graph, sizes: dict[int, int]) -> StepShape:
         kind=f"{step.kind}/{emitters}",
         kept_macs=step.kept_macs,
         calls=len(step.calls) * (1 if step.bands is None else step.bands.count),
-        weight_bytes=FLOAT_BYTES * sum(sizes[place] for place in _parameters(step.calls)),
-        image_bytes=FLOAT_BYTES * sum(graph.shapes[name].elements for name in images),
+        weight_bytes=sum(sizes[place] for place in _parameters(step.calls, target)),
+        image_bytes=target.element.bytes * sum(graph.shapes[name].elements for name in images),
     )
 
 
@@ -80,18 +78,18 @@ def _call(call: Call) -> list[object]:
     return [call.spec.description, scalars]
 
 
-def _parameters(calls: Iterable[Call]) -> set[int]:
-    """Places among the parameters that the calls read."""
-    return {
-        argument.offset
-        for call in calls
-        for argument in call.arguments.values()
-        if isinstance(argument, Place) and argument.area == "parameters"
-    }
+def _parameters(calls: Iterable[Call], target: Target) -> set[int]:
+    """Places among the parameters that the calls read, in bytes."""
+    places = set()
+    for call in calls:
+        for name, kind in call.spec.parameters:
+            argument = call.arguments.get(name)
+            if isinstance(argument, Place) and argument.area == "parameters":
+                places.add(argument.offset * (INTEGER_BYTES if kind == INTS_IN else target.element.bytes))
+    return places
 
 
-def _sizes(steps: Sequence[Step], words: int) -> dict[int, int]:
-    """Words from every place to the next one."""
-    places = sorted(_parameters(call for step in steps for call in step.calls))
-    ends = [*places[1:], words]
-    return {place: ends[bisect_right(places, place) - 1] - place for place in places}
+def _sizes(steps: Sequence[Step], target: Target, end: int) -> dict[int, int]:
+    """Bytes from every place to the next one, the last one to the end."""
+    places = sorted(_parameters((call for step in steps for call in step.calls), target))
+    return {place: following - place for place, following in zip(places, [*places[1:], end], strict=True)}

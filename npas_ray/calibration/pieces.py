@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from device_farm.calibration.steps import StepShape, describe
 from device_farm.compiler.target import Target
@@ -44,9 +45,14 @@ class Pieces:
         reader: Reader = None
         for index in reversed(range(len(blocks))):
             pieces.append(Piece(index, choices[index], reader))
-            reader = first_reader(blocks[index], choices[index].operator) or reader
+            reader = self._readers[index][choices[index].operator] or reader
         pieces.append(Piece(-1, None, reader))
         return tuple(reversed(pieces))
+
+    @cached_property
+    def _readers(self) -> tuple[dict[Operator, Reader], ...]:
+        """For each block how every operator reads its input."""
+        return tuple({o: first_reader(block, o) for o in BLOCK_OPERATORS} for block in self.backbone.blocks)
 
     def steps(self, piece: Piece) -> tuple[StepShape, ...]:
         """What a piece compiles to. Raises UnsupportedOperator, ValueError."""

@@ -14,7 +14,7 @@ from device_farm.calibration.journal import Journal, Record, open_journal
 from device_farm.calibration.predictor import Observation
 from device_farm.calibration.steps import describe
 from device_farm.calibration.validation import Validation, validate
-from device_farm.compiler import host_target
+from device_farm.compiler import Target
 from device_farm.compiler.graph import Graph
 from device_farm.errors import CalibrationError
 from device_farm.measurement.types import Measurement
@@ -22,7 +22,7 @@ from npas_ray.calibration.design import default_count, design
 from npas_ray.calibration.pieces import Pieces
 from npas_ray.calibration.points import breakeven_map
 from npas_ray.calibration.prediction import CandidatePredictor
-from npas_ray.calibration.store import identity_of
+from npas_ray.calibration.store import identity_of, target_of
 from npas_ray.config import SearchConfig
 from npas_ray.errors import InfrastructureError
 from npas_ray.networks.lowering import lower
@@ -129,7 +129,8 @@ def conclude(
     path: Path,
 ) -> Outcome:
     """The calibration that the measured candidates give. Pure. Raises CalibrationError if they are too few."""
-    backbone, target, block_height = backbone_of(config), host_target(), block_height_of(config)
+    backbone, block_height = backbone_of(config), block_height_of(config)
+    target = target_of(config, identity.device_model)
     networks, failures, measured = [], [], []
     for architecture in architectures:
         record = records[tuple(architecture.to_json())]
@@ -137,7 +138,7 @@ def conclude(
             failures.append(f"{' '.join(record.label)}: {record.failure}")
             continue
         graph = lower(backbone, architecture, block_height=block_height)
-        networks.append(Network(record.label, observation_of(graph, record)))
+        networks.append(Network(record.label, observation_of(graph, record, target)))
         measured.append(record)
     observations = [network.observation for network in networks]
     if not observations:
@@ -149,6 +150,7 @@ def conclude(
         identity=identity,
         networks=tuple(networks),
         stretch=tuple(validation.stretch.tolist()),
+        misfit=validation.misfit,
         taken_at=max(record.taken_at for record in measured),
         device=measured[-1].device,
         conditions={
@@ -163,9 +165,9 @@ def conclude(
     return Outcome(path, calibration, validation, len(architectures), tuple(failures))
 
 
-def observation_of(graph: Graph, record: Record) -> Observation:
+def observation_of(graph: Graph, record: Record, target: Target) -> Observation:
     """A measured candidate with its steps. Raises CalibrationError if the profile is of other steps."""
-    steps = describe(graph, host_target())
+    steps = describe(graph, target)
     if record.latency_ms is None or [step.name for step in steps] != [name for name, _ in record.steps_ms]:
         raise CalibrationError(f"the profile of {' '.join(record.label)} has other steps than its plan")
     times = tuple(time_ms for _, time_ms in record.steps_ms)

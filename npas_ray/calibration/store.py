@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.calibration.file import Calibration, Identity, read_calibration
-from device_farm.compiler import host_target
+from device_farm.compiler import Target
 from device_farm.compiler.version import compiler_version, digest
 from device_farm.errors import CalibrationError
 from npas_ray.calibration.pieces import Pieces
@@ -16,18 +16,25 @@ from npas_ray.calibration.prediction import CandidatePredictor, ModelPredictors
 from npas_ray.config import SearchConfig
 from npas_ray.errors import CalibrationUnusable
 from npas_ray.networks.backbone import Backbone
-from npas_ray.runs.setting import backbone_of, block_height_of, make_space
+from npas_ray.runs.setting import backbone_of, block_height_of, make_space, targets_of
 from npas_ray.space.search_space import SearchSpace
 
 #: the word in a configuration for "whatever `npas calibrate` left in its default place"
 AUTO = "auto"
 
 
+def target_of(config: SearchConfig, model: str) -> Target:
+    """What the devices of a model compute on. Raises ConfigError: they cannot compute as they are asked to."""
+    return next(
+        target for device, target in zip(config.devices, targets_of(config), strict=True) if device.model == model
+    )
+
+
 def identity_of(config: SearchConfig, model: str) -> Identity:
     """What a calibration for this configuration on a device model has to be of."""
     return Identity(
         compiler=compiler_version(),
-        target=host_target().name,
+        target=target_of(config, model).name,
         device_model=model,
         protocol=config.measurement.protocol().key,
         space=space_to_json(make_space(config), block_height_of(config)),
@@ -103,5 +110,10 @@ def _make(path: Path) -> str:
 
 def predictors(config: SearchConfig, calibrations: Mapping[str, Calibration]) -> ModelPredictors:
     """What the calibrations predict of the candidates of this search. Raises CalibrationError (too few networks)."""
-    pieces = Pieces(backbone_of(config), host_target(), block_height_of(config))
-    return ModelPredictors({m: CandidatePredictor(pieces, c.predictor()) for m, c in calibrations.items()})
+    backbone, block_height = backbone_of(config), block_height_of(config)
+    return ModelPredictors(
+        {
+            model: CandidatePredictor(Pieces(backbone, target_of(config, model), block_height), calibration.predictor())
+            for model, calibration in calibrations.items()
+        }
+    )

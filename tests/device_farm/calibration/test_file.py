@@ -21,7 +21,7 @@ POINT = Point("block0", "3x3/block-punched@2", "3x3", 0.01, 0.008, 0.002, 0.0002
 def calibration(make_world: Callable[..., Any]) -> Calibration:
     world = make_world()
     networks = tuple(Network((f"a{i}", "b"), world.observe(world.network())) for i in range(12))
-    return Calibration(IDENTITY, networks, (POINT,), (0.5, 1.0, 2.5), "2026-01-01T00:00:00", {"cores": 4}, {})
+    return Calibration(IDENTITY, networks, (POINT,), (0.5, 1.0, 2.5), 0.02, "2026-01-01T00:00:00", {"cores": 4}, {})
 
 
 @pytest.fixture
@@ -73,6 +73,8 @@ def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda d: d["points"][0].update(std_ms=-1), "points.0.std_ms"),
         (lambda d: d["points"][0].update(difference_ms=float("nan")), "points.0.difference_ms"),
         (lambda d: d["stretch"].append(float("inf")), "stretch.3"),
+        (lambda d: d.update(misfit=0.0), "misfit"),
+        (lambda d: d.update(misfit=float("nan")), "misfit"),
         (lambda d: d["identity"].pop("compiler"), "identity.compiler"),
     ],
 )

@@ -80,4 +80,4 @@ def test_a_profile_of_something_else_is_refused(measured: dict[tuple[str, ...], 
     first, second = design(make_space(CONFIG), 6, seed=0)[:2]
     graph = lower(backbone_of(CONFIG), first, block_height=block_height_of(CONFIG))
     with pytest.raises(CalibrationError, match="other steps than its plan"):
-        observation_of(graph, measured[tuple(second.to_json())])
+        observation_of(graph, measured[tuple(second.to_json())], host_target())

@@ -53,7 +53,7 @@ def measured(journal: Path) -> list[tuple[tuple[str, ...], int]]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--device", "loca"], "--device: expected a model of its devices (local); got 'loca'; did you mean 'local'?"),
+        (["--device", "loca"], "--device: expected one of local; got 'loca'; did you mean 'local'?"),
         (["--candidates", "3"], "--candidates: expected a whole number in 8..100000; got 3"),
         (["--out", "."], "--out: expected a file"),
         (["--set", "space.rate=[1]"], "did you mean 'space.rates'?"),
