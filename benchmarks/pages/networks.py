@@ -17,7 +17,7 @@ def chapter(document: Mapping[str, Any]) -> Chapter:
         "## Whole networks",
         "One thread, fp32, batch 1, 224x224; all rows of a network were timed in turns. ms of the least disturbed "
         "round (10th percentile of its samples) and, in brackets, of the median round. `x ours`: how many times longer "
-        "than our dense artifact; `of ORT`: which part of ONNX Runtime's dense time. Ratios: best rounds / median of rounds.",
+        "than our dense artifact; `of ORT`: which part of ONNX Runtime's dense time. Ratios: best / median round.",
         machine(document), command(document),
         "![Dense networks: time of every engine over ours](performance/networks_dense.svg)",
         "![Pruned networks: speed-up over ONNX Runtime dense](performance/networks_pruned.svg)",

@@ -47,7 +47,10 @@ def serve(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
         np.save(request["to"], engine.output())
         return {}
     _pin(request["cpu"])
-    return {"samples_ms": timed(engine.run, request["seconds"])}
+    samples = timed(engine.run, request["seconds"])
+    if os.sched_getaffinity(0) != {request["cpu"]}:
+        raise RuntimeError(f"the engine left core {request['cpu']} for {sorted(os.sched_getaffinity(0))} while timed")
+    return {"samples_ms": samples}
 
 
 def _pin(cpu: int) -> None:

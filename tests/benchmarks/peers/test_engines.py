@@ -1,4 +1,4 @@
-"""Every peer that is installed, in its own process, by one set of checks: right, timed, pinned, and clear when it fails.
+"""Every peer that is installed, in its own process: right, timed, pinned, and clear when it fails.
 
 `dev` installs ONNX Runtime, LiteRT (XNNPACK) and torch; the extra `bench` adds the others to the same tests.
 """
@@ -53,9 +53,7 @@ NETWORK = Graph(
 )
 SLOW = {"torch_compile"}  # runs a C++ compiler for a while
 INSTALLED = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
-    for name, peer in PEERS.items()
-    if not peer.missing()
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name, peer in PEERS.items() if not peer.missing()
 ]
 
 
