@@ -21,7 +21,7 @@ def chapter(document: Mapping[str, Any]) -> Chapter:
         machine(document), command(document),
         "![Dense networks: time of every engine over ours](performance/networks_dense.svg)",
         "![Pruned networks: speed-up over ONNX Runtime dense](performance/networks_pruned.svg)",
-        *[_network(result) for result in results],
+        *[_network(result, document.get("peak_gflops")) for result in results],
         "### Bars", _bars(results), "### Peers", _peers(document),
     ]  # fmt: skip
     return Chapter(
@@ -29,8 +29,8 @@ def chapter(document: Mapping[str, Any]) -> Chapter:
     )
 
 
-def _network(result: Mapping[str, Any]) -> str:
-    times, peak = timings(result), result.get("peak_gflops")
+def _network(result: Mapping[str, Any], peak: float | None) -> str:
+    times = timings(result)
     dense = times.get("dense")
 
     def row(name: str, label: str, macs: int) -> list[str]:
