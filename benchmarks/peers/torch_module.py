@@ -64,9 +64,10 @@ def _layer(op: Op, graph: Graph, weights: Mapping[str, NDArray[Any]]) -> nn.Modu
             return _Convolution(op, shape.channels, weights)
         case Pool2d(pool=PoolKind.AVERAGE) if op.kernel == shape[:2] and op.padding == Padding():
             return nn.AdaptiveAvgPool2d(1)
+        case Pool2d(pool=PoolKind.AVERAGE):
+            return nn.AvgPool2d(op.kernel, op.stride, _symmetric(op, op.padding))
         case Pool2d():
-            pool: type[nn.Module] = nn.AvgPool2d if op.pool is PoolKind.AVERAGE else nn.MaxPool2d
-            return pool(op.kernel, op.stride, _symmetric(op, op.padding))
+            return nn.MaxPool2d(op.kernel, op.stride, _symmetric(op, op.padding))
         case Add() | Multiply():
             return _Binary(torch.add if isinstance(op, Add) else torch.mul, op.activation)
         case Activate():
