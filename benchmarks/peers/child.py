@@ -26,11 +26,16 @@ from benchmarks.peers.engine import Engine
 def main() -> int:
     name, model, scratch = sys.argv[1:]
     replies = _own_stdout()
+    allowed = os.sched_getaffinity(0)
+    # OpenVINO gives a calling thread back the cores that the process had when the model was compiled, if those were not
+    # all, and so undoes the pinning; one that was compiled on all cores leaves its thread alone
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
     try:
         engine: Engine = importlib.import_module(f"benchmarks.peers.{name}").Engine(Path(model), Path(scratch))
     except Exception as error:
         _reply(replies, {"error": f"{type(error).__name__}: {error}"})
         return 1
+    os.sched_setaffinity(0, allowed)
     _reply(replies, {"ready": True})
     for line in sys.stdin:
         try:

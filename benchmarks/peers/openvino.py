@@ -17,9 +17,7 @@ OPTIONS = {
     "INFERENCE_NUM_THREADS": 1,
     "INFERENCE_PRECISION_HINT": "f32",
     "CPU_DENORMALS_OPTIMIZATION": True,
-    # without it every call gives the calling thread back the affinity that the process began with, and so undoes the
-    # harness's; with it and one stream the thread is left alone
-    "ENABLE_CPU_PINNING": True,
+    "ENABLE_CPU_PINNING": False,  # the harness pins, on the core of the round
 }
 
 
