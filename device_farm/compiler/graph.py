@@ -22,6 +22,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
+from device_farm.compiler.sparsity import BlockSparsity as BlockSparsity
+from device_farm.compiler.sparsity import TapUnit as TapUnit
+from device_farm.compiler.sparsity import Units
 from device_farm.errors import InvalidGraph
 
 
@@ -74,18 +77,6 @@ class PoolKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class BlockSparsity:
-    """How many taps survive in every block of `block_height` consecutive filters.
-
-    A tap is one input position (channel, kh, kw) of the block. Which taps survive is data, not shape: it comes
-    from the weights (a tap lives if any weight of its block is non-zero), or from a seed when only time matters.
-    """
-
-    block_height: int
-    kept: tuple[int, ...]  # one count a block, ceil(filters / block_height) of them
-
-
-@dataclass(frozen=True)
 class Op:
     """One operator. `name` is unique in its graph; `inputs` names the operators whose outputs it reads."""
 
@@ -128,6 +119,11 @@ def _window(
     op: Op, shape: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, dilation: tuple[int, int]
 ) -> tuple[int, int]:
     """Output height and width of a sliding window."""
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise InvalidGraph(
+            f"{op.name}: kernel {kernel}, stride {stride} and dilation {dilation} are at least 1, "
+            f"padding {tuple(padding)} at least 0"
+        )
     extents = (shape.height + padding.top + padding.bottom, shape.width + padding.left + padding.right)
     out = tuple(
         (extent - d * (k - 1) - 1) // s + 1 for extent, k, s, d in zip(extents, kernel, stride, dilation, strict=True)
@@ -160,6 +156,10 @@ class Conv2d(Op):
         """Weights of one filter on an input of that shape."""
         return image.channels // self.groups * math.prod(self.kernel)
 
+    def tap_units(self, image: Shape, unit: TapUnit) -> Units:
+        """How the taps of a block are cut on an input of that shape."""
+        return Units(unit, image.channels // self.groups, math.prod(self.kernel))
+
     def output_shape(self, *inputs: Shape) -> Shape:
         if self.groups < 1 or inputs[0].channels % self.groups or self.filters % self.groups:
             raise InvalidGraph(
@@ -170,12 +170,12 @@ class Conv2d(Op):
         if len(inputs) == 2 and inputs[1] != out:
             raise InvalidGraph(f"{self.name}: the residual has shape {tuple(inputs[1])}, the output {tuple(out)}")
         if self.sparsity is not None:
-            taps = self.taps(inputs[0])
-            blocks = math.ceil(self.filters / self.sparsity.block_height)
-            if len(self.sparsity.kept) != blocks:
-                raise InvalidGraph(f"{self.name}: {len(self.sparsity.kept)} kept counts, expected {blocks} blocks")
-            if not all(0 <= kept <= taps for kept in self.sparsity.kept):
-                raise InvalidGraph(f"{self.name}: kept counts must lie in 0..{taps}")
+            units = self.tap_units(inputs[0], self.sparsity.unit)
+            problem = self.sparsity.why_impossible(
+                filters=self.filters, channels=units.channels, positions=units.positions
+            )
+            if problem is not None:
+                raise InvalidGraph(f"{self.name}: {problem}")
         return out
 
     def macs(self, *inputs: Shape) -> int:
@@ -437,7 +437,7 @@ def _op_from_json(item: Any) -> Op:
         "inputs": tuple, "kernel": tuple, "stride": tuple, "dilation": tuple,
         "padding": lambda v: Padding(*v), "shape": lambda v: Shape(*v),
         "activation": Activation, "pool": PoolKind,
-        "sparsity": lambda v: None if v is None else BlockSparsity(v["block_height"], tuple(v["kept"])),
+        "sparsity": lambda v: v and BlockSparsity(v["block_height"], tuple(v["kept"]), TapUnit(v["unit"])),
     }  # fmt: skip
     try:
         return op(**{key: converters[key](value) if key in converters else value for key, value in fields.items()})

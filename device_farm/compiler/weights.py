@@ -3,7 +3,8 @@
 The rules of the seeded ones, which csrc/prepare.c repeats bit by bit. Operator i of the graph owns the streams 3i, 3i+1
 and 3i+2 of npas_uniform:
 
-    taps     3i      sparsity block b keeps the kept[b] taps of smallest uniform(b * taps + tap), ties by index
+    taps     3i      sparsity block b keeps the units of smallest uniform(b * units + unit), ties by index: of the whole
+                     units, and of the smaller ones by themselves, as many as Units.split makes of kept[b] taps
     weights  3i + 1  uniform(flat index in torch's layout) * sqrt(gain / fan-in), zero where the tap is pruned
     bias     3i + 2  uniform(filter) / 8
     index    3i      a ScatterChannels takes the smallest uniform(channel), in rising order
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.graph import Activation, Conv2d, DepthwiseConv2d, Graph, Op, ScatterChannels
 from device_farm.compiler.seeded import uniform
+from device_farm.compiler.sparsity import Units
 from device_farm.errors import InvalidGraph
 
 Array = NDArray[Any]
@@ -69,9 +71,14 @@ def seeded_taps(graph: Graph, op: Conv2d, *, seed: int) -> NDArray[np.bool_] | N
     if op.sparsity is None:
         return None
     _, channels, kh, kw = weight_shape(graph, op)
-    blocks, taps = len(op.sparsity.kept), channels * kh * kw
-    ranks = uniform(seed, tap_stream(graph, op), blocks * taps).reshape(blocks, taps)
-    return _smallest(ranks, op.sparsity.kept).reshape(blocks, channels, kh, kw)
+    units = Units(op.sparsity.unit, channels, kh * kw)
+    blocks, whole = len(op.sparsity.kept), units.whole
+    counts = np.array([units.split(kept) for kept in op.sparsity.kept])  # blocks x (whole, partial)
+    ranks = uniform(seed, tap_stream(graph, op), blocks * units.count).reshape(blocks, units.count)
+    alive = np.concatenate(
+        [_smallest(ranks[:, :whole], counts[:, 0]), _smallest(ranks[:, whole:], counts[:, 1])], axis=1
+    )
+    return units.spread(alive).reshape(blocks, channels, kh, kw)
 
 
 def _smallest(values: Array, counts: Any) -> NDArray[np.bool_]:

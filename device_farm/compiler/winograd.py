@@ -10,6 +10,11 @@ result is transformed back. Tiles go in blocks, so that what lies between the tr
 The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and
 nothing is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural
 networks", 2015.)
+
+A stem, 7x7 at stride 2 on an image of a few channels, goes the same way: its four phases (pixels of even and odd rows
+and columns) laid side by side are an image of half the size and four times the channels, on which it is a 4x4
+convolution at stride 1, F(4 x 4, 4x4). A kernel of its own makes the rows of that image that a row of tiles needs,
+behind V and M; blocks of tiles do not reach from one row of them into the next.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
@@ -48,6 +54,19 @@ FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
         ]
     ),
 }
+STEM_KERNEL = (7, 7)
+STEM_TAPS = 4  # rows and columns of a stem's kernel in an image of phases
+STEM_TRANSFORM = np.array(
+    [
+        [-2, 0, 0, 0],
+        [-2 / 3, -2 / 3, -2 / 3, -2 / 3],
+        [-2 / 9, 2 / 9, -2 / 9, 2 / 9],
+        [16 / 9, 8 / 9, 4 / 9, 2 / 9],
+        [16 / 15, -8 / 15, 4 / 15, -2 / 15],
+        [2 / 45, 4 / 45, 8 / 45, 16 / 45],
+        [0, 0, 0, 1],
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +80,30 @@ class Winograd:
     filters: int
     lanes: int
     block: int  # tiles of a block
+    taps: int = 3  # rows and columns of the kernel
 
     @property
     def planes(self) -> int:
-        return (self.tile + 2) ** 2
+        return (self.tile + self.taps - 1) ** 2
+
+    @property
+    def is_stem(self) -> bool:
+        """Whether `channels` are those of an image of phases."""
+        return self.taps == STEM_TAPS
+
+    @property
+    def phase_rows(self) -> int:
+        """Of the image of phases under one row of tiles; its pixels are LINE floats apart."""
+        return self.tile + self.taps - 1
+
+    @property
+    def phase_columns(self) -> int:
+        return self.width + self.taps - 1
+
+    @property
+    def phase_floats(self) -> int:
+        """A vector written at the last pixel may stick out by less than a line."""
+        return (self.phase_rows * self.phase_columns + 1) * LINE if self.is_stem else 0
 
     @property
     def tile_columns(self) -> int:
@@ -75,8 +114,16 @@ class Winograd:
         return math.ceil(self.height / self.tile) * self.tile_columns
 
     @property
+    def first_of_row(self) -> tuple[int, ...]:
+        """First tiles of the blocks of one row of tiles."""
+        return tuple(min(first, self.tile_columns - self.block) for first in range(0, self.tile_columns, self.block))
+
+    @property
     def first_tiles(self) -> tuple[int, ...]:
         """Of every block."""
+        if self.is_stem:
+            rows = range(0, self.tiles, self.tile_columns)
+            return tuple(row + first for row in rows for first in self.first_of_row)
         return tuple(min(first, self.tiles - self.block) for first in range(0, self.tiles, self.block))
 
     @property
@@ -97,8 +144,8 @@ class Winograd:
 
     @property
     def workspace(self) -> int:
-        """V and, behind it, M."""
-        return self.planes * (self.v_plane + self.m_plane)
+        """V, behind it M, and behind that the image of phases, if there is one."""
+        return self.planes * (self.v_plane + self.m_plane) + self.phase_floats
 
 
 def _apart(floats: int, lanes: int) -> int:
@@ -119,6 +166,11 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
 
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
+    if target.element is not Element.FLOAT32:
+        return None  # its transforms lose too many digits
+    if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+        out = op.output_shape(x.shape)
+        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
     taps = x.shape.channels * 9
     if op.kernel != (3, 3) or op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:
         return None
@@ -144,22 +196,46 @@ def _cheapest(height: int, width: int, channels: int, filters: int, target: Targ
     return best
 
 
+def is_stem(op: Conv2d, channels: int) -> bool:
+    """Whether the layer is a 4x4 convolution of the phases of an image, whose pixels then fit into a cache line.
+
+    Such an image needs a border that makes its rows and columns even.
+    """
+    shape = (op.kernel, op.stride, op.dilation, op.groups)
+    return shape == (STEM_KERNEL, (2, 2), (1, 1), 1) and 4 * channels <= LINE and op.sparsity is None
+
+
+@cache
+def _cheapest_stem(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
+    if min(height, width) < 4:
+        return None
+    best, least = None, direct_cost(height, width, channels, filters, target, taps=49) * MARGIN
+    columns = math.ceil(width / 4)
+    for block in range(min(columns, 4), min(columns, MOST_TILES) + 1):
+        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, STEM_TAPS)
+        near = way.workspace - way.phase_floats <= NEAR_STEM_WORKSPACE
+        if near and (cost := winograd_cost(way, target)) < least:
+            best, least = way, cost
+    return best
+
+
 # Costs are in multiply-adds of one vector, the unit of tiling.py, and were fitted to times on Zen 4 (docs/compiler.md).
 MARGIN = 0.9  # what Winograd must come below, as its cost is known less well
 INPUT_COST, OUTPUT_COST = {4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}  # transforms of one vector of one tile
 NEAR_WORKSPACE, FAR_WORKSPACE_COST = 160_000, 3.0  # floats of V and M that stay near; a vector of a larger workspace
+NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
 NEAR_WEIGHTS = 500_000  # floats of weights that stay in a cache from run to run
 # Reading one vector of weights. The far one is twice what was measured on an idle machine: F(4x4) has four times
 # the weights of the direct convolution, and memory is slower on phones and where every core is busy.
 NEAR_WEIGHT_COST, FAR_WEIGHT_COST = 1.0, 8.0
 
 
-def direct_cost(height: int, width: int, channels: int, filters: int, target: Target) -> float:
-    """Of the dense direct convolution."""
+def direct_cost(height: int, width: int, channels: int, filters: int, target: Target, *, taps: int = 9) -> float:
+    """Of the dense direct convolution with that many taps a channel."""
     tiling = conv_tiling(height, width, flat=False, vectors=2, target=target)
     vectors = math.ceil(filters / target.simd_lanes)
     a_weight = tiling.tiles * (max(tiling.pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
-    return 9 * channels * vectors * (a_weight + _weight_cost(9 * channels * filters))
+    return taps * channels * vectors * (a_weight + _weight_cost(taps * channels * filters))
 
 
 def winograd_cost(way: Winograd, target: Target) -> float:
@@ -168,7 +244,7 @@ def winograd_cost(way: Winograd, target: Target) -> float:
     a_weight = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
     a_weight += _weight_cost(way.planes * way.channels * way.filters)
     a_tile = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
-    if way.workspace > NEAR_WORKSPACE:
+    if way.workspace - way.phase_floats > NEAR_WORKSPACE:
         a_tile += FAR_WORKSPACE_COST * way.planes * (way.v_tile + way.m_tile) / way.lanes
     return len(way.first_tiles) * (way.planes * way.channels * vectors * a_weight + way.block * a_tile)
 
@@ -179,7 +255,19 @@ def _weight_cost(floats: int) -> float:
 
 def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
     """[filters, channels, 3, 3] -> [planes, channels, filters], in double precision, rounded once."""
-    g = FILTER_TRANSFORMS[tile]
+    return _transformed(weight, FILTER_TRANSFORMS[tile])
+
+
+def transformed_stem(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[filters, channels, 7, 7] -> [planes, 4 channels, filters]; the channels of phase (y, x) are those from
+    (2 y + x) * channels on."""
+    filters, channels = weight.shape[:2]
+    even = np.pad(weight, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    phases = even.reshape(filters, channels, STEM_TAPS, 2, STEM_TAPS, 2).transpose(0, 3, 5, 1, 2, 4)
+    return _transformed(phases.reshape(filters, 4 * channels, STEM_TAPS, STEM_TAPS), STEM_TRANSFORM)
+
+
+def _transformed(weight: NDArray[np.float32], g: NDArray[np.float64]) -> NDArray[np.float32]:
     planes = np.einsum("ia,jb,fcab->ijcf", g, g, weight.astype(np.float64), optimize=True)
     rounded: NDArray[np.float32] = planes.reshape(-1, *planes.shape[2:]).astype(np.float32)
     return rounded

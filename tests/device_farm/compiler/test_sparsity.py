@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,11 +20,13 @@ from device_farm.compiler.graph import (
     Pool2d,
     ScatterChannels,
     Shape,
+    TapUnit,
 )
+from device_farm.compiler.passes import prune_weights, sparsify
 from device_farm.compiler.testing import Answer, Check, chain, random_weights
 
 
-def sparse_conv(name: str, filters: int, kernel: int, sparsity: BlockSparsity, stride: int = 1) -> Conv2d:
+def sparse_conv(name: str, filters: int, kernel: int, sparsity: BlockSparsity | None, stride: int = 1) -> Conv2d:
     return Conv2d(
         name,
         (),
@@ -102,26 +106,59 @@ def test_taps_come_from_the_weights_not_from_the_counts(native: Target, check: C
     assert check(graph, target=native, weights=weights).kept_macs == graph.macs // 4
 
 
-def test_device_and_host_make_the_same_weights(native: Target, tmp_path, cache_dir, answer: Answer) -> None:  # type: ignore[no-untyped-def]
-    """A one-hot image through a sparse 1x1 convolution without a bias reads the device's weights out, bit for bit."""
+UNITS = [  # unit and taps kept of 22 channels x 9 positions: a quad of two channels is the last of each position
+    (TapUnit.TAP, (7, 8, 9, 10, 11)),
+    (TapUnit.KERNEL, (9, 90, 0, 198, 18)),
+    (TapUnit.QUAD, (2, 180, 50, 14, 198)),
+]
+
+
+@pytest.mark.parametrize(("unit", "counts"), UNITS)
+def test_device_and_host_make_the_same_weights(
+    unit: TapUnit, counts: tuple[int, ...], native: Target, tmp_path: Path, cache_dir: Path, answer: Answer
+) -> None:
+    """A one-hot image through a sparse convolution reads the device's weights out, bit for bit."""
     height = native.block_height
-    graph = chain((5, 5, 24), sparse_conv("conv", 40, 3, BlockSparsity(height, tuple(range(7, 7 + -(-40 // height))))))
+    kept = counts[: -(-40 // height)]
+    graph = chain((5, 5, 22), sparse_conv("conv", 40, 3, BlockSparsity(height, kept, unit)))
     graph = Graph((graph.ops[0], Conv2d(**(vars(graph.ops[1]) | {"activation": Activation.NONE}))))
     artifact = compile_network(graph, target=native, out_dir=tmp_path, cache_dir=cache_dir, seed=9)
     weights = seeded_weights(graph, seed=9)
-    images = np.zeros((25, 5, 5, 24), np.float32)
-    images[0] = 0.0
-    for channel in range(24):
+    images = np.zeros((23, 5, 5, 22), np.float32)
+    for channel in range(22):
         images[channel + 1, 2, 2, channel] = 1.0
-    zero, *got = answer(artifact, images).reshape(25, 5, 5, 40)
+    zero, *got = answer(artifact, images).reshape(23, 5, 5, 40)
     np.testing.assert_array_equal(zero[2, 2], weights["conv.bias"])
     for channel, output in enumerate(got):
         window = output[1:4, 1:4][::-1, ::-1].transpose(2, 0, 1)  # filters x kh x kw
         expected = weights["conv.bias"][:, None, None] + weights["conv.weight"][:, channel]
         np.testing.assert_array_equal(window, expected)
-    alive = weights["conv.weight"].reshape(40, -1) != 0
-    for block in range(-(-40 // height)):
-        assert alive[block * height : (block + 1) * height].any(axis=0).sum() == 7 + block
+    alive = weights["conv.weight"] != 0
+    for block, count in enumerate(kept):
+        taps = alive[block * height : (block + 1) * height].any(axis=0).reshape(22, 9)
+        assert taps.sum() == count
+        if unit is TapUnit.KERNEL:
+            assert (taps.all(axis=1) | ~taps.any(axis=1)).all()
+        if unit is TapUnit.QUAD:
+            for first in range(0, 22, 4):
+                quad = taps[first : first + 4]
+                assert (quad.all(axis=0) | ~quad.any(axis=0)).all()
+
+
+@pytest.mark.parametrize("unit", TapUnit)
+def test_whole_units_seeded_and_given(unit: TapUnit, native: Target, check: Check) -> None:
+    graph = chain(
+        (7, 9, 22),
+        sparse_conv("a", 2 * native.block_height + 3, 3, None),
+        sparse_conv("b", 37, 3, None),
+    )
+    sparse = sparsify(graph, 2.5, native.block_height, layers=["a", "b"], unit=unit)
+    check(sparse, target=native)
+    found, weights = prune_weights(
+        graph, random_weights(graph, seed=4), 2.5, native.block_height, layers=["a", "b"], unit=unit
+    )
+    assert found == sparse
+    assert check(found, target=native, weights=weights).kept_macs == sparse.kept_macs
 
 
 def test_seeded_activations_keep_their_size_through_depth_and_sparsity(native: Target, check: Check) -> None:

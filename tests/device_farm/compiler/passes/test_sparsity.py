@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_farm.compiler.graph import BlockSparsity, Conv2d, DepthwiseConv2d, Graph, Input, Padding, Shape
+from device_farm.compiler.graph import (
+    BlockSparsity,
+    Conv2d,
+    DepthwiseConv2d,
+    Graph,
+    Input,
+    Padding,
+    Shape,
+    TapUnit,
+)
 from device_farm.compiler.passes import find_sparsity, kept_taps, prunable, prune_weights, sparsify
+from device_farm.compiler.sparsity import Units
 from device_farm.errors import InvalidGraph
 
 GRAPH = Graph(
@@ -132,3 +142,65 @@ def test_impossible_requests_are_refused(rates: Any, height: int, message: str) 
 def test_missing_weights_are_named() -> None:
     with pytest.raises(InvalidGraph, match=r"project: there is no 'project.weight'"):
         prune_weights(GRAPH, {}, 2, 8)
+
+
+def test_whole_kernels_and_quads_are_asked_for() -> None:
+    kernels = sparsify(GRAPH, {"project": 5.0, "block": 3.0}, 8, unit=TapUnit.KERNEL)
+    assert sparsity(kernels, "project") == BlockSparsity(8, (3, 3), TapUnit.KERNEL)  # 1x1: a kernel is a tap
+    assert sparsity(kernels, "block") == BlockSparsity(8, (36, 36, 36), TapUnit.KERNEL)  # 4 of 10 channels
+    quads = sparsify(GRAPH, {"block": 3.0}, 8, unit=TapUnit.QUAD)  # 2 quads and a pair of channels, 9 positions
+    assert sparsity(quads, "block") == BlockSparsity(8, (30, 30, 30), TapUnit.QUAD)  # 6 of 18 quads, 3 of 9 pairs
+    assert Graph.from_json(quads.to_json()) == quads
+    assert len({graph.key for graph in (kernels, quads, sparsify(GRAPH, {"block": 3.0}, 8))}) == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    unit=st.sampled_from((TapUnit.KERNEL, TapUnit.QUAD)),
+    rate=st.sampled_from((1.0, 2.0, 3.0, 7.0)),
+    height=st.sampled_from((1, 8, 32)),
+)
+def test_pruned_weights_keep_the_strongest_units(unit: TapUnit, rate: float, height: int) -> None:
+    before = weights()
+    graph, after = prune_weights(GRAPH, before, rate, height, unit=unit)
+    assert graph == sparsify(GRAPH, rate, height, unit=unit)
+    old, new = before["block.weight"], after["block.weight"]
+    for start in range(0, 20, height):
+        energy = np.square(old[start : start + height], dtype=np.float64).sum(axis=0)  # channels x kh x kw
+        live = (new[start : start + height] != 0).any(axis=0)
+        if unit is TapUnit.KERNEL:
+            strengths, units = energy.sum(axis=(1, 2)), live.reshape(10, 9)
+        else:
+            strengths = np.stack([energy[first : first + 4].sum(axis=0) for first in (0, 4)]).reshape(-1)
+            units = np.stack([live[0:4], live[4:8]]).transpose(0, 2, 3, 1).reshape(18, 4)
+        assert (units.all(axis=1) == units.any(axis=1)).all()
+        kept = units.all(axis=1)
+        assert strengths[kept].min() >= strengths[~kept].max(initial=0)
+
+
+@given(
+    unit=st.sampled_from(list(TapUnit)),
+    channels=st.integers(1, 30),
+    positions=st.sampled_from((1, 9, 25)),
+    rate=st.floats(1, 20),
+)
+def test_counts_of_a_rate_are_split_as_they_were_made(
+    unit: TapUnit, channels: int, positions: int, rate: float
+) -> None:
+    units = Units(unit, channels, positions)
+    whole, partial = math.ceil(units.whole / rate), math.ceil(units.partial / rate)
+    assert units.whole * units.size + units.partial * units.partial_size == channels * positions
+    assert units.split(whole * units.size + partial * units.partial_size) == (whole, partial)
+
+
+@pytest.mark.parametrize(
+    ("kept", "unit", "message"),
+    [
+        ((10,) * 3, TapUnit.KERNEL, r"block: kept counts must be whole units \(kernel, of 9 taps\), got 10"),
+        ((7,) * 3, TapUnit.QUAD, r"block: kept counts must be whole units \(quad, of 4 and 2 taps\), got 7"),
+        ((99,) * 3, TapUnit.KERNEL, r"block: kept counts must lie in 0..90"),
+    ],
+)
+def test_counts_that_are_no_whole_units_are_refused(kept: tuple[int, ...], unit: TapUnit, message: str) -> None:
+    with pytest.raises(InvalidGraph, match=message):
+        Graph((*GRAPH.ops[:-1], Conv2d("block", ("project",), 20, (3, 3), sparsity=BlockSparsity(8, kept, unit))))
