@@ -24,7 +24,7 @@ class Ratio:
     paired: float
 
     def __str__(self) -> str:
-        return f"{self.best:.2f} / {self.paired:.2f}"
+        return f"{self.best:.3f} / {self.paired:.3f}"
 
 
 def timings(result: Mapping[str, Any]) -> dict[str, Timing]:
