@@ -4,7 +4,9 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEV := .venv/installed-dev
+PEERS := .venv/installed-bench
 RUN ?= runs/digits-demo
+BENCH ?=
 # aarch64 tests need qemu-user, which pip cannot bring; CI installs it with apt
 MARKS := $(if $(shell command -v qemu-aarch64 || command -v qemu-aarch64-static),not slow,not slow and not qemu)
 
@@ -42,8 +44,13 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV)
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick || exit 1; done
+$(PEERS): $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+# every benchmark and docs/performance.md, hours; BENCH=--quick is a look that overwrites nothing
+bench: $(PEERS)
+	$(BIN)/python -m benchmarks.all $(BENCH)
 
 clean:
 	rm -rf .venv build *.egg-info
