@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.models import initialised
 from device_farm.compiler import NEON, NEON_FP16, Artifact, Graph, compile_network, seeded_weights, tiling
 from device_farm.compiler.assembly import hottest_loop, kernel_assembly
 from device_farm.compiler.element import Element
+from device_farm.compiler.frontend import import_module
 from device_farm.compiler.graph import (
     Activate,
     Activation,
@@ -22,12 +24,14 @@ from device_farm.compiler.graph import (
     Padding,
     Pool2d,
     PoolKind,
+    Shape,
     Softmax,
 )
 from device_farm.compiler.kernels.spec import ConvKernel
+from device_farm.compiler.passes import sparsify
 from device_farm.compiler.reference import reference_output
 from device_farm.compiler.sparsity import QUAD_CHANNELS
-from device_farm.compiler.testing import Answer, chain, random_weights
+from device_farm.compiler.testing import Answer, Check, chain, random_weights
 from device_farm.errors import InvalidGraph
 
 pytestmark = pytest.mark.qemu
@@ -166,6 +170,15 @@ def test_a_core_without_half_precision_is_refused_before_a_kernel_runs(core: str
     if status:
         assert done.stdout == ""
         assert "half-precision" in done.stderr and "asimdhp" in done.stderr and "illegal" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "pixels"), [("mobilenet_v2", 224), ("mobilenet_v3_large", 160), ("resnet18", 96)])
+@pytest.mark.parametrize("rate", [1, 5])
+def test_whole_networks(name: str, pixels: int, rate: int, check: Check) -> None:
+    """With weights from a seed, whose sums are as well conditioned as those of trained networks."""
+    graph = import_module(initialised(name).eval(), Shape(pixels, pixels, 3)).graph
+    check(graph if rate == 1 else sparsify(graph, rate, NEON_FP16.block_height), target=NEON_FP16)
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
