@@ -7,9 +7,9 @@ exact arithmetic on weights and activations that are rounded to float16: what no
 weights: `seed` are those of benchmark artifacts, `random` are kaiming weights with batch norms calibrated on noise.
 
 The last part is a model, not a measurement: no Arm processor was at hand. It gives llvm-mca's cycles for each vector
-multiply-add of an inner loop, of eight products in float16 and four in float32. LLVM 14 describes A76 and X1 by its model
-of Cortex-A57; TSV110 (ARMv8.2, two multiply-adds a cycle like A76) has a model of its own. A missed bar ends the run with
-status 1.
+multiply-add of an inner loop, of eight products in float16 and four in float32. LLVM 14 describes A76 and X1 by its
+model of Cortex-A57; TSV110 (ARMv8.2, two multiply-adds a cycle like A76) has a model of its own. A missed bar ends the
+run with status 1.
 """
 
 from __future__ import annotations

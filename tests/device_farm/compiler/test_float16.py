@@ -190,9 +190,18 @@ def test_the_inner_loop_multiplies_eight_halves_at_once(tile: tuple[int, int], c
     rows, columns = tile
     sums, part_taps = 2 * rows * columns, tiling.PART_PRODUCTS // channels if in_parts else 0
     spec = ConvKernel(
-        vectors=2, vector_lanes=8, tap_channels=channels, tile_rows=rows, tile_columns=columns, pixel_stride=64, line_stride=64 * 58 if rows > 1 else 0,
-        tap_unroll=1, activation=Activation.RELU6, residual=False, part_taps=part_taps,
-    )  # fmt: skip
+        vectors=2,
+        vector_lanes=8,
+        tap_channels=channels,
+        tile_rows=rows,
+        tile_columns=columns,
+        pixel_stride=64,
+        line_stride=64 * 58 if rows > 1 else 0,
+        tap_unroll=1,
+        activation=Activation.RELU6,
+        residual=False,
+        part_taps=part_taps,
+    )
     body = hottest_loop(kernel_assembly(spec, NEON_FP16), "fmla")
     products = [line for line in body if line.startswith("fmla")]
     taps = len(products) // sums // channels
