@@ -14,6 +14,8 @@ run with status 1.
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from benchmarks._harness import finish, parser, relative_error, table
 from benchmarks.models import MODELS, calibrate, initialised
 from device_farm.compiler import NEON, NEON_FP16, Graph, Target, compile_network, reference_output, seeded_weights
-from device_farm.compiler.assembly import hottest_loop, kernel_assembly, modelled_cycles
+from device_farm.compiler.assembly import InnerLoop, inner_loops, kernel_assembly
 from device_farm.compiler.element import Element
 from device_farm.compiler.frontend import import_module
 from device_farm.compiler.graph import Activation, Shape
@@ -43,6 +45,7 @@ from device_farm.compiler.tiling import PART_PRODUCTS
 BAR = 5e-3  # of networks with weights from a seed
 CORES = ("cortex-a55", "cortex-a76", "cortex-x1", "tsv110")
 SEED = 1
+ROUNDS = 200
 
 
 def measure(name: str, rate: float, *, pixels: int, folder: Path, cache: Path) -> list[dict[str, Any]]:
@@ -99,13 +102,24 @@ def kernels(target: Target) -> dict[str, KernelSpec]:
 def modelled(target: Target) -> list[dict[str, Any]]:
     rows = []
     for name, spec in kernels(target).items():
-        body = hottest_loop(kernel_assembly(spec, target), "fmla")
-        products = [line for line in body if line.startswith("fmla")]
-        row: dict[str, Any] = {"kernel": name, "target": target.name, "fmla": len(products), "instructions": len(body)}
+        loop = max(inner_loops(kernel_assembly(spec, target)), key=lambda loop: loop.multiply_adds)
+        row: dict[str, Any] = {"kernel": name, "target": target.name, "fmla": loop.multiply_adds}
+        row["instructions"] = len(loop.instructions)
         for core in CORES:
-            row[core] = modelled_cycles(body, target, core=core) / len(products)
+            row[core] = cycles(loop, target, core) / loop.multiply_adds
         rows.append(row)
     return rows
+
+
+def cycles(loop: InnerLoop, target: Target, core: str) -> float:
+    """Of one round of an endless loop, by llvm-mca (Debian: llvm). Raises OSError, CalledProcessError."""
+    text = "\n".join(line for line in loop.instructions if not re.match(r"(b|cb|tb)\S*\s.*\.L", line))
+    features = ["-mattr=+fullfp16"] if target.element is Element.FLOAT16 else []
+    command = ["llvm-mca", f"-mtriple={target.triple}", f"-mcpu={core}", f"-iterations={ROUNDS}", *features]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    assert found is not None, done.stdout
+    return int(found[1]) / ROUNDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -171,9 +171,9 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
 
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
-    if target.element is not Element.FLOAT32:
-        return None  # its transforms lose too many digits
     if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+        if target.element is not Element.FLOAT32:
+            return None  # F(4x4) loses too many digits
         out = op.output_shape(x.shape)
         return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
     taps = x.shape.channels * 9
