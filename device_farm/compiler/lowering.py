@@ -46,7 +46,7 @@ from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
 from device_farm.compiler.steps import Argument, Call, Place, Step, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import depthwise_tiling
+from device_farm.compiler.tiling import depthwise_tiling, part_taps
 from device_farm.compiler.winograd import product_pixels
 from device_farm.errors import UnsupportedOperator
 
@@ -186,7 +186,11 @@ class _Lowering:
         }
 
         def product(group: Group) -> Call:
-            spec = WinogradProduct(group.vectors, product_pixels(way.block, group.vectors, self.target))
+            spec = WinogradProduct(
+                group.vectors,
+                product_pixels(way.block, group.vectors, self.target),
+                part_taps([way.channels], 1, self.target),
+            )
             arguments: dict[str, Argument] = {
                 "v": v,
                 "weights": Place("parameters", group.weights),

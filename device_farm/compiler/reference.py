@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import (
     Activate,
     Activation,
@@ -37,11 +38,17 @@ if TYPE_CHECKING:
 
 
 def reference_output(
-    graph: Graph, weights: Mapping[str, Array], x: NDArray[np.float32], *, double: bool = False
+    graph: Graph,
+    weights: Mapping[str, Array],
+    x: NDArray[np.float32],
+    *,
+    double: bool = False,
+    stored: Element = Element.FLOAT32,
 ) -> NDArray[np.float32]:
     """The graph's output (height, width, channels) for the NHWC input `x` of the graph's input shape.
 
-    `double` computes in float64. Raises InvalidGraph where weights or input do not fit.
+    `double` computes in float64. Weights and every operator's output are rounded to `stored`: what the best kernels of
+    that type could answer. Raises InvalidGraph where weights or input do not fit.
     """
     import torch  # a second to import, and only needed here
 
@@ -49,18 +56,22 @@ def reference_output(
     if x.size != graph.input.shape.elements:
         raise InvalidGraph(f"the input has {x.size} elements, expected {expected}")
     dtype = torch.float64 if double else torch.float32
+
+    def kept(tensor: Tensor) -> Tensor:
+        return tensor if stored is Element.FLOAT32 else tensor.to(getattr(torch, stored.value)).to(tensor.dtype)
+
     tensors = {
-        name: torch.tensor(array).to(torch.int64 if array.dtype == np.int32 else dtype)
+        name: torch.tensor(array).to(torch.int64) if array.dtype == np.int32 else kept(torch.tensor(array).to(dtype))
         for name, array in checked_weights(graph, weights).items()
     }
     image = torch.tensor(np.ascontiguousarray(x, np.float32).reshape(expected)).to(dtype)
-    values = {graph.input.name: image.permute(2, 0, 1)[None]}  # 1 x channels x height x width
+    values = {graph.input.name: kept(image.permute(2, 0, 1)[None])}  # 1 x channels x height x width
     last_use = {name: op.name for op in graph.ops for name in op.inputs}
     with torch.inference_mode():
         for op in graph.ops:
             if isinstance(op, Input):
                 continue
-            values[op.name] = _compute(op, [values[name] for name in op.inputs], tensors)
+            values[op.name] = kept(_compute(op, [values[name] for name in op.inputs], tensors))
             for name in set(op.inputs):
                 if last_use[name] == op.name:
                     del values[name]

@@ -23,10 +23,12 @@ def native_targets() -> tuple[Target, ...]:
     return tuple(target for target in host_targets() if target.element == "float32")
 
 
-def run_artifact(artifact: Artifact, images: NDArray[np.float32], *, scratch: Path) -> NDArray[np.float32]:
+def run_artifact(
+    artifact: Artifact, images: NDArray[np.float32], *, scratch: Path, timeout_s: float = 120.0
+) -> NDArray[np.float32]:
     """Outputs [images, elements] for NHWC images [images, ...]; foreign targets run under qemu-user.
 
-    Raises subprocess.CalledProcessError, FileNotFoundError (no qemu-aarch64).
+    Raises subprocess.CalledProcessError, subprocess.TimeoutExpired, FileNotFoundError (no qemu-aarch64).
     """
     native = artifact.target in {target.name for target in host_targets()}
     launcher = [] if native else [f"qemu-{TARGETS[artifact.target].triple.partition('-')[0]}"]
@@ -34,7 +36,8 @@ def run_artifact(artifact: Artifact, images: NDArray[np.float32], *, scratch: Pa
         given, got = Path(folder) / "in.f32", Path(folder) / "out.f32"
         given.write_bytes(np.ascontiguousarray(images, np.float32).tobytes())
         command = [*launcher, str(artifact.path), "classify", "--input", str(given), "--output", str(got)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        command += ["--wall-limit-s", str(timeout_s)]
+        subprocess.run(command, check=True, capture_output=True, timeout=timeout_s)
         return np.fromfile(got, np.float32).reshape(-1, artifact.output_elements)
 
 

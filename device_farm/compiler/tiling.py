@@ -41,7 +41,10 @@ def most_pixels(vectors: int, target: Target) -> int:
 
 def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
     """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers."""
-    return tile.pixels if tap_channels == 1 else target.quad_pixels * 3 // (1 + tile.vectors)
+    if tap_channels == 1:
+        return tile.pixels
+    most = target.quad_pixels * 3 // (1 + tile.vectors)
+    return most if target.element is Element.FLOAT32 else min(most, target.quad_pixels)  # lower registers only
 
 
 @cache

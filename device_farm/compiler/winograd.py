@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 
 LINE = 16  # floats of a cache line
 MOST_TILES = 49  # tiles of a block
-# Tiles at once in registers, by lanes. NEON has room for 14, but each has an address, and LLVM spills from 10 on.
-MOST_AT_ONCE = {16: 14, 8: 6, 4: 8}
+# Tiles at once in registers, by architecture and lanes. NEON has room for 14, but each has an address, and LLVM spills
+# from 10 on.
+MOST_AT_ONCE = {("x86_64", 16): 14, ("x86_64", 8): 6, ("aarch64", 4): 8, ("aarch64", 8): 8}
+
+# Outputs of a tile in each direction. In float16, F(4x4) has eleven times the error of direct sums, F(2x2) twice
+# (docs/fp16.md).
+TILES = {Element.FLOAT32: (4, 2), Element.FLOAT16: (2,)}
 
 # G of the filter's transform G g G', by m; csrc/prepare.c repeats it. kernels/winograd.py spells out the other two.
 FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
@@ -159,16 +164,16 @@ def _apart(floats: int, lanes: int) -> int:
 
 def product_pixels(block: int, vectors: int, target: Target) -> int:
     """Tiles at once in registers: those that cost least for a block."""
-    most = min(block, MOST_AT_ONCE[target.simd_lanes])
+    most = min(block, MOST_AT_ONCE[target.triple.partition("-")[0], target.simd_lanes])
     fewest = math.ceil(FEWEST_SUMS / vectors)
     return min(range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p))
 
 
 def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
-    if target.element is not Element.FLOAT32:
-        return None  # its transforms lose too many digits
     if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+        if target.element is not Element.FLOAT32:
+            return None  # F(4x4) loses too many digits
         out = op.output_shape(x.shape)
         return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
     taps = x.shape.channels * 9
@@ -185,7 +190,7 @@ def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
 @cache
 def _cheapest(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
     best, least = None, direct_cost(height, width, channels, filters, target) * MARGIN
-    for tile in (4, 2):
+    for tile in TILES[target.element]:
         if min(height, width) < tile:
             continue
         tiles = math.ceil(height / tile) * math.ceil(width / tile)

@@ -173,7 +173,7 @@ void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, in
         const double *row = rows[plane / size], *column = &g[plane % size * taps];
         double value = 0;
         for (int32_t i = 0; i < taps; ++i) value += row[i] * column[i];
-        group->weights[plane * plane_floats + at] = (npas_element_t)value;
+        group->weights[plane * plane_floats + at] = (float)value; /* rounded as on the host: to float32 first */
       }
     }
   }

@@ -6,7 +6,8 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.parts import sum_in_parts
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
@@ -112,18 +113,6 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             value = value + e.load(sums[u][p][v])
         return value
 
-    def add_part(first: Any, last: Any) -> Any:
-        """Taps first .. last, summed apart and added to the totals."""
-        return sequence(
-            start_sums(),
-            add_taps(first, last),
-            [
-                e.wide.store(total, e.wide.load(total) + e.wide.converted(summed(p, v)))
-                for p, pixel in enumerate(totals)
-                for v, total in enumerate(pixel)
-            ],
-        )
-
     if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
         for r, c in pixels:
             for channel in range(0, height, LINE):
@@ -131,20 +120,18 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
 
     begin, end = e.integer("begin"), e.integer("end")
     bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
-    if not totals:
+    if totals:
+        statements += bounds + sum_in_parts(
+            e,
+            [total for pixel in totals for total in pixel],
+            [summed(p, v) for p in range(len(pixels)) for v in range(spec.vectors)],
+            begin=begin,
+            end=end,
+            longest=spec.part_taps,
+            part=lambda first, last: [*start_sums(), *add_taps(first, last)],
+        )
+    else:
         statements += [*start_sums(), *bounds, *add_taps(begin, end)]
-    else:  # parts of one length, as nearly as may be
-        parts, length = e.integer("parts"), e.integer("length")
-        statements += [
-            *bounds,
-            tirx.Bind(parts, tile_count(end - begin, spec.part_taps)),
-            tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm(INDEX, 1)))),
-            loop(
-                "part",
-                parts,
-                lambda part: add_part(begin + part * length, tirx.Min(begin + (part + 1) * length, end)),
-            ),
-        ]
     for p, (r, c) in enumerate(pixels):
         for v in range(spec.vectors):
             value = e.wide.load(totals[p][v]) if totals else summed(p, v)

@@ -237,6 +237,7 @@ class WinogradProduct(KernelSpec):
 
     vectors: int
     tiles: int  # at once, in registers; the last ones are shifted back
+    part_channels: int = 0  # as part_taps of ConvKernel
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (

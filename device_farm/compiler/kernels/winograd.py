@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import INDEX, Emitter, Vectors, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.parts import sum_in_parts
 from device_farm.compiler.kernels.spec import KernelSpec, WinogradInput, WinogradOutput, WinogradProduct
 from device_farm.compiler.target import Target
 
@@ -29,7 +30,7 @@ def emit(spec: KernelSpec, symbol: str, target: Target) -> Any:
 class _Binder:
     """Values by name, so that each is computed once and in this order."""
 
-    def __init__(self, e: Emitter) -> None:
+    def __init__(self, e: Vectors) -> None:
         self.e = e
         self.statements: list[Any] = []
 
@@ -168,8 +169,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
             tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
-
-        statements += [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
+        start = [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
 
         def in_channel(channel: Any) -> Any:
             weights = [e.vector(f"w_{v}") for v in range(spec.vectors)]
@@ -183,11 +183,26 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
                     body.append(e.store(vector, e.load(vector) + value * w))
             return sequence(body)
 
-        statements.append(loop("channel", e.channels, in_channel))
+        if spec.part_channels:
+            totals = [[e.wide.accumulator(f"total_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
+            statements += [tirx.AllocBuffer(total) for tile in totals for total in tile]
+            statements += [e.wide.store(total, e.wide.splat(0.0)) for tile in totals for total in tile]
+            statements += sum_in_parts(
+                e,
+                [total for tile in totals for total in tile],
+                [e.load(vector) for tile in sums for vector in tile],
+                begin=tirx.IntImm(INDEX, 0),
+                end=e.channels,
+                longest=spec.part_channels,
+                part=lambda first, last: [*start, loop("channel", last - first, in_channel, start=first)],
+            )
+        else:
+            totals = sums
+            statements += [*start, loop("channel", e.channels, in_channel)]
         statements += [
-            e.store(e.m, e.load(vector), m_start + p * e.m_tile + v * lanes)
-            for p, tile in enumerate(sums)
-            for v, vector in enumerate(tile)
+            e.store(e.m, e.converted(e.load(total)), m_start + p * e.m_tile + v * lanes)
+            for p, tile in enumerate(totals)
+            for v, total in enumerate(tile)
         ]
         return sequence(statements)
 
@@ -200,26 +215,29 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
 def _output(spec: WinogradOutput, e: Emitter) -> Any:
     size = spec.tile + spec.taps - 1
 
+    def load(buffer: Any, index: Any) -> Any:
+        return e.wide.converted(e.load(buffer, index))
+
     def in_tile(index: Any) -> Any:
         y_start, r_start, row, column, tile = (
             e.integer(name) for name in ("y_start", "r_start", "row", "column", "tile")
         )
 
         def in_vector(vector: Any) -> Any:
-            b = _Binder(e)
+            b = _Binder(e.wide)  # what is summed here is not rounded before it is whole
             at, channel = e.integer("at"), e.integer("channel")
             binds = [
                 tirx.Bind(channel, vector * e.lanes),
                 tirx.Bind(at, index * e.m_tile + channel),
             ]
-            square = [[b(e.load(e.m, at + (i * size + j) * e.m_plane)) for j in range(size)] for i in range(size)]
-            bias = b(e.load(e.bias, channel))
+            square = [[b(load(e.m, at + (i * size + j) * e.m_plane)) for j in range(size)] for i in range(size)]
+            bias = b(load(e.bias, channel))
             stores = []
             for i, line in enumerate(_both_ways(_OUTPUT[spec.tile, spec.taps], b, square)):
                 for j, value in enumerate(line):
                     value = value + bias
                     if spec.residual:
-                        value = value + e.load(e.residual, r_start + channel + (i * e.r_row + j * e.r_pixel))
+                        value = value + load(e.residual, r_start + channel + (i * e.r_row + j * e.r_pixel))
                     place = y_start + channel + (i * e.y_row + j * e.y_pixel)
                     stores.append(e.store(e.y, e.activate(value, spec.activation), place))
             return sequence(binds, b.statements, stores)

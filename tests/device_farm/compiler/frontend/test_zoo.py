@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks._harness import OnnxRuntime, relative_error
 from benchmarks._onnx import to_onnx
 from benchmarks.models import MODELS, calibrate, initialised, zoo
-from device_farm.compiler import NEON, Target, compile_network, host_target
+from device_farm.compiler import NEON, NEON_FP16, Target, compile_network, host_target
 from device_farm.compiler.frontend import Imported, import_module, import_onnx
 from device_farm.compiler.graph import Concat, Graph, Input, Shape
 from device_farm.compiler.passes import prune_weights
@@ -23,8 +23,8 @@ from device_farm.compiler.testing import native_targets, run_artifact
 
 RATES = (1, 3, 10)
 TOLERANCE = 1e-4
-ON_NEON = pytest.param(NEON, marks=pytest.mark.qemu, id=NEON.name)
-TARGETS = [*(pytest.param(target, id=target.name) for target in native_targets()), ON_NEON]
+ON_NEON = [pytest.param(target, marks=pytest.mark.qemu, id=target.name) for target in (NEON, NEON_FP16)]
+TARGETS = [*(pytest.param(target, id=target.name) for target in native_targets()), *ON_NEON]
 
 
 @functools.cache
@@ -74,7 +74,7 @@ def test_the_executable_answers_as_onnx_runtime_does_at_every_rate(
     answers = run_artifact(artifact, image.permute(0, 2, 3, 1).numpy(), scratch=tmp_path).reshape(len(RATES), -1)
     for rate, got, wanted in zip(RATES, answers, expected, strict=True):
         assert np.ptp(wanted) > 0
-        assert relative_error(got, wanted) <= TOLERANCE, f"{name} at {rate}x on {target.name}"
+        assert relative_error(got, wanted) <= target.element.tolerance, f"{name} at {rate}x on {target.name}"
 
 
 @pytest.mark.parametrize("name", ["densenet", "ghostnet", "inception", "mobilenet_v3", "shufflenet_v2"])
