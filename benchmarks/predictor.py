@@ -136,7 +136,7 @@ def measure(
     order = np.random.default_rng(1).permutation(len(mixed))
     roles = [mixed[i] for i in order] + [("again", a) for a in candidates.again]
     # One session at a time: where the core is shared, trying again later is worth more than waiting on the spot.
-    protocol = Protocol(attempts=1)
+    protocol = Protocol(attempts=1, min_time_s=0.1, max_time_s=2.0)
 
     def graph_of(architecture: Architecture) -> Graph:
         return lower(space.backbone, architecture, block_height=target.block_height)
