@@ -44,7 +44,8 @@ def conv_call(
             pixel_floats=x.layout.pixel_stride,
             blocks=len(group.kept),
             block_filters=group.height,
-            weight_bytes=4 * sum(group.kept) * (group.height + 1),
+            weight_bytes=sum(group.kept) * (target.element.bytes * group.height + 4),
+            element_bytes=target.element.bytes,
         ),
         target,
     )
@@ -58,6 +59,7 @@ def conv_call(
         vectors=group.tile.vectors,
         vector_lanes=group.tile.lanes,
         tap_channels=group.tap_channels,
+        lane_channels=group.tile.lane_channels,
         tile_rows=tiling.tile_rows,
         tile_columns=tiling.tile_columns,
         pixel_stride=op.stride[1] * x.layout.pixel_stride if tiling.columns > 1 else 0,

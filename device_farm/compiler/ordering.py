@@ -72,7 +72,7 @@ def plan(tilings: Iterable[Tiling], work: Work, target: Target) -> Plan:
 
 def compute_cycles(work: Work, target: Target) -> float:
     """One vector of the target's full width a cycle; a tap waits for the one before it."""
-    taps = work.weight_bytes / (4 * (work.block_filters + 1))
+    taps = work.weight_bytes / (work.element_bytes * work.block_filters + 4)
     a_tap = max(work.tiling.pixels * work.block_filters / target.simd_lanes, LATENCY)
     return work.tiling.tiles * (taps * (a_tap + 1) + work.blocks * (TILE_CYCLES + work.tiling.pixels))
 
@@ -139,5 +139,5 @@ def _orders(tiling: Tiling) -> Iterator[Order]:
 
 def _extents(tiles: int) -> list[int]:
     """Powers of two below `tiles`, made even over the image, and all of them."""
-    parts = (math.ceil(tiles / (1 << shift)) for shift in range(tiles.bit_length()))
+    parts = (math.ceil(tiles / (1 << shift)) for shift in range(tiles.bit_length() + 1))
     return sorted({math.ceil(tiles / count) for count in parts})

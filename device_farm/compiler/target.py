@@ -16,16 +16,20 @@ from device_farm.errors import CompileError
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """A block of filters in registers: `vectors` vectors of `lanes` of them, for `pixels` pixels at the most."""
+    """A block of filters in registers: `vectors` vectors of `lanes` numbers, for `pixels` pixels at the most.
+
+    A vector holds `lane_channels` sums of each of its filters, over channels that lie side by side.
+    """
 
     vectors: int
     lanes: int
     pixels: int
+    lane_channels: int = 1
 
     @property
     def height(self) -> int:
         """Filters of the block."""
-        return self.vectors * self.lanes
+        return self.vectors * self.lanes // self.lane_channels
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Target:
     far_bytes: int  # second-level cache of one core
     tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
     quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
+    # what computes the lowest blocks where their taps are four channels at one offset; others have a load for every
+    # multiply-add of half a vector, and two of them a cycle are more than the first-level cache gives
+    paired_tile: RegisterTile | None = None
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
 
@@ -68,6 +75,7 @@ AVX512 = Target(
     simd_lanes=16,
     tile_pixels=7,
     small_tiles=(RegisterTile(1, 16, 28), RegisterTile(1, 8, 28)),
+    paired_tile=RegisterTile(1, 16, 14, lane_channels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
 )
@@ -79,10 +87,11 @@ AVX2 = Target(
     tile_pixels=6,
     small_tiles=(RegisterTile(1, 8, 14),),
     registers=16,
+    paired_tile=RegisterTile(2, 8, 6, lane_channels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
 )
-# Caches of the smaller phones: Cortex-A55 has up to 256 KiB behind 32.
+# Caches of the cores that a network runs on: Cortex-A76 has 256 or 512 KiB behind 64, X1 up to 1 MiB, A55 less.
 NEON = Target(
     "aarch64-neon",
     "aarch64-linux-musl",
@@ -91,7 +100,7 @@ NEON = Target(
     tile_pixels=11,
     small_tiles=(RegisterTile(1, 4, 20),),
     near_bytes=32_768,
-    far_bytes=262_144,
+    far_bytes=524_288,
     tap_unit=TapUnit.QUAD,
     quad_pixels=8,
 )

@@ -41,7 +41,7 @@ def most_pixels(vectors: int, target: Target) -> int:
 
 def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
     """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers."""
-    return tile.pixels if tap_channels == 1 else target.quad_pixels * 3 // (1 + tile.vectors)
+    return tile.pixels if tap_channels == 1 or tile.lane_channels > 1 else target.quad_pixels * 3 // (1 + tile.vectors)
 
 
 @cache

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from device_farm.compiler import AVX2, AVX512, NEON, Target
-from device_farm.compiler.assembly import InnerLoop, inner_loops, kernel_assembly
+from device_farm.compiler.assembly import kernel_assembly
+from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.sparsity import QUAD_CHANNELS
@@ -24,9 +25,13 @@ def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: A
         "tap_unroll": 1, "activation": Activation.RELU6, "residual": True,
     }  # fmt: skip
     spec = ConvKernel(
-        vectors=tile.vectors, vector_lanes=tile.lanes, tap_channels=tap_channels, **(fields | changed)
-    )  # fmt: skip
-    return inner_loops(kernel_assembly(spec, target))
+        vectors=tile.vectors,
+        vector_lanes=tile.lanes,
+        tap_channels=tap_channels,
+        lane_channels=tile.lane_channels,
+        **(fields | changed),
+    )
+    return multiplying_loops(kernel_assembly(spec, target))
 
 
 def check_registers(loops: tuple[InnerLoop, ...]) -> None:
@@ -50,6 +55,17 @@ def test_tiles_of_several_rows_stay_in_registers(target: Target, tile: RegisterT
         check_registers(
             loops_of(target, tile, tap_channels, tile_rows=2, tile_columns=columns, line_stride=30 * 64, residual=False)
         )
+
+
+@pytest.mark.parametrize("target", [AVX512, AVX2], ids=lambda target: target.name)
+def test_quads_on_x86_have_a_load_for_every_vector_of_full_width(target: Target) -> None:
+    tile = target.paired_tile
+    assert tile is not None
+    (loop,) = loops_of(target, tile, QUAD_CHANNELS)
+    check_registers((loop,))
+    assert loop.multiply_adds == tile.pixels * tile.vectors * QUAD_CHANNELS // tile.lane_channels
+    weights = tile.vectors * QUAD_CHANNELS // tile.lane_channels
+    assert loop.vector_loads == tile.pixels * QUAD_CHANNELS // tile.lane_channels + weights
 
 
 @pytest.mark.parametrize("tile", NEON.tiles, ids=str)
@@ -102,7 +118,7 @@ def test_loops_are_read_from_the_text() -> None:
 \tb.ne\t.LBB0_2
 \tcbnz\tx4, .LBB0_1
 """
-    (loop,) = inner_loops(text)
+    (loop,) = multiplying_loops(text)
     assert len(loop.instructions) == 5
     assert (loop.multiply_adds, loop.vector_loads) == (1, 1)
     assert loop.stack_accesses == ("ldr q1, [sp, #16]",)
