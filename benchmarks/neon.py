@@ -46,7 +46,8 @@ ITERATIONS = 200
 def conv_loop(target: Target, vectors: int, lanes: int, tap_channels: int, pixels: int) -> InnerLoop:
     """The loop over taps of one tile, pixels 64 channels apart."""
     spec = ConvKernel(
-        vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, lane_channels=1, tile_rows=1, tile_columns=pixels,
+        vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, lane_channels=1, tile_rows=1,
+        tile_columns=pixels,
         pixel_stride=64, line_stride=0, tap_unroll=1, activation=Activation.RELU, residual=False,
     )  # fmt: skip
     return max(multiplying_loops(kernel_assembly(spec, target)), key=lambda loop: loop.multiply_adds)
