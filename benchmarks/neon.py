@@ -2,10 +2,11 @@
 
     python benchmarks/neon.py [--json FILE] [--cores cortex-a55 cortex-a76 ...] [--target aarch64-neon]
 
-For every register tile the kernel is generated as it would be for a phone, its innermost loop is taken from the assembly
-text, and llvm-mca (Debian: llvm) counts the cycles of an endless run of it, all loads from the first-level cache. Peak is
-what the same tool gives for the loop's multiply-adds alone, all independent. LLVM has no model of its own for every core:
-up to LLVM 15 it takes Cortex-A57's for A76, A78, X1 and X2, which does one load a cycle where they do two or three.
+For every register tile the kernel is generated as it would be for a phone, its innermost loop is taken from the
+assembly text, and llvm-mca (Debian: llvm) counts the cycles of an endless run of it, all loads from the first-level
+cache. Peak is what the same tool gives for as much arithmetic in independent vectors of full width. LLVM has no model
+of its own for every core: up to LLVM 15 it takes Cortex-A57's for A76, A78 and X1, which do two or three loads a cycle
+where that does one, and X1 twice the multiply-adds.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if __name__ == "__main__":  # run as a script: the packages lie beside this fold
 
 from benchmarks._harness import finish, parser, table
 from device_farm.compiler.assembly import kernel_assembly
-from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import ConvKernel
+from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.target import TARGETS, Target
 
 CORES = {
@@ -37,8 +38,10 @@ TILES = {  # (vectors, lanes, channels of a tap, pixels)
         (2, 4, 1, 8), (2, 4, 1, 10), (2, 4, 1, 12), (2, 4, 4, 6), (2, 4, 4, 7), (2, 4, 4, 8), (2, 4, 4, 9),
         (2, 4, 4, 10), (1, 4, 1, 16), (1, 4, 1, 20), (1, 4, 4, 8), (1, 4, 4, 12), (1, 4, 4, 14),
     ),
-    "x86_64-avx512": ((2, 16, 1, 7), (2, 16, 1, 14), (1, 16, 1, 14), (1, 16, 1, 28), (1, 8, 1, 14), (1, 8, 1, 28)),
-    "x86_64-avx2": ((2, 8, 1, 6), (1, 8, 1, 10), (1, 8, 1, 14)),
+    "x86_64-avx512": (
+        (2, 16, 1, 7), (2, 16, 1, 14), (1, 16, 1, 14), (1, 16, 1, 28), (1, 8, 1, 14), (1, 8, 1, 28), (1, 16, 4, 14)
+    ),
+    "x86_64-avx2": ((2, 8, 1, 6), (1, 8, 1, 10), (1, 8, 1, 14), (2, 8, 4, 6)),
 }  # fmt: skip
 ITERATIONS = 200
 
@@ -46,7 +49,8 @@ ITERATIONS = 200
 def conv_loop(target: Target, vectors: int, lanes: int, tap_channels: int, pixels: int) -> InnerLoop:
     """The loop over taps of one tile, pixels 64 channels apart."""
     spec = ConvKernel(
-        vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, lane_channels=1, tile_rows=1,
+        vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, tile_rows=1,
+        lane_channels=2 if tap_channels > 1 and target.paired_tile is not None else 1,
         tile_columns=pixels,
         pixel_stride=64, line_stride=0, tap_unroll=1, activation=Activation.RELU, residual=False,
     )  # fmt: skip
@@ -91,11 +95,13 @@ def main() -> int:
         loop = conv_loop(target, vectors, lanes, tap_channels, pixels)
         shares: dict[str, float | None] = {}
         for core in cores:
-            least, whole = peak_cycles(tool, target, core, loop, lanes), cycles(tool, target, core, list(loop.instructions))
+            least = peak_cycles(tool, target, core, loop, lanes)
+            whole = cycles(tool, target, core, list(loop.instructions))
             shares[core] = least / whole if least and whole else None
         rows.append(
             {
-                "filters": vectors * lanes, "tap_channels": tap_channels, "pixels": pixels,
+                "filters": vectors * lanes // (2 if tap_channels > 1 and target.paired_tile else 1),
+                "tap_channels": tap_channels, "pixels": pixels,
                 "multiply_adds": loop.multiply_adds, "vector_loads": loop.vector_loads,
                 "stack_accesses": len(loop.stack_accesses), "share_of_peak": shares,
             }

@@ -20,6 +20,7 @@ from device_farm.compiler.graph import (
     ScatterChannels,
     Shape,
 )
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.backbone import Backbone, Block
 from npas_ray.networks.operators import (
     Cut,

@@ -9,9 +9,9 @@ import pytest
 
 from device_farm.compiler import AVX2, AVX512, NEON, Target
 from device_farm.compiler.assembly import kernel_assembly
-from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import ConvKernel
+from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import RegisterTile
 from device_farm.compiler.tiling import conv_pixels
