@@ -50,7 +50,7 @@ def conv_loop(target: Target, vectors: int, lanes: int, tap_channels: int, pixel
     """The loop over taps of one tile, pixels 64 channels apart."""
     spec = ConvKernel(
         vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, tile_rows=1,
-        lane_channels=2 if tap_channels > 1 and target.paired_tile is not None else 1,
+        lane_channels=1 if tap_channels == 1 or target.quad_pixels else 2,
         tile_columns=pixels,
         pixel_stride=64, line_stride=0, tap_unroll=1, activation=Activation.RELU, residual=False,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def main() -> int:
             shares[core] = least / whole if least and whole else None
         rows.append(
             {
-                "filters": vectors * lanes // (2 if tap_channels > 1 and target.paired_tile else 1),
+                "filters": vectors * lanes // (1 if tap_channels == 1 or target.quad_pixels else 2),
                 "tap_channels": tap_channels, "pixels": pixels,
                 "multiply_adds": loop.multiply_adds, "vector_loads": loop.vector_loads,
                 "stack_accesses": len(loop.stack_accesses), "share_of_peak": shares,

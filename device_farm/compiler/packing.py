@@ -240,10 +240,10 @@ def _compact(
         start = group.first_filter + index * group.tile.height
         for span, alive in zip(block, masks, strict=True):
             part = np.pad(by_tap[..., span.low : span.high], ((0, 0), (0, 0), (0, -channels % width), (0, 0)))
-            kept = part.reshape(*alive.shape, width, -1)[alive]
+            kept = part.reshape(*alive.shape, width, part.shape[-1])[alive]
             behind = group.tile.height - (span.high - start)
             kept = np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind)))
-            weights.append(kept.reshape(len(kept), width // lane, lane, -1).swapaxes(2, 3))
+            weights.append(kept.reshape(len(kept), width // lane, lane, group.tile.height).swapaxes(2, 3))
             taps.append(offsets[alive] + np.int32(span.group * channels))
     return np.concatenate(weights), np.concatenate(taps)
 

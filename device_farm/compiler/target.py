@@ -50,8 +50,9 @@ class Target:
     far_bytes: int  # second-level cache of one core
     tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
     quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
-    # what computes the lowest blocks where their taps are four channels at one offset; others have a load for every
-    # multiply-add of half a vector, and two of them a cycle are more than the first-level cache gives
+    # What may compute the lowest blocks where their taps are four channels at one offset: vectors of full width, two
+    # channels in each. No target has one: slower than half vectors on Zen 4, better only by a model of Intel's
+    # processors with two multipliers of full width (docs/neon.md).
     paired_tile: RegisterTile | None = None
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
@@ -75,7 +76,6 @@ AVX512 = Target(
     simd_lanes=16,
     tile_pixels=7,
     small_tiles=(RegisterTile(1, 16, 28), RegisterTile(1, 8, 28)),
-    paired_tile=RegisterTile(1, 16, 14, lane_channels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
 )
@@ -87,7 +87,6 @@ AVX2 = Target(
     tile_pixels=6,
     small_tiles=(RegisterTile(1, 8, 14),),
     registers=16,
-    paired_tile=RegisterTile(2, 8, 6, lane_channels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
 )

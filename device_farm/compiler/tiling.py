@@ -40,8 +40,13 @@ def most_pixels(vectors: int, target: Target) -> int:
 
 
 def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
-    """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers."""
-    return tile.pixels if tap_channels == 1 or tile.lane_channels > 1 else target.quad_pixels * 3 // (1 + tile.vectors)
+    """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers.
+
+    A tile of one vector then has room for two pixels more: with four more, LLVM spills.
+    """
+    if tap_channels == 1 or tile.lane_channels > 1:
+        return tile.pixels
+    return target.quad_pixels + 2 * (2 - tile.vectors)
 
 
 @cache
