@@ -105,10 +105,10 @@ def spans(op: Conv2d, start: int, filters: int) -> list[tuple[int, int, int]]:
 
 def tap_channels(groups: Iterable[BlockGroup], target: Target) -> int:
     """Channels of a tap: four where the target has kernels for that and hardly a tap is computed for nothing."""
-    if not target.quad_pixels:
-        return 1
     taps = quads = 0
     for group in groups:
+        if not target.quad_pixels and (target.paired_tile is None or group.tile.height != target.paired_tile.height):
+            return 1
         taps += sum(group.kept)
         quads += sum(int(span.units(QUAD_CHANNELS).sum()) for block in group.blocks for span in block)
     return QUAD_CHANNELS if taps and QUAD_CHANNELS * quads <= QUAD_SLACK * taps else 1

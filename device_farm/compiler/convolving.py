@@ -5,11 +5,13 @@ from __future__ import annotations
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.layout import Layout
-from device_farm.compiler.ordering import Work, loop_order
+from device_farm.compiler.ordering import Work, plan
 from device_farm.compiler.packing import Group, PackedConv
 from device_farm.compiler.steps import Call, Place, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import conv_pixels, conv_tiling, part_taps, tap_unroll
+from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
+
+SMALLER_TILES = (20, 14, 10)  # pixels, tried beside the largest tile of a target
 
 
 def conv_call(
@@ -28,8 +30,26 @@ def conv_call(
     flat = recut and op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
     height, width, _ = y.layout.shape
     assert group.tile is not None
-    pixels = conv_pixels(group.tile, group.tap_channels, target)
-    tiling = conv_tiling(height, width, flat=flat, vectors=group.tile.vectors, target=target, pixels=pixels)
+    most = conv_pixels(group.tile, group.tap_channels, target)
+    vectors = group.tile.vectors
+    made = plan(
+        (
+            conv_tiling(height, width, flat=flat, vectors=vectors, target=target, pixels=pixels)
+            for pixels in dict.fromkeys((most, *(p for p in SMALLER_TILES if p < most)))
+        ),
+        Work(
+            Tiling(height, width, 1, 1),
+            stride=op.stride,
+            reach=((op.kernel[0] - 1) * op.dilation[0], (op.kernel[1] - 1) * op.dilation[1]),
+            pixel_floats=x.layout.pixel_stride,
+            blocks=len(group.kept),
+            block_filters=group.height,
+            weight_bytes=sum(group.kept) * (target.element.bytes * group.height + 4),
+            element_bytes=target.element.bytes,
+        ),
+        target,
+    )
+    tiling, order = made.tiling, made.order
     cut_anew = tiling.columns != width
 
     def row(layout: Layout) -> int:
@@ -39,6 +59,7 @@ def conv_call(
         vectors=group.tile.vectors,
         vector_lanes=group.tile.lanes,
         tap_channels=group.tap_channels,
+        lane_channels=group.tile.lane_channels,
         tile_rows=tiling.tile_rows,
         tile_columns=tiling.tile_columns,
         pixel_stride=op.stride[1] * x.layout.pixel_stride if tiling.columns > 1 else 0,
@@ -48,17 +69,6 @@ def conv_call(
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
     )
-    work = Work(
-        tiling,
-        stride=op.stride,
-        reach=((op.kernel[0] - 1) * op.dilation[0], (op.kernel[1] - 1) * op.dilation[1]),
-        pixel_floats=x.layout.pixel_stride,
-        blocks=len(group.kept),
-        block_filters=group.height,
-        weight_bytes=sum(group.kept) * (target.element.bytes * group.height + 4),
-        element_bytes=target.element.bytes,
-    )
-    order = loop_order(work, target)
     return Call(
         spec,
         {

@@ -101,7 +101,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
     row_tiles, column_tiles = math.ceil(rows / spec.tile_rows), math.ceil(columns / spec.tile_columns)
     by_row = row_tiles > 1
     strips = row_tiles if by_row else column_tiles
-    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes
+    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes // spec.lane_channels
     a_tap = spec.tap_channels * spec.vectors * (max(pixels, FEWEST_SUMS / spec.vectors / 2) + TILE_OVERHEAD)
     tiles = column_tiles if by_row else 1
     costs = [tiles * (taps * a_tap + STORED * pixels * spec.vectors) for taps in call.block_taps]

@@ -8,8 +8,9 @@ rectangle, and the cheapest is taken.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,6 +21,9 @@ LINE = 64  # bytes of a cache line
 USABLE = 0.75  # share of a cache that a loop may count on: sets fill unevenly, and others live there too
 FAR_COST = 4.0  # a byte from behind the second level, in bytes from there
 RECTANGLE_BYTES = 64  # what a block costs in each rectangle: its pointers, and loops that start
+NEAR_RATE = 24.0  # bytes from the second level a cycle
+TILE_CYCLES = 30.0  # what a tile costs beside its multiply-adds and a store a pixel
+LATENCY = 4.0  # cycles of a multiply-add: a tap takes no less
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,35 @@ class Order:
 
     band: int
     strip: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one call is cut, and in which order."""
+
+    tiling: Tiling
+    order: Order
+
+
+def plan(tilings: Iterable[Tiling], work: Work, target: Target) -> Plan:
+    """The cheapest of several tilings for `work`, whose own tiling is not looked at.
+
+    Small tiles load more weights for each pixel; of large ones the input may not fit into the first level.
+    """
+
+    def cycles(made: Plan) -> float:
+        own = dataclasses.replace(work, tiling=made.tiling)
+        return compute_cycles(own, target) + cost(own, made.order, target) / NEAR_RATE
+
+    plans = (Plan(tiling, loop_order(dataclasses.replace(work, tiling=tiling), target)) for tiling in tilings)
+    return min(plans, key=cycles)
+
+
+def compute_cycles(work: Work, target: Target) -> float:
+    """One vector of the target's full width a cycle; a tap waits for the one before it."""
+    taps = work.weight_bytes / (work.element_bytes * work.block_filters + 4)
+    a_tap = max(work.tiling.pixels * work.block_filters / target.simd_lanes, LATENCY)
+    return work.tiling.tiles * (taps * (a_tap + 1) + work.blocks * (TILE_CYCLES + work.tiling.pixels))
 
 
 @cache
@@ -106,5 +139,5 @@ def _orders(tiling: Tiling) -> Iterator[Order]:
 
 def _extents(tiles: int) -> list[int]:
     """Powers of two below `tiles`, made even over the image, and all of them."""
-    parts = (math.ceil(tiles / (1 << shift)) for shift in range(tiles.bit_length()))
+    parts = (math.ceil(tiles / (1 << shift)) for shift in range(tiles.bit_length() + 1))
     return sorted({math.ceil(tiles / count) for count in parts})

@@ -197,6 +197,7 @@ def _pack_conv(
     """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias."""
     width, packed = tap_channels(groups, target), []
     for group in groups:
+        tile = target.paired_tile if width > 1 and target.paired_tile is not None else group.tile
         units = [[span.units(width) for span in block] for block in group.blocks]
         counts = [sum(int(mask.sum()) for mask in block) for block in units]
         if given is None:
@@ -206,14 +207,15 @@ def _pack_conv(
                 parameters.reserve_integers(len(counts) + 1),
             )
         else:
-            weights, taps = _compact(group, units, given[0], tap_offsets(op, layout, channels)[..., ::width])
+            weights, taps = _compact(
+                group, units, (width, tile.lane_channels), given[0], tap_offsets(op, layout, channels)[..., ::width]
+            )
             pointers = np.cumsum((0, *counts)).astype(np.int32)
             places = (
                 parameters.put(weights, f"{op.name}.weight"),
                 parameters.put(taps),
                 parameters.put(pointers),
             )
-        tile = group.tile
         packed.append(Group(tile.vectors, tile.height, group.first_filter, group.kept, *places, tile, width))
     covered = groups[-1].first_filter + len(groups[-1].blocks) * groups[-1].tile.height
     if given is None:
@@ -225,19 +227,23 @@ def _pack_conv(
 
 
 def _compact(
-    group: BlockGroup, units: list[list[Mask]], weight: Array, offsets: NDArray[np.int32]
+    group: BlockGroup, units: list[list[Mask]], widths: tuple[int, int], weight: Array, offsets: NDArray[np.int32]
 ) -> tuple[Array, Array]:
-    """Weights [taps of all blocks, channels of a tap, filters of a block] and the taps' offsets."""
-    by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
-    channels, width = by_tap.shape[2], -(-by_tap.shape[2] // offsets.shape[2])
-    weights, taps = [np.zeros((0, width, group.tile.height), np.float32)], [np.zeros(0, np.int32)]
+    """Weights [taps of all blocks, channels of a tap / of a lane, filters of a block, of a lane] and taps' offsets.
+
+    `widths` are the channels of a tap and those of them that share a vector.
+    """
+    width, lane = widths
+    by_tap, channels = weight.transpose(2, 3, 1, 0), weight.shape[1]  # kh, kw, channels, filters
+    weights, taps = [np.zeros((0, width // lane, group.tile.height, lane), np.float32)], [np.zeros(0, np.int32)]
     for index, (block, masks) in enumerate(zip(group.blocks, units, strict=True)):
         start = group.first_filter + index * group.tile.height
         for span, alive in zip(block, masks, strict=True):
             part = np.pad(by_tap[..., span.low : span.high], ((0, 0), (0, 0), (0, -channels % width), (0, 0)))
-            kept = part.reshape(*alive.shape, width, -1)[alive]
+            kept = part.reshape(*alive.shape, width, part.shape[-1])[alive]
             behind = group.tile.height - (span.high - start)
-            weights.append(np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind))))
+            kept = np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind)))
+            weights.append(kept.reshape(len(kept), width // lane, lane, group.tile.height).swapaxes(2, 3))
             taps.append(offsets[alive] + np.int32(span.group * channels))
     return np.concatenate(weights), np.concatenate(taps)
 

@@ -214,5 +214,6 @@ def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd
     covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, plan.target)
     tape.put(covered, packed.bias, len(packed.groups))
     for group in packed.groups:
-        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels)
+        lane_channels = 1 if group.tile is None else group.tile.lane_channels
+        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels, lane_channels)
         tape.put(group.weights, group.taps, group.pointers)

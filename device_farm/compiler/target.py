@@ -16,16 +16,20 @@ from device_farm.errors import CompileError
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """A block of filters in registers: `vectors` vectors of `lanes` of them, for `pixels` pixels at the most."""
+    """A block of filters in registers: `vectors` vectors of `lanes` numbers, for `pixels` pixels at the most.
+
+    A vector holds `lane_channels` sums of each of its filters, over channels that lie side by side.
+    """
 
     vectors: int
     lanes: int
     pixels: int
+    lane_channels: int = 1
 
     @property
     def height(self) -> int:
         """Filters of the block."""
-        return self.vectors * self.lanes
+        return self.vectors * self.lanes // self.lane_channels
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Target:
     far_bytes: int  # second-level cache of one core
     tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
     quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
+    # What may compute the lowest blocks where their taps are four channels at one offset: vectors of full width, two
+    # channels in each. No target has one: slower than half vectors on Zen 4, better only by a model of Intel's
+    # processors with two multipliers of full width (docs/neon.md).
+    paired_tile: RegisterTile | None = None
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
 
@@ -82,16 +90,16 @@ AVX2 = Target(
     near_bytes=32_768,
     far_bytes=1_048_576,
 )
-# Caches of the smaller phones: Cortex-A55 has up to 256 KiB behind 32.
+# Caches of the cores that a network runs on: Cortex-A76 has 256 or 512 KiB behind 64, X1 up to 1 MiB, A55 less.
 NEON = Target(
     "aarch64-neon",
     "aarch64-linux-musl",
     "cortex-a55",
     simd_lanes=4,
-    tile_pixels=12,
-    small_tiles=(RegisterTile(1, 4, 24),),
+    tile_pixels=11,
+    small_tiles=(RegisterTile(1, 4, 20),),
     near_bytes=32_768,
-    far_bytes=262_144,
+    far_bytes=524_288,
     tap_unit=TapUnit.QUAD,
     quad_pixels=8,
 )

@@ -40,11 +40,15 @@ def most_pixels(vectors: int, target: Target) -> int:
 
 
 def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
-    """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers."""
-    if tap_channels == 1:
+    """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers.
+
+    A tile of one vector then has room for two pixels more: with four more, LLVM spills. Halves by element want the lower
+    registers, so they have no room.
+    """
+    if tap_channels == 1 or tile.lane_channels > 1:
         return tile.pixels
-    most = target.quad_pixels * 3 // (1 + tile.vectors)
-    return most if target.element is Element.FLOAT32 else min(most, target.quad_pixels)  # lower registers only
+    more = 2 * (2 - tile.vectors) if target.element is Element.FLOAT32 else 0
+    return target.quad_pixels + more
 
 
 @cache

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from device_farm.compiler.graph import Graph
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.module import ConvBn, Network, block_prefix
@@ -29,6 +30,7 @@ def deploy(
     masks: Mapping[str, Tensor],
     *,
     block_height: int,
+    tap_unit: TapUnit = TapUnit.TAP,
 ) -> tuple[Graph, Weights]:
     """The graph of `lower`, the very same, and its weights by name as graph.py asks for them.
 
@@ -36,7 +38,7 @@ def deploy(
     folded with its running statistics in float64 and rounded once, to float32.
     Raises ValueError if the masks keep another number of taps or filters than the architecture says.
     """
-    graph = lower(backbone, architecture, block_height=block_height)
+    graph = lower(backbone, architecture, block_height=block_height, tap_unit=tap_unit)
     weights: Weights = {}
     _put(weights, "stem", *_folded(network.stem, "stem.", masks))
     choices = layer_choices(backbone, architecture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from device_farm.compiler.graph import (
     Activation,
@@ -19,6 +20,7 @@ from device_farm.compiler.graph import (
     ScatterChannels,
     Shape,
 )
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.backbone import Backbone, Block
 from npas_ray.networks.operators import (
     Cut,
@@ -32,7 +34,16 @@ from npas_ray.pruning.counts import kept_taps, kept_units
 from npas_ray.space.choices import Architecture, LayerChoice, Scheme
 
 
-def lower(backbone: Backbone, architecture: Architecture, *, block_height: int) -> Graph:
+class Blocks(NamedTuple):
+    """What of a target the masks follow."""
+
+    height: int
+    unit: TapUnit
+
+
+def lower(
+    backbone: Backbone, architecture: Architecture, *, block_height: int, tap_unit: TapUnit = TapUnit.TAP
+) -> Graph:
     """The graph that is compiled and timed: batch norm folded, residual and activation fused, pruning as shape.
 
     Masked layers keep their shape and say how many taps each block of `block_height` filters keeps. Filter pruning
@@ -46,16 +57,18 @@ def lower(backbone: Backbone, architecture: Architecture, *, block_height: int) 
     stem = SubLayer("stem", backbone.input_channels, backbone.stem_channels, 3, backbone.stem_stride)
     ops.append(_conv("stem", stem, ("input",), Activation.RELU))
     for block, choice in zip(backbone.blocks, choices, strict=False):
-        ops += _block(block, choice, ops[-1].name, block_height)
+        ops += _block(block, choice, ops[-1].name, Blocks(block_height, tap_unit))
     shape = Graph(tuple(ops)).shapes[ops[-1].name]
     window = (shape.height, shape.width)
     ops.append(Pool2d("pool", (ops[-1].name,), kernel=window, stride=window))
     head = head_layer(backbone)
-    ops.append(_conv("fc", head, ("pool",), Activation.NONE, _sparsity(head, choices[-1], block_height)))
+    ops.append(
+        _conv("fc", head, ("pool",), Activation.NONE, _sparsity(head, choices[-1], Blocks(block_height, tap_unit)))
+    )
     return Graph(tuple(ops))
 
 
-def _block(block: Block, choice: LayerChoice, source: str, block_height: int) -> list[Op]:
+def _block(block: Block, choice: LayerChoice, source: str, blocks: Blocks) -> list[Op]:
     """relu(body + shortcut). Every block's input is >= 0, so behind a shortcut alone the ReLU is left out."""
     pruned = pruned_layers(choice)
     ops = _shortcut(block, source)
@@ -69,12 +82,12 @@ def _block(block: Block, choice: LayerChoice, source: str, block_height: int) ->
     last = source
     for layer in layers[:-1]:
         name = f"{block.name}.{layer.name}"
-        sparsity = _sparsity(layer, choice, block_height)
+        sparsity = _sparsity(layer, choice, blocks)
         ops.append(_conv(name, layer, (last,), Activation.RELU, sparsity))
         last = name
     name = f"{block.name}.{layers[-1].name}"
     if cut is not Cut.FILTERS:
-        sparsity = _sparsity(layers[-1], choice, block_height)
+        sparsity = _sparsity(layers[-1], choice, blocks)
         return [*ops, _conv(name, layers[-1], (last, shortcut), Activation.RELU, sparsity)]
     narrow = replace(layers[-1], out_channels=kept_units(block.out_channels, choice.rate))
     scatter, add = f"{block.name}.scatter", f"{block.name}.add"
@@ -109,15 +122,18 @@ def _narrow_inside(layers: tuple[SubLayer, ...], inner: int) -> tuple[SubLayer, 
     )
 
 
-def _sparsity(layer: SubLayer, choice: LayerChoice, block_height: int) -> BlockSparsity | None:
+def _sparsity(layer: SubLayer, choice: LayerChoice, blocks: Blocks) -> BlockSparsity | None:
     """What a mask leaves of a layer; None where it is dense for the compiler."""
     pruned = pruned_layers(choice)
     if pruned is None or pruned.cut is not Cut.WEIGHTS or layer.name not in pruned.layers:
         return None
     if choice.scheme is Scheme.UNSTRUCTURED:
         return None
-    kept = kept_taps(layer.weight_shape, scheme=choice.scheme, rate=choice.rate, block_height=block_height)
-    return BlockSparsity(block_height, kept)
+    kept = kept_taps(
+        layer.weight_shape, scheme=choice.scheme, rate=choice.rate, block_height=blocks.height, tap_unit=blocks.unit
+    )
+    in_units = choice.scheme in (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED)
+    return BlockSparsity(blocks.height, kept, blocks.unit if in_units else TapUnit.TAP)
 
 
 def _conv(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.module import Network, block_prefix
 from npas_ray.networks.operators import Cut, PrunedLayers, layer_choices, pruned_layers
@@ -16,7 +17,12 @@ from npas_ray.space.choices import Architecture, LayerChoice
 
 @torch.no_grad()
 def network_masks(
-    network: Network, backbone: Backbone, architecture: Architecture, *, block_height: int
+    network: Network,
+    backbone: Backbone,
+    architecture: Architecture,
+    *,
+    block_height: int,
+    tap_unit: TapUnit = TapUnit.TAP,
 ) -> dict[str, Tensor]:
     """Masks by parameter name: bool of the parameter's shape, True where it survives. Dense parameters are left out.
 
@@ -31,11 +37,13 @@ def network_masks(
         pruned = pruned_layers(choice)
         if pruned is not None:
             layers = {name: folded_weight(network, block_prefix(block) + name) for name in pruned.layers}
-            for name, mask in _layer_masks(layers, pruned, choice, block_height).items():
+            for name, mask in _layer_masks(layers, pruned, choice, block_height, tap_unit).items():
                 masks[block_prefix(block) + name] = mask
     if pruned_layers(choices[-1]) is not None and backbone.searchable_head:
         head = choices[-1]
-        masks["fc.weight"] = make_mask(network.fc.weight, scheme=head.scheme, rate=head.rate, block_height=block_height)
+        masks["fc.weight"] = make_mask(
+            network.fc.weight, scheme=head.scheme, rate=head.rate, block_height=block_height, tap_unit=tap_unit
+        )
     return masks
 
 
@@ -49,12 +57,14 @@ def folded_weight(network: nn.Module, layer: str) -> Tensor:
 
 
 def _layer_masks(
-    layers: dict[str, Tensor], pruned: PrunedLayers, choice: LayerChoice, block_height: int
+    layers: dict[str, Tensor], pruned: PrunedLayers, choice: LayerChoice, block_height: int, tap_unit: TapUnit
 ) -> dict[str, Tensor]:
     """Masks by parameter name within the block, for the folded weights of the sub-layers that are cut."""
     if pruned.cut is Cut.WEIGHTS:
         return {
-            f"{name}.conv.weight": make_mask(weight, scheme=choice.scheme, rate=choice.rate, block_height=block_height)
+            f"{name}.conv.weight": make_mask(
+                weight, scheme=choice.scheme, rate=choice.rate, block_height=block_height, tap_unit=tap_unit
+            )
             for name, weight in layers.items()
         }
     if pruned.cut is Cut.FILTERS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from device_farm.compiler.sparsity import TapUnit, Units
 from npas_ray.space.choices import Scheme
 
 PATTERN_KERNEL = (3, 3)
@@ -46,7 +47,9 @@ def block_heights(filters: int, block_height: int) -> tuple[int, ...]:
     return tuple(min(block_height, filters - start) for start in range(0, filters, block_height))
 
 
-def kept_taps(weight_shape: Sequence[int], *, scheme: Scheme, rate: float, block_height: int) -> tuple[int, ...]:
+def kept_taps(
+    weight_shape: Sequence[int], *, scheme: Scheme, rate: float, block_height: int, tap_unit: TapUnit = TapUnit.TAP
+) -> tuple[int, ...]:
     """Taps that every block of `block_height` consecutive filters keeps: the `kept` of the compiler's BlockSparsity.
 
     `weight_shape` is [filters, channels, kh, kw] or, of a fully connected layer, [filters, channels]. It equals
@@ -66,7 +69,9 @@ def kept_taps(weight_shape: Sequence[int], *, scheme: Scheme, rate: float, block
             check_pattern_shape(weight_shape)
             kept = PATTERN_POSITIONS * kept_pattern_channels(weight_shape[1], rate)
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
-            kept = kept_units(taps, rate)
+            units = Units(tap_unit, rest[0], math.prod(rest[1:]))
+            sizes = ((units.whole, units.size), (units.partial, units.partial_size))
+            kept = sum(kept_units(count, rate) * size for count, size in sizes if count)
         case Scheme.UNSTRUCTURED:
             raise ValueError("which taps unstructured pruning leaves depends on the weights: compile the layer dense")
     return (kept,) * len(block_heights(filters, block_height))

@@ -8,6 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.pruning.blocks import block_mask
 from npas_ray.pruning.counts import check_dense, kept_taps, kept_units
 from npas_ray.pruning.filters import filter_mask, filter_scores, top_filters
@@ -31,6 +32,7 @@ def make_mask(
     scheme: Scheme,
     rate: float,
     block_height: int,
+    tap_unit: TapUnit = TapUnit.TAP,
     balance: Balance = Balance.BLOCK,
     patterns: tuple[tuple[int, ...], ...] = PATTERNS,
 ) -> Tensor:
@@ -48,6 +50,8 @@ def make_mask(
     ===============  ===================================================================================
 
     `block_height` comes from the target (2 x its SIMD lanes); filter and unstructured pruning do not use it.
+    `tap_unit` too: with TapUnit.QUAD the taps of block-punched and block-based are four adjacent channels each (npas),
+    and of channels that are left over.
     `balance` and `patterns`: see blocks.py and patterns.py. Ties go to the lower index; nothing is random.
     Raises ValueError: rate below 1, pattern on another kernel than 3x3 or below rate 9/4, NaN in the weight.
     """
@@ -65,7 +69,7 @@ def make_mask(
                 weight, rate=rate, block_height=block_height, whole_layer=whole_layer, patterns=patterns
             )
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
-            return block_mask(weight, rate=rate, block_height=block_height, whole_layer=whole_layer)
+            return block_mask(weight, rate=rate, block_height=block_height, whole_layer=whole_layer, unit=tap_unit)
         case Scheme.UNSTRUCTURED:
             return top_units(ranked(weight).abs().view(1, -1), kept_units(weight.numel(), rate)).view(weight.shape)
 

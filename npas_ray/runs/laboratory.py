@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
 from device_farm.compiler.graph import Graph
+from device_farm.compiler.sparsity import TapUnit
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
 from npas_ray.networks.backbone import Backbone
@@ -31,11 +32,13 @@ Evaluation = Mapping[str, Any]
 class Laboratory:
     """Measures and trains architectures of one backbone. Serialisable: every trial gets a copy.
 
-    `block_height` is the number of filters that share a tap list, the same for masks and kernels.
+    `block_height` is the number of filters that share a tap list, the same for masks and kernels;
+    `tap_unit` says whether a tap is one channel or four.
     """
 
     backbone: Backbone
     block_height: int
+    tap_unit: TapUnit
     models: tuple[str, ...]
     objective: Objective
     epochs: int
@@ -46,7 +49,7 @@ class Laboratory:
 
     def measure(self, architecture: Architecture, model: str) -> Mapping[str, Any]:
         """Measurement of the architecture on a device of the model, as JSON. Raises FarmError."""
-        graph = lower(self.backbone, architecture, block_height=self.block_height)
+        graph = lower(self.backbone, architecture, block_height=self.block_height, tap_unit=self.tap_unit)
         return measurement_to_json(self.farm.measure(graph, model=model))
 
     def measure_deployed(self, graph: Graph, weights: Mapping[str, NDArray[Any]], model: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from device_farm.compiler import Target, host_target
+from device_farm.compiler.sparsity import TapUnit
 from device_farm.errors import CompileError
 from npas_ray.config import SearchConfig
 from npas_ray.errors import ConfigError
@@ -59,6 +60,12 @@ def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objec
 def block_height_of(config: SearchConfig) -> int:
     """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
     return max(target.block_height for target in targets_of(config))
+
+
+def tap_unit_of(config: SearchConfig) -> TapUnit:
+    """The units in which blocks lose taps: four channels at once where that suits every target, else single ones."""
+    units = {target.tap_unit for target in targets_of(config)}
+    return units.pop() if len(units) == 1 else TapUnit.TAP
 
 
 def targets_of(config: SearchConfig) -> tuple[Target, ...]:

@@ -49,6 +49,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
         "layers": winner.architecture.to_json(),
         "key": winner.key,
         "block_height": lab.block_height,
+        "tap_unit": lab.tap_unit,
         "task": {"name": config.task.name} | task_of(config),
     }
     _write_json(new / ARCHITECTURE, architecture)
@@ -97,7 +98,9 @@ def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) 
     from npas_ray.training.trainer_actor import unpack
 
     network, masks = unpack(packed, lab.backbone, winner.architecture)
-    graph, weights = deploy(network, lab.backbone, winner.architecture, masks, block_height=lab.block_height)
+    graph, weights = deploy(
+        network, lab.backbone, winner.architecture, masks, block_height=lab.block_height, tap_unit=lab.tap_unit
+    )
     latency_ms = {}
     for model in lab.models:
         measurement = lab.measure_deployed(graph, weights, model)

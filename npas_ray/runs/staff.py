@@ -26,6 +26,7 @@ from npas_ray.runs.setting import (
     cache_dir,
     dense_latencies,
     make_objective,
+    tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
@@ -52,6 +53,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),
+                tap_unit=tap_unit_of(config),
                 models=config.models,
                 objective=objective,
                 epochs=config.training.epochs,

@@ -11,7 +11,7 @@ from npas_ray.config import SearchConfig
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.placement import here
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import backbone_of, block_height_of, task_of
+from npas_ray.runs.setting import backbone_of, block_height_of, tap_unit_of, task_of
 from npas_ray.training.trainer_actor import Trainer
 from npas_ray.training.trainer_pool import TrainerPool
 
@@ -27,7 +27,11 @@ class Trainers:
         self._names = [f"trainer-{config.name}-{index}" for index in range(workers)]
         self._backbone = backbone_of(config)
         self._directory = str(run.teacher.resolve())
-        self._options = {"block_height": block_height_of(config), "task": task_of(config)}
+        self._options = {
+            "block_height": block_height_of(config),
+            "tap_unit": tap_unit_of(config).value,
+            "task": task_of(config),
+        }
         self._hired: list[Any] = []
         self._teacher: Any = None  # kept in Ray's store as long as a trainer may have to be restarted
 

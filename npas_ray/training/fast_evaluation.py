@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.compacting import Compacted
+from npas_ray.networks.lowering import Blocks
 from npas_ray.networks.masking import network_masks
 from npas_ray.networks.module import Network, to_channels_last
 from npas_ray.pruning.one_shot import MaskedParameters
@@ -92,13 +94,16 @@ def evaluate(
     task: Task,
     teacher: Teacher,
     block_height: int,
+    tap_unit: TapUnit = TapUnit.TAP,
     epochs: int = DEFAULT_EPOCHS,
     seed: int = 0,
     early_stop: EarlyStop | None = EarlyStop(),
 ) -> Trained:
     """Fast evaluation of a candidate. Raises ValueError where the architecture does not fit the teacher's backbone."""
     schedule = Schedule(epochs=epochs)
-    return _train(architecture, task, teacher, block_height, schedule, seed, cross_entropy, early_stop)
+    return _train(
+        architecture, task, teacher, Blocks(block_height, tap_unit), schedule, seed, cross_entropy, early_stop
+    )
 
 
 def full_train(
@@ -107,6 +112,7 @@ def full_train(
     task: Task,
     teacher: Teacher,
     block_height: int,
+    tap_unit: TapUnit = TapUnit.TAP,
     epochs: int = 20,
     seed: int = 0,
     distillation: float = 0.9,
@@ -126,14 +132,14 @@ def full_train(
         return (1.0 - distillation) * hard + distillation * soft
 
     schedule = Schedule(epochs=epochs)
-    return _train(architecture, task, teacher, block_height, schedule, seed, loss, None)
+    return _train(architecture, task, teacher, Blocks(block_height, tap_unit), schedule, seed, loss, None)
 
 
 def _train(
     architecture: Architecture,
     task: Task,
     teacher: Teacher,
-    block_height: int,
+    blocks: Blocks,
     schedule: Schedule,
     seed: int,
     loss: Loss,
@@ -141,7 +147,7 @@ def _train(
 ) -> Trained:
     started = time.perf_counter()
     network = teacher.inherit(architecture)
-    masks = network_masks(network, teacher.backbone, architecture, block_height=block_height)
+    masks = network_masks(network, teacher.backbone, architecture, block_height=blocks.height, tap_unit=blocks.unit)
     MaskedParameters(network.named_parameters(), masks)
     compacted = Compacted(network, teacher.backbone, architecture, masks)
     masked = MaskedParameters(

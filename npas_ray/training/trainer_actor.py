@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from device_farm.compiler.sparsity import TapUnit
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.module import Network, build_module, to_channels_last
 from npas_ray.space.choices import Architecture
@@ -25,7 +26,15 @@ _MASK = "mask/"  # prefix of masks among the tensors of a trained candidate
 class Trainer:
     """Evaluates one candidate at a time on one core. Idempotent: the same call gives the same answer but for times."""
 
-    def __init__(self, backbone: Backbone, teacher: str | bytes, *, block_height: int, task: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        teacher: str | bytes,
+        *,
+        block_height: int,
+        tap_unit: str = TapUnit.TAP,
+        task: Mapping[str, Any],
+    ) -> None:
         """`task` are the arguments of digits_task.
 
         `teacher` is a teacher's bytes, or the directory where it is kept: then it is trained first, if that holds none
@@ -33,7 +42,7 @@ class Trainer:
         """
         torch.set_num_threads(1)  # reproducible, and as many trainers as cores
         self._backbone = backbone
-        self._block_height = block_height
+        self._block_height, self._tap_unit = block_height, TapUnit(tap_unit)
         self._task = digits_task(**task)
         if isinstance(teacher, bytes):
             self._teacher = Teacher.from_bytes(teacher, backbone)
@@ -66,6 +75,7 @@ class Trainer:
             task=self._task,
             teacher=self._teacher,
             block_height=self._block_height,
+            tap_unit=self._tap_unit,
             epochs=epochs,
             seed=seed,
         )
@@ -77,6 +87,7 @@ class Trainer:
             task=self._task,
             teacher=self._teacher,
             block_height=self._block_height,
+            tap_unit=self._tap_unit,
             epochs=epochs,
             seed=seed,
         )

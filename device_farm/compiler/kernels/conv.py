@@ -45,7 +45,8 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
 
 def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> Any:
     """All taps of one block for one tile of pixels; accumulators live in registers."""
-    lanes, height = e.lanes, spec.vectors * e.lanes
+    lanes, out = e.lanes, e.narrowed(spec.lane_channels)
+    height = spec.vectors * out.lanes
     pixels = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     sums = [
         [[e.accumulator(f"sum_{u}_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
@@ -65,10 +66,11 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     for pixel in totals:
         for v, vector in enumerate(pixel):
             statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
+    folds = spec.lane_channels > 1  # then the bias is added to the sums of lanes
 
     def start_sums() -> list[Any]:
         return [
-            e.store(vector, e.splat(0.0) if totals or u else e.load(e.bias, block * height + v * lanes))
+            e.store(vector, e.splat(0.0) if totals or folds or u else e.load(e.bias, block * height + v * lanes))
             for u, unrolled in enumerate(sums)
             for pixel in unrolled
             for v, vector in enumerate(pixel)
@@ -78,16 +80,20 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
         at = e.integer(f"at_{u}")
         body = [tirx.Bind(at, x_start + e.scalar(e.taps, tap))]
         places = [at + (r * spec.line_stride + c * spec.pixel_stride) for r, c in pixels]
-        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if spec.tap_channels > 1 else []
+        by_element = spec.tap_channels > spec.lane_channels == 1
+        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if by_element else []
         body += [tirx.Bind(quad, e.load_quad(e.x, place)) for quad, place in zip(quads, places, strict=False)]
-        for channel in range(spec.tap_channels):
+        for channel in range(0, spec.tap_channels, spec.lane_channels):
             weights = [e.vector(f"w_{u}_{channel}_{v}") for v in range(spec.vectors)]
             first = (tap * spec.tap_channels + channel) * height
             body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
             for p, place in enumerate(places):
                 value = e.vector(f"x_{u}_{channel}_{p}")
-                activation = tirx.Shuffle([quads[p]], [channel]) if quads else e.scalar(e.x, place)
-                body.append(tirx.Bind(value, e.splat(activation)))
+                if quads:
+                    activation = e.splat(tirx.Shuffle([quads[p]], [channel]))
+                else:
+                    activation = e.repeated(e.x, place + channel, spec.lane_channels)
+                body.append(tirx.Bind(value, activation))
                 body += [
                     e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
                 ]
@@ -135,9 +141,13 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     for p, (r, c) in enumerate(pixels):
         for v in range(spec.vectors):
             value = e.wide.load(totals[p][v]) if totals else summed(p, v)
+            if folds:
+                whole, folded = e.vector(f"whole_{p}_{v}"), out.vector(f"folded_{p}_{v}")
+                statements += [tirx.Bind(whole, value), tirx.Bind(folded, e.folded(whole, spec.lane_channels))]
+                value = folded + out.load(e.bias, block * height + v * out.lanes)
             if spec.residual:
-                other = e.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * lanes))
-                value = value + (e.wide.converted(other) if totals else other)
-            place = y_start + (r * e.y_row + c * e.y_pixel + v * lanes)
-            statements.append(e.store(e.y, e.activate(value, spec.activation), place))
+                other = out.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * out.lanes))
+                value = value + (out.wide.converted(other) if totals else other)
+            place = y_start + (r * e.y_row + c * e.y_pixel + v * out.lanes)
+            statements.append(out.store(e.y, out.activate(value, spec.activation), place))
     return sequence(statements)

@@ -5,6 +5,7 @@ A generated function takes plain pointers and integers, so it is called from C l
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,11 @@ class Vectors:
 
     def vector(self, name: str) -> Any:
         return tirx.Var(name, self.type)
+
+    def folded(self, value: Expr, count: int) -> Expr:
+        """Sums of `count` adjacent lanes, in as many times fewer lanes."""
+        parts = [tirx.Shuffle([value], list(range(first, self.lanes, count))) for first in range(count)]
+        return functools.reduce(lambda a, b: a + b, parts)
 
     def accumulator(self, name: str) -> Any:
         """One vector on the stack, which LLVM turns into a register."""
@@ -114,6 +120,22 @@ class Emitter(Vectors):
             return self._arguments[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def narrowed(self, share: int) -> Emitter:
+        """The same function, in vectors of so many times fewer lanes."""
+        other, lanes = object.__new__(Emitter), self.lanes // share
+        Vectors.__init__(other, self.dtype, lanes)
+        other.__dict__ = self.__dict__ | other.__dict__ | {"wide": Vectors("float32", lanes)}
+        return other
+
+    def repeated(self, buffer: Any, index: Expr, count: int) -> Expr:
+        """One number or two adjacent float32, again and again in all lanes."""
+        if count == 1:
+            return self.splat(self.scalar(buffer, index))
+        if (count, self.dtype) != (2, "float32"):
+            raise ValueError(f"pairs of float32 are repeated, as one number of their size; got {count} x {self.dtype}")
+        pair = tirx.reinterpret(ir.PrimType("float64"), tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, count)]))
+        return tirx.reinterpret(self.type, tirx.Broadcast(pair, self.lanes // count))
 
     def function(self, symbol: str, body: Stmt) -> Any:
         function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))

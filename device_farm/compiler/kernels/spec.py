@@ -50,6 +50,7 @@ class ConvKernel(KernelSpec):
     vectors: int
     vector_lanes: int  # of the vectors of filters, which may be narrower than the target's widest
     tap_channels: int
+    lane_channels: int  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
     tile_rows: int
     tile_columns: int
     pixel_stride: int  # in x, from one output pixel's window to the next

@@ -1,0 +1,124 @@
+"""The text of the inner loops: sums stay in registers, and loads are as many as designed. Needs nothing but TVM."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from device_farm.compiler import AVX2, AVX512, NEON, Target
+from device_farm.compiler.assembly import kernel_assembly
+from device_farm.compiler.graph import Activation
+from device_farm.compiler.kernels.spec import ConvKernel
+from device_farm.compiler.loops import InnerLoop, multiplying_loops
+from device_farm.compiler.sparsity import QUAD_CHANNELS
+from device_farm.compiler.target import RegisterTile
+from device_farm.compiler.tiling import conv_pixels
+
+TILES = [(target, tile) for target in (NEON, AVX512, AVX2) for tile in target.tiles]
+
+
+def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: Any) -> tuple[InnerLoop, ...]:
+    fields = {
+        "tile_rows": 1, "tile_columns": conv_pixels(tile, tap_channels, target), "pixel_stride": 64, "line_stride": 0,
+        "tap_unroll": 1, "activation": Activation.RELU6, "residual": True,
+    }  # fmt: skip
+    spec = ConvKernel(
+        vectors=tile.vectors,
+        vector_lanes=tile.lanes,
+        tap_channels=tap_channels,
+        lane_channels=tile.lane_channels,
+        **(fields | changed),
+    )
+    return multiplying_loops(kernel_assembly(spec, target))
+
+
+def check_registers(loops: tuple[InnerLoop, ...]) -> None:
+    assert loops
+    for loop in loops:
+        assert loop.stack_accesses == (), "an accumulator, or an address, lives on the stack"
+        assert loop.vector_stores == ()
+
+
+@pytest.mark.parametrize(("target", "tile"), TILES, ids=lambda value: getattr(value, "name", str(value)))
+@pytest.mark.parametrize("pixel_stride", [3, 528, 2064])
+def test_the_largest_tiles_stay_in_registers(target: Target, tile: RegisterTile, pixel_stride: int) -> None:
+    for tap_channels in (1, QUAD_CHANNELS) if target.quad_pixels else (1,):
+        check_registers(loops_of(target, tile, tap_channels, pixel_stride=pixel_stride))
+
+
+@pytest.mark.parametrize(("target", "tile"), TILES, ids=lambda value: getattr(value, "name", str(value)))
+def test_tiles_of_several_rows_stay_in_registers(target: Target, tile: RegisterTile) -> None:
+    for tap_channels in (1, QUAD_CHANNELS) if target.quad_pixels else (1,):
+        columns = conv_pixels(tile, tap_channels, target) // 2
+        check_registers(
+            loops_of(target, tile, tap_channels, tile_rows=2, tile_columns=columns, line_stride=30 * 64, residual=False)
+        )
+
+
+@pytest.mark.parametrize("target", [AVX512, AVX2], ids=lambda target: target.name)
+def test_quads_on_x86_have_a_load_for_every_vector_of_full_width(target: Target) -> None:
+    tile = RegisterTile(1, 16, 14, lane_channels=2) if target is AVX512 else RegisterTile(2, 8, 6, lane_channels=2)
+    (loop,) = loops_of(target, tile, QUAD_CHANNELS)
+    check_registers((loop,))
+    assert loop.multiply_adds == tile.pixels * tile.vectors * QUAD_CHANNELS // tile.lane_channels
+    weights = tile.vectors * QUAD_CHANNELS // tile.lane_channels
+    assert loop.vector_loads == tile.pixels * QUAD_CHANNELS // tile.lane_channels + weights
+
+
+@pytest.mark.parametrize("tile", NEON.tiles, ids=str)
+def test_quads_on_neon_load_four_activations_at_once(tile: RegisterTile) -> None:
+    pixels = conv_pixels(tile, QUAD_CHANNELS, NEON)
+    (loop,) = loops_of(NEON, tile, QUAD_CHANNELS)
+    by_element = [line for line in loop.instructions if line.startswith("fmla") and ".s[" in line]
+    assert len(by_element) == loop.multiply_adds
+    taps = loop.multiply_adds / (QUAD_CHANNELS * tile.vectors * pixels)  # LLVM unrolls the loop over taps
+    assert taps == int(taps) >= 1
+    weights = QUAD_CHANNELS * tile.vectors
+    assert taps * (pixels + weights / 2) <= loop.vector_loads <= taps * (pixels + weights)
+    assert not any(line.startswith(("dup", "ld1r", "ins")) for line in loop.instructions)
+
+
+@pytest.mark.parametrize("tile", NEON.tiles, ids=str)
+def test_single_taps_on_neon_load_one_activation_a_pixel(tile: RegisterTile) -> None:
+    (loop,) = loops_of(NEON, tile, 1)
+    taps = loop.multiply_adds / (tile.vectors * tile.pixels)
+    assert taps == int(taps) >= 1
+    assert math.ceil(taps * (tile.pixels + tile.vectors / 2)) <= loop.vector_loads
+    assert loop.vector_loads <= taps * (tile.pixels + tile.vectors)
+
+
+def test_narrow_blocks_on_avx512_multiply_by_operands_in_memory() -> None:
+    for tile in AVX512.small_tiles:
+        (loop,) = loops_of(AVX512, tile, 1)
+        assert loop.multiply_adds == tile.pixels
+        assert loop.vector_loads == tile.pixels + 1
+        register = {16: "%zmm", 8: "%ymm"}[tile.lanes]
+        assert sum(register in line and line.startswith("vfmadd") for line in loop.instructions) == tile.pixels
+
+
+def test_a_spill_is_found() -> None:
+    """A tile larger than the registers must not pass: or this file proves nothing."""
+    tile = RegisterTile(2, 4, 20)
+    loops = loops_of(NEON, tile, 1)
+    assert any(loop.stack_accesses for loop in loops)
+
+
+def test_loops_are_read_from_the_text() -> None:
+    text = """
+.LBB0_1:                                // =>This Loop Header
+\tldr\tq0, [x1]
+.LBB0_2:
+\tldr\tq1, [sp, #16]                     // 16-byte Folded Reload
+\tldp\tq2, q3, [x2], #32
+\tfmla\tv4.4s, v2.4s, v1.s[0]
+\tstr\tq4, [x3]
+\tb.ne\t.LBB0_2
+\tcbnz\tx4, .LBB0_1
+"""
+    (loop,) = multiplying_loops(text)
+    assert len(loop.instructions) == 5
+    assert (loop.multiply_adds, loop.vector_loads) == (1, 1)
+    assert loop.stack_accesses == ("ldr q1, [sp, #16]",)
+    assert loop.vector_stores == ("str q4, [x3]",)
