@@ -94,24 +94,42 @@ static void mark_taps(uint64_t seed, const npas_conv_t *conv, int32_t block, int
   }
 }
 
-int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
+typedef struct { /* of sparsity blocks */
+  int32_t height, total;
+  char *marks; /* [blocks][total] living taps */
+  float *scales;
+} living_t;
+
+static void free_living(living_t *living) { free(living->marks), free(living->scales); }
+
+/* 0 = well, else out of memory; then nothing is to be freed. */
+static int make_living(uint64_t seed, const npas_conv_t *conv, living_t *living) {
   int32_t total = conv->channels * conv->kernel_height * conv->kernel_width;
   int32_t height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
   int32_t blocks = (conv->filters + height - 1) / height;
-  char *marks = malloc((size_t)blocks * (size_t)total), *units = malloc((size_t)total);
-  float *scales = malloc((size_t)blocks * sizeof *scales);
-  if (marks == NULL || units == NULL || scales == NULL) return free(marks), free(units), free(scales), 1;
+  *living = (living_t){height, total, malloc((size_t)blocks * (size_t)total), malloc((size_t)blocks * sizeof(float))};
+  char *units = malloc((size_t)total);
+  if (living->marks == NULL || living->scales == NULL || units == NULL) return free_living(living), free(units), 1;
   for (int32_t block = 0; block < blocks; ++block) {
     int32_t kept = conv->sparsity_height ? conv->kept[block] : total;
-    scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
-    char *own = marks + (int64_t)block * total;
+    living->scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
+    char *own = living->marks + (int64_t)block * total;
     if (kept == total) memset(own, 1, (size_t)total);
     else if (kept == 0) memset(own, 0, (size_t)total);
     else mark_taps(seed, conv, block, kept, units, own);
   }
-  for (int32_t group = 0; group < conv->group_count; ++group) seed_group(seed, conv, &conv->groups[group], marks, scales);
+  free(units);
+  return 0;
+}
+
+int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
+  living_t living;
+  if (make_living(seed, conv, &living)) return 1;
+  for (int32_t group = 0; group < conv->group_count; ++group) {
+    seed_group(seed, conv, &conv->groups[group], living.marks, living.scales);
+  }
   seed_bias(seed, conv);
-  free(marks), free(units), free(scales);
+  free_living(&living);
   return 0;
 }
 
@@ -126,30 +144,75 @@ static const double filter_transform_4[6][3] = {
     {0, 0, 1},
 };
 
-void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile) {
+/* The channels that block `block` multiplies, into `list`: how many. */
+static int32_t list_channels(const npas_conv_t *conv, const npas_group_t *group, const living_t *living, int32_t block,
+                             int32_t gathered, int32_t *list) {
+  int32_t low = group->first_filter + block * group->height, count = 0;
+  int32_t high = low + group->height < conv->filters ? low + group->height : conv->filters;
+  for (int32_t channel = 0; channel < conv->channels; ++channel) {
+    int lives = !gathered;
+    for (int32_t s = low / living->height; s <= (high - 1) / living->height; ++s) {
+      const char *taps = living->marks + (int64_t)s * living->total + channel * 9;
+      for (int32_t tap = 0; tap < 9; ++tap) lives |= taps[tap];
+    }
+    if (lives) list[count++] = channel;
+  }
+  return count;
+}
+
+static void transform_filter(const double w[9], int32_t tile, float *planes, int64_t plane_stride) {
   const double(*g)[3] = tile == 2 ? filter_transform_2 : filter_transform_4;
-  int32_t size = tile + 2, total = conv->channels * 9;
-  float scale = sqrtf(conv->gain / (float)total);
-  for (int32_t i = 0; i < conv->group_count; ++i) {
-    const npas_group_t *group = &conv->groups[i];
-    int64_t block_floats = (int64_t)conv->channels * group->height, plane_floats = group->blocks * block_floats;
-    for (int64_t at = 0; at < plane_floats; ++at) { /* block, channel, filter of the block */
-      int32_t filter = group->first_filter + (int32_t)(at / block_floats * group->height + at % group->height);
-      uint64_t first = (uint64_t)filter * (uint64_t)total + (uint64_t)(at % block_floats / group->height * 9);
-      double w[9], rows[6][3];
-      for (int32_t tap = 0; tap < 9; ++tap) {
-        w[tap] = filter < conv->filters ? npas_uniform(seed, conv->stream + 1, first + (uint64_t)tap) * scale : 0.0f;
-      }
-      for (int32_t y = 0; y < size; ++y) {
-        for (int32_t x = 0; x < 3; ++x) rows[y][x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
-      }
-      for (int32_t plane = 0; plane < size * size; ++plane) {
-        const double *row = rows[plane / size], *column = g[plane % size];
-        group->weights[plane * plane_floats + at] = (float)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+  int32_t size = tile + 2;
+  double rows[6][3];
+  for (int32_t y = 0; y < size; ++y) {
+    for (int32_t x = 0; x < 3; ++x) rows[y][x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
+  }
+  for (int32_t plane = 0; plane < size * size; ++plane) {
+    const double *row = rows[plane / size], *column = g[plane % size];
+    planes[plane * plane_stride] = (float)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+  }
+}
+
+static void seed_winograd_group(uint64_t seed, const npas_conv_t *conv, const npas_group_t *group,
+                                const living_t *living, int32_t tile, int32_t gathered, int32_t *list) {
+  int64_t plane_floats = 0, at = 0;
+  for (int32_t block = 0; block < group->blocks; ++block) {
+    plane_floats += (int64_t)list_channels(conv, group, living, block, gathered, list) * group->height;
+  }
+  for (int32_t block = 0, listed = 0; block < group->blocks; ++block) {
+    int32_t first = group->first_filter + block * group->height;
+    int32_t count = list_channels(conv, group, living, block, gathered, list);
+    if (gathered) {
+      memcpy(group->taps + listed, list, (size_t)count * sizeof *list);
+      group->pointers[block] = listed;
+      group->pointers[block + 1] = listed += count;
+    }
+    for (int32_t i = 0; i < count; ++i) {
+      for (int32_t filter = first; filter < first + group->height; ++filter, ++at) {
+        double w[9] = {0};
+        for (int32_t tap = list[i] * 9; tap < list[i] * 9 + 9 && filter < conv->filters; ++tap) {
+          int32_t s = filter / living->height;
+          if (!living->marks[(int64_t)s * living->total + tap]) continue;
+          uint64_t place = (uint64_t)filter * (uint64_t)living->total + (uint64_t)tap;
+          w[tap % 9] = npas_uniform(seed, conv->stream + 1, place) * living->scales[s];
+        }
+        transform_filter(w, tile, group->weights + at, plane_floats);
       }
     }
   }
+}
+
+int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t gathered) {
+  living_t living;
+  if (make_living(seed, conv, &living)) return 1;
+  int32_t *list = malloc((size_t)conv->channels * sizeof *list);
+  if (list == NULL) return free_living(&living), 1;
+  for (int32_t i = 0; i < conv->group_count; ++i) {
+    seed_winograd_group(seed, conv, &conv->groups[i], &living, tile, gathered, list);
+  }
   seed_bias(seed, conv);
+  free_living(&living), free(list);
+  return 0;
 }
 
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,

@@ -8,6 +8,7 @@ import pytest
 from device_farm.compiler import AVX512, NEON, Target, winograd
 from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Graph, Input, Padding, Shape
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.packing import PackedConv, PackedWinograd, pack
 from device_farm.compiler.target import TARGETS
 from device_farm.compiler.testing import Check, chain, native_targets, random_weights
@@ -26,9 +27,7 @@ def in_context(shape: tuple[int, int, int], op: Conv2d) -> Graph:
 
 
 def way(graph: Graph, target: Target, name: str = "conv") -> winograd.Winograd | None:
-    op = next(op for op in graph.ops if op.name == name)
-    assert isinstance(op, Conv2d)
-    return winograd.choose(op, plan_memory(graph, target).layouts[op.inputs[0]], target)
+    return plan_memory(graph, target, living=living_blocks(graph, target, weights=None, seed=0)).winograd.get(name)
 
 
 LAYERS = [  # and the tile that they should get
@@ -113,10 +112,10 @@ def test_what_stays_direct(target: Target) -> None:
 
 def test_given_weights_decide_where_the_graph_says_nothing_of_sparsity() -> None:
     graph = in_context((16, 16, 64), layer("conv", 64))
-    memory = plan_memory(graph, AVX512)
 
     def packed(density: float) -> object:
         weights = random_weights(graph, seed=5, density=density)
+        memory = plan_memory(graph, AVX512, living=living_blocks(graph, AVX512, weights=weights, seed=0))
         return pack(graph, memory, target=AVX512, weights=weights, seed=0)[0]["conv"]
 
     assert isinstance(packed(1.0), PackedWinograd)
@@ -126,7 +125,7 @@ def test_given_weights_decide_where_the_graph_says_nothing_of_sparsity() -> None
 def test_the_workspace_lies_behind_all_buffers() -> None:
     for shape in ((8, 8, 32), (64, 64, 64)):
         graph = block(*shape)
-        memory = plan_memory(graph, AVX512)
+        memory = plan_memory(graph, AVX512, living=living_blocks(graph, AVX512, weights=None, seed=0))
         largest = max(chosen.workspace for name in "bc" if (chosen := way(graph, AVX512, name)))
         assert memory.scratch >= max(memory.offsets[n] + memory.layouts[n].elements for n in memory.layouts)
         assert memory.elements == memory.scratch + largest
