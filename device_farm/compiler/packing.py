@@ -50,7 +50,7 @@ class PackedConv:
 
 @dataclass(frozen=True)
 class PackedWinograd:
-    """A convolution by Winograd. Groups keep channels, not taps; weights are [planes, channels of all blocks, height]."""
+    """By Winograd. Groups keep channels instead of taps; weights are [planes, channels of all blocks, height]."""
 
     way: winograd.Winograd
     groups: tuple[Group, ...]

@@ -152,7 +152,9 @@ def choose(op: Conv2d, x: Layout, target: Target, blocks: tuple[LivingBlock, ...
 def _cheapest(
     height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
 ) -> Winograd | None:
-    best, least = None, direct_cost(height, width, blocks, target) * MARGIN
+    dense = all(block.taps == 9 * channels for block in blocks)
+    # Without a margin for pruned layers: they must not be slower than the dense one is by Winograd.
+    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else 1.0)
     for tile in (4, 2):
         if min(height, width) < tile:
             continue
@@ -165,7 +167,7 @@ def _cheapest(
 
 
 # Costs are in multiply-adds of one vector, the unit of tiling.py, and were fitted to times on Zen 4 (docs/compiler.md).
-MARGIN = 0.9  # what Winograd must come below, as its cost is known less well
+MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
 INPUT_COST, OUTPUT_COST = {4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}  # transforms of one vector of one tile
 NEAR_WORKSPACE, FAR_WORKSPACE_COST = 160_000, 3.0  # floats of V and M that stay near; a vector of a larger workspace
 NEAR_WEIGHTS = 500_000  # floats of weights that stay in a cache from run to run
