@@ -17,6 +17,7 @@ from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.link import link, support_objects
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.plan import PlanSource, plan_text
@@ -63,7 +64,8 @@ def compile_network(
         return known
 
     cache = ObjectCache(cache_dir)
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else ())
+    living = living_blocks(graph, target, weights=checked, seed=seed)
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     steps = lower(graph, memory, packed, target)
     kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_farm.compiler import winograd
 from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
+from device_farm.compiler.winograd import LivingBlock, Winograd
 
 ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
 SHARING_THRESHOLD = 262_144  # elements: below this every buffer has its own place, and no border is written twice
@@ -59,14 +60,27 @@ class Memory:
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
     blocks: tuple[FusedBlock, ...] = ()  # whose inner outputs have no place in the arena
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
+    winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
 
 
-def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ()) -> Memory:
+def plan_memory(
+    graph: Graph,
+    target: Target,
+    blocks: Sequence[FusedBlock] = (),
+    living: Mapping[str, tuple[LivingBlock, ...]] | None = None,
+) -> Memory:
+    """`living` (living.py) says what is left of the layers that Winograd may compute: those that it names."""
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
+    ways = {
+        op.name: way
+        for op in graph.ops
+        if isinstance(op, Conv2d) and living is not None and op.name in living
+        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living[op.name])) is not None
+    }
     scratch = max(
-        max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0),
+        max((way.workspace for way in ways.values()), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
     total = sum(sizes.values())
@@ -76,7 +90,7 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = ())
             offsets[name], end = end, end + size
     else:
         offsets, end = _share(graph, sizes, blocks)
-    return Memory(layouts, offsets, end + scratch, total > SHARING_THRESHOLD, tuple(blocks), scratch=end)
+    return Memory(layouts, offsets, end + scratch, total > SHARING_THRESHOLD, tuple(blocks), scratch=end, winograd=ways)
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -104,12 +118,6 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
                 )
     stride = shape.channels if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
-
-
-def _scratch_floats(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
-    """Elements that an operator needs while it runs."""
-    way = winograd.choose(op, layouts[op.inputs[0]], target) if isinstance(op, Conv2d) else None
-    return 0 if way is None else way.workspace
 
 
 def pad_channels(channels: int, target: Target) -> int:

@@ -38,6 +38,7 @@ from device_farm.compiler.kernels.spec import (
     ScatterKernel,
     ShuffleKernel,
     SoftmaxKernel,
+    WinogradGatheredProduct,
     WinogradInput,
     WinogradOutput,
     WinogradProduct,
@@ -113,7 +114,7 @@ class _Lowering:
 
     def _kept_macs(self, op: Op) -> int:
         packed, out = self.packed.get(op.name), self.graph.shapes[op.name]
-        if isinstance(op, Conv2d) and isinstance(packed, PackedConv):
+        if isinstance(op, Conv2d) and isinstance(packed, PackedConv | PackedWinograd):
             return packed.kept_macs(op.filters, out.height * out.width)
         return op.macs(*self.graph.input_shapes(op))
 
@@ -186,7 +187,8 @@ class _Lowering:
         }
 
         def product(group: Group) -> Call:
-            spec = WinogradProduct(group.vectors, product_pixels(way.block, group.vectors, self.target))
+            kernel = WinogradGatheredProduct if way.gathered else WinogradProduct
+            spec = kernel(group.vectors, product_pixels(way.block, group.vectors, self.target))
             arguments: dict[str, Argument] = {
                 "v": v,
                 "weights": Place("parameters", group.weights),
@@ -194,6 +196,8 @@ class _Lowering:
                 "planes": way.planes,
                 "blocks": len(group.kept),
                 "channels": way.channels,
+                "lists": Place("parameters", group.taps),
+                "pointers": Place("parameters", group.pointers),
             }
             return Call(spec, tiles | arguments)
 

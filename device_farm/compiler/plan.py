@@ -188,7 +188,8 @@ def _prepare(source: PlanSource) -> str:
             calls.append(f"  if (npas_seed_conv({seed}, &conv_{stream})) return 1;\n")
         elif isinstance(op, Conv2d) and isinstance(packed, PackedWinograd):
             declarations.append(_conv_table(op, packed, stream, source))
-            calls.append(f"  npas_seed_winograd({seed}, &conv_{stream}, {packed.way.tile}, {packed.way.taps});\n")
+            way = f"{packed.way.tile}, {packed.way.taps}, {int(packed.way.gathered)}"
+            calls.append(f"  if (npas_seed_winograd({seed}, &conv_{stream}, {way})) return 1;\n")
         elif isinstance(op, DepthwiseConv2d) and isinstance(packed, PackedDepthwise):
             channels, _, kh, kw = weight_shape(source.graph, op)
             padded = source.memory.layouts[op.name].pixel_stride

@@ -18,6 +18,7 @@ from device_farm.compiler.graph import (
     ResizeChannels,
     ScatterChannels,
     Shape,
+    TapUnit,
 )
 from npas_ray.networks.backbone import Backbone, Block
 from npas_ray.networks.operators import (
@@ -117,7 +118,8 @@ def _sparsity(layer: SubLayer, choice: LayerChoice, block_height: int) -> BlockS
     if choice.scheme is Scheme.UNSTRUCTURED:
         return None
     kept = kept_taps(layer.weight_shape, scheme=choice.scheme, rate=choice.rate, block_height=block_height)
-    return BlockSparsity(block_height, kept)
+    unit = TapUnit.KERNEL if choice.scheme is Scheme.KERNEL_BLOCK else TapUnit.TAP
+    return BlockSparsity(block_height, kept, unit)
 
 
 def _conv(

@@ -67,6 +67,9 @@ def kept_taps(weight_shape: Sequence[int], *, scheme: Scheme, rate: float, block
             kept = PATTERN_POSITIONS * kept_pattern_channels(weight_shape[1], rate)
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
             kept = kept_units(taps, rate)
+        case Scheme.KERNEL_BLOCK:
+            positions = math.prod(weight_shape[2:])
+            kept = positions * kept_units(weight_shape[1], rate)
         case Scheme.UNSTRUCTURED:
             raise ValueError("which taps unstructured pruning leaves depends on the weights: compile the layer dense")
     return (kept,) * len(block_heights(filters, block_height))

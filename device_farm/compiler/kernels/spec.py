@@ -247,6 +247,21 @@ class WinogradProduct(KernelSpec):
 
 
 @dataclass(frozen=True)
+class WinogradGatheredProduct(WinogradProduct):
+    """The same where block b multiplies the channels lists[pointers[b]] .. lists[pointers[b + 1] - 1] only.
+
+    Weights are [planes, channels of all blocks, filters of a block].
+    """
+
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "v weights")
+        + _signature(FLOATS_OUT, "m")
+        + _signature(INTS_IN, "lists pointers")
+        + _signature(INT, "planes blocks tiles v_tile v_plane m_tile m_plane")
+    )
+
+
+@dataclass(frozen=True)
 class WinogradOutput(KernelSpec):
     """M -> output + bias [+ residual], activated, for `tiles` tiles from tile `first` on."""
 

@@ -8,7 +8,13 @@ from typing import Any
 from tvm import tirx
 
 from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
-from device_farm.compiler.kernels.spec import KernelSpec, WinogradInput, WinogradOutput, WinogradProduct
+from device_farm.compiler.kernels.spec import (
+    KernelSpec,
+    WinogradGatheredProduct,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+)
 from device_farm.compiler.target import Target
 
 Transform = Callable[["_Binder", Sequence[Any]], list[Any]]
@@ -157,14 +163,28 @@ def _tile_place(size: int, e: Emitter, index: Any, *, tile: Any, row: Any, colum
 def _product(spec: WinogradProduct, e: Emitter) -> Any:
     """plane -> block of filters -> tiles -> channels: a plane of V stays in the cache for all filters."""
     lanes, height = e.lanes, spec.vectors * e.lanes
+    gathered = isinstance(spec, WinogradGatheredProduct)
 
     def in_tiles(plane: Any, block: Any, index: Any) -> Any:
         sums = [[e.accumulator(f"sum_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
-        first, x_start, w_start, m_start = (e.integer(name) for name in ("first", "x_start", "w_start", "m_start"))
+        first, x_start, w_start, m_start, begin, channels = (
+            e.integer(name) for name in ("first", "x_start", "w_start", "m_start", "begin", "channels")
+        )
+        if gathered:
+            counts = [
+                tirx.Bind(begin, e.scalar(e.pointers, block)),
+                tirx.Bind(channels, e.scalar(e.pointers, block + 1) - begin),
+                tirx.Bind(w_start, (plane * e.scalar(e.pointers, e.blocks) + begin) * height),
+            ]
+        else:
+            counts = [
+                tirx.Bind(channels, e.channels),
+                tirx.Bind(w_start, (plane * e.blocks + block) * (channels * height)),
+            ]
         statements = [
+            *counts,
             tirx.Bind(first, tile_start(index, spec.tiles, e.tiles)),
             tirx.Bind(x_start, plane * e.v_plane + first * e.v_tile),
-            tirx.Bind(w_start, (plane * e.blocks + block) * (e.channels * height)),
             tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
@@ -172,18 +192,19 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
         statements += [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
 
         def in_channel(channel: Any) -> Any:
-            weights = [e.vector(f"w_{v}") for v in range(spec.vectors)]
-            body = [
+            weights, at = [e.vector(f"w_{v}") for v in range(spec.vectors)], e.integer("at")
+            body = [tirx.Bind(at, x_start + (e.scalar(e.lists, begin + channel) if gathered else channel))]
+            body += [
                 tirx.Bind(w, e.load(e.weights, w_start + channel * height + v * lanes)) for v, w in enumerate(weights)
             ]
             for p, tile in enumerate(sums):
                 value = e.vector(f"x_{p}")
-                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, x_start + channel + p * e.v_tile))))
+                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, at + p * e.v_tile))))
                 for vector, w in zip(tile, weights, strict=True):
                     body.append(e.store(vector, e.load(vector) + value * w))
             return sequence(body)
 
-        statements.append(loop("channel", e.channels, in_channel))
+        statements.append(loop("channel", channels, in_channel))
         statements += [
             e.store(e.m, e.load(vector), m_start + p * e.m_tile + v * lanes)
             for p, tile in enumerate(sums)
