@@ -187,8 +187,8 @@ class _Lowering:
         }
 
         def product(group: Group) -> Call:
-            kernel = WinogradGatheredProduct if way.gathered else WinogradProduct
-            spec = kernel(group.vectors, product_pixels(way.block, group.vectors, self.target))
+            cut = group.vectors, product_pixels(way.block, group.vectors, self.target)
+            spec = WinogradGatheredProduct(*cut, way.v_tile) if way.gathered else WinogradProduct(*cut)
             arguments: dict[str, Argument] = {
                 "v": v,
                 "weights": Place("parameters", group.weights),

@@ -23,7 +23,7 @@ behind V and M; blocks of tiles do not reach from one row of them into the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -243,44 +243,64 @@ def _cheapest_stem(
     return best
 
 
-# Costs are in multiply-adds of one vector, the unit of tiling.py, and were fitted to times on Zen 4 (docs/compiler.md).
-MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
-INPUT_COST, OUTPUT_COST = {4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}  # transforms of one vector of one tile
-NEAR_WORKSPACE, FAR_WORKSPACE_COST = 160_000, 3.0  # floats of V and M that stay near; a vector of a larger workspace
 NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
-NEAR_WEIGHTS = 500_000  # floats of weights that stay in a cache from run to run
-# Reading one vector of weights. The far one is twice what was measured on an idle machine: F(4x4) has four times
-# the weights of the direct convolution, and memory is slower on phones and where every core is busy.
-NEAR_WEIGHT_COST, FAR_WEIGHT_COST = 1.0, 8.0
+MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a processor takes, in multiply-adds of one vector, the unit of tiling.py; sizes are in floats."""
+
+    input: Mapping[int, float]  # transform of one vector of one tile, by m
+    output: Mapping[int, float]
+    near_workspace: int  # of V and M that stay near
+    far_workspace: float  # a vector of a larger workspace
+    near_weights: int  # that stay in a cache from run to run
+    far_weight: float  # reading one vector of more of them; a near one costs 1
+    band_weights: int  # that stay in a cache from one block of tiles to the next
+
+
+# Fitted to times on Zen 4 (docs/kernel_blocks.md), for both widths: the vector's cost in multiply-adds is the same. The
+# far weight is half as much again as on the idle machine: memory is slower where every core is busy.
+_X86 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
+# No ARM hardware was at hand: llvm-mca's cycles of the transforms' loops, times what Zen 4 takes beyond its own model
+# (1.5); between Cortex-A76 and the in-order A55, which pays more. Caches of a phone's middle cores.
+_NEON = Costs({4: 400.0, 2: 150.0}, {4: 280.0, 2: 140.0}, 64_000, 3.0, 500_000, 8.0, 500_000)
+COSTS = {16: _X86, 8: _X86, 4: _NEON}  # by lanes
 
 
 def direct_cost(height: int, width: int, blocks: Sequence[LivingBlock], target: Target) -> float:
     """Of the direct convolution with the taps that are left."""
-    weights = sum(block.taps * block.vectors for block in blocks) * target.simd_lanes
+    a_read = _reading(sum(block.taps * block.vectors for block in blocks), 1, target)
     cost = 0.0
     for block in blocks:
         tiling = conv_tiling(height, width, flat=False, vectors=block.vectors, target=target)
         a_weight = tiling.tiles * (max(tiling.pixels, FEWEST_SUMS / block.vectors) + TILE_OVERHEAD)
-        cost += block.taps * block.vectors * (a_weight + _weight_cost(weights))
+        cost += block.taps * block.vectors * (a_weight + a_read)
     return cost
 
 
 def winograd_cost(way: Winograd, target: Target) -> float:
-    weights = way.planes * sum(block.channels * block.vectors for block in way.living) * way.lanes
+    costs, passes = COSTS[way.lanes], len(way.first_tiles)
+    a_read = _reading(way.planes * sum(block.channels * block.vectors for block in way.living), passes, target)
     products = 0.0
     for block in way.living:
         pixels = product_pixels(way.block, block.vectors, target)
-        a_weight = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / block.vectors) + TILE_OVERHEAD)
-        products += way.planes * block.channels * block.vectors * (a_weight + _weight_cost(weights))
+        a_pass = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / block.vectors) + TILE_OVERHEAD)
+        products += way.planes * block.channels * block.vectors * (passes * a_pass + a_read)
     vectors = math.ceil(way.filters / way.lanes)
-    a_tile = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
-    if way.workspace - way.phase_floats > NEAR_WORKSPACE:
-        a_tile += FAR_WORKSPACE_COST * way.planes * (way.v_tile + way.m_tile) / way.lanes
-    return len(way.first_tiles) * (products + way.block * a_tile)
+    a_tile = costs.input[way.tile] * math.ceil(way.channels / way.lanes) + costs.output[way.tile] * vectors
+    if way.workspace - way.phase_floats > costs.near_workspace:
+        a_tile += costs.far_workspace * way.planes * (way.v_tile + way.m_tile) / way.lanes
+    return products + passes * way.block * a_tile
 
 
-def _weight_cost(floats: int) -> float:
-    return NEAR_WEIGHT_COST if floats <= NEAR_WEIGHTS else FAR_WEIGHT_COST
+def _reading(vectors: int, passes: int, target: Target) -> float:
+    """Cost of one of the layer's vectors of weights that are read so many times in a run."""
+    costs, floats = COSTS[target.simd_lanes], vectors * target.simd_lanes
+    first = 1.0 if floats <= costs.near_weights else costs.far_weight
+    again = 1.0 if floats <= costs.band_weights else costs.far_weight
+    return first + (passes - 1) * again
 
 
 def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:

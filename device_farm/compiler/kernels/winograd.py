@@ -164,6 +164,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
     """plane -> block of filters -> tiles -> channels: a plane of V stays in the cache for all filters."""
     lanes, height = e.lanes, spec.vectors * e.lanes
     gathered = isinstance(spec, WinogradGatheredProduct)
+    v_tile = spec.v_tile if isinstance(spec, WinogradGatheredProduct) else e.v_tile
 
     def in_tiles(plane: Any, block: Any, index: Any) -> Any:
         sums = [[e.accumulator(f"sum_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
@@ -184,7 +185,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
         statements = [
             *counts,
             tirx.Bind(first, tile_start(index, spec.tiles, e.tiles)),
-            tirx.Bind(x_start, plane * e.v_plane + first * e.v_tile),
+            tirx.Bind(x_start, plane * e.v_plane + first * v_tile),
             tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
@@ -199,7 +200,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
             ]
             for p, tile in enumerate(sums):
                 value = e.vector(f"x_{p}")
-                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, at + p * e.v_tile))))
+                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, at + p * v_tile))))
                 for vector, w in zip(tile, weights, strict=True):
                     body.append(e.store(vector, e.load(vector) + value * w))
             return sequence(body)
