@@ -10,7 +10,7 @@ import pytest
 from benchmarks._layers import LAYERS, NAME, Layer
 from benchmarks._nodes import OnnxRuntimeNodes
 from benchmarks._onnx import to_onnx
-from benchmarks.kernels import bars, by_class, chosen_layers
+from benchmarks.kernels import bars, by_class, chosen_layers, times_faster
 from device_farm.compiler.weights import seeded_weights
 
 
@@ -41,6 +41,12 @@ def test_means_are_geometric_and_leave_out_layers_without_the_figure() -> None:
     assert dense == pytest.approx({"1x1": 2.0, "fc": 2.0, "all": 2.0})
     pruned = by_class(results, lambda one: one["variants"].get("block 32 5x", {}).get("efficiency"))
     assert pruned == pytest.approx({"fc": 0.5, "all": 0.5})
+
+
+def test_a_disturbed_round_on_either_side_makes_no_speed_up() -> None:
+    assert times_faster([1.0, 1.0, 1.0], [2.0, 2.0, 9.0]) == 2.0
+    assert times_faster([1.0, 9.0, 9.0], [2.0, 2.0, 2.0]) == pytest.approx(2 / 9)
+    assert times_faster([1.0, 1.0, 1.0], [2.0, 9.0, 9.0]) == 2.0
 
 
 @pytest.mark.parametrize(
