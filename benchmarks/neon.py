@@ -22,10 +22,9 @@ if __name__ == "__main__":  # run as a script: the packages lie beside this fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import finish, parser, table
-from device_farm.compiler.assembly import kernel_assembly
+from device_farm.compiler.assembly import InnerLoop, inner_loops, kernel_assembly
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import ConvKernel
-from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.target import TARGETS, Target
 
 CORES = {
@@ -54,7 +53,7 @@ def conv_loop(target: Target, vectors: int, lanes: int, tap_channels: int, pixel
         tile_columns=pixels,
         pixel_stride=64, line_stride=0, tap_unroll=1, activation=Activation.RELU, residual=False,
     )  # fmt: skip
-    return max(multiplying_loops(kernel_assembly(spec, target)), key=lambda loop: loop.multiply_adds)
+    return max(inner_loops(kernel_assembly(spec, target)), key=lambda loop: loop.multiply_adds)
 
 
 def cycles(tool: str, target: Target, core: str, instructions: list[str]) -> float | None:

@@ -61,14 +61,26 @@ _OPERATOR_EFFECT = {
     Operator.CONV1X1: -0.7,
     Operator.SKIP: -0.9,
 }
-_SCHEME_HARM = {Scheme.FILTER: 0.45, Scheme.PATTERN: 0.2, Scheme.BLOCK_PUNCHED: 0.25, Scheme.BLOCK_BASED: 0.28}
+_SCHEME_HARM = {
+    Scheme.FILTER: 0.45,
+    Scheme.PATTERN: 0.2,
+    Scheme.BLOCK_PUNCHED: 0.25,
+    Scheme.BLOCK_BASED: 0.28,
+    Scheme.KERNEL_BLOCK: 0.34,
+}
 _GMACS_PER_S = {
     Operator.CONV3X3: 40.0,
     Operator.CONV1X1: 35.0,
     Operator.DW3X3_CONV1X1: 25.0,
     Operator.CONV1X1_DW3X3_CONV1X1: 28.0,
 }
-_SCHEME_GAIN = {Scheme.FILTER: 1.0, Scheme.PATTERN: 0.6, Scheme.BLOCK_PUNCHED: 0.9, Scheme.BLOCK_BASED: 0.85}
+_SCHEME_GAIN = {
+    Scheme.FILTER: 1.0,
+    Scheme.PATTERN: 0.6,
+    Scheme.BLOCK_PUNCHED: 0.9,
+    Scheme.BLOCK_BASED: 0.85,
+    Scheme.KERNEL_BLOCK: 1.0,
+}
 
 
 class Landscape:

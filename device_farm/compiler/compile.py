@@ -16,6 +16,7 @@ from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.parting import MOST_THREADS
@@ -70,7 +71,8 @@ def compile_network(
         return known
 
     objects = ObjectCache(cache_dir)
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), threads=threads)
+    living = living_blocks(graph, target, weights=checked, seed=seed)
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living, threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     if (needed := target.element.bytes * memory.elements + parameters.bytes) > MAX_MEMORY_BYTES:
         raise InvalidGraph(

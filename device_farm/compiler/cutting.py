@@ -30,7 +30,7 @@ from device_farm.compiler.runs import rectangles
 from device_farm.compiler.steps import Call, Place
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import DEPTHWISE_OVERHEAD, FEWEST_SUMS, TILE_OVERHEAD
-from device_farm.compiler.winograd import INPUT_COST, OUTPUT_COST
+from device_farm.compiler.winograd import costs
 
 LOADED = 3.0  # a vector of a pool's window: it comes from an outer cache
 COPIED = 2.0  # a vector that is read and written
@@ -61,11 +61,11 @@ def cuttable(call: Call, target: Target) -> tuple[Cuttable, ...]:
         case DepthwiseKernel() as spec:
             return (_depthwise(call, spec, target),)
         case WinogradInput() as spec:
-            return (_tiles(call, "v", INPUT_COST[spec.tile]),)
+            return (_tiles(call, "v", costs(target).input[spec.tile]),)
         case WinogradOutput() as spec if overlaps(call):
-            return (_channels(call, OUTPUT_COST[spec.tile] * number(call, "tiles"), target),)
+            return (_channels(call, costs(target).output[spec.tile] * number(call, "tiles"), target),)
         case WinogradOutput() as spec:
-            return (_tiles(call, "m", OUTPUT_COST[spec.tile]),)
+            return (_tiles(call, "m", costs(target).output[spec.tile]),)
         case WinogradProduct() as spec:
             return (_planes(call, spec, target),)
         case PoolKernel():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_farm.compiler import winograd
 from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 from device_farm.compiler.target import Target
+from device_farm.compiler.winograd import LivingBlock, Winograd
 
 ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
 SET_STRIDE = 512  # elements: pixels this far apart share two sets of a first-level cache of 4 KiB a way
@@ -61,14 +62,29 @@ class Memory:
     blocks: tuple[FusedBlock, ...] = ()  # whose inner outputs have no place in the arena
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
     scratch_floats: int = 0  # of one thread; each has its own, one behind the other
+    winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
 
 
-def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = (), *, threads: int = 1) -> Memory:
+def plan_memory(
+    graph: Graph,
+    target: Target,
+    blocks: Sequence[FusedBlock] = (),
+    living: Mapping[str, tuple[LivingBlock, ...]] | None = None,
+    *,
+    threads: int = 1,
+) -> Memory:
+    """`living` (living.py) says what is left of the layers that Winograd may compute: those that it names."""
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
+    ways = {
+        op.name: way
+        for op in graph.ops
+        if isinstance(op, Conv2d) and living is not None and op.name in living
+        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living[op.name])) is not None
+    }
     scratch = max(
-        max((_scratch_floats(op, layouts, target) for op in graph.ops), default=0),
+        max((way.workspace for way in ways.values()), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
     if threads > 1:
@@ -82,8 +98,15 @@ def plan_memory(graph: Graph, target: Target, blocks: Sequence[FusedBlock] = (),
     else:
         offsets, end = _share(graph, sizes, blocks)
     return Memory(
-        layouts, offsets, end + threads * scratch, total > SHARING_THRESHOLD, tuple(blocks), end, scratch
-    )  # fmt: skip
+        layouts,
+        offsets,
+        elements=end + threads * scratch,
+        shared=total > SHARING_THRESHOLD,
+        blocks=tuple(blocks),
+        scratch=end,
+        scratch_floats=scratch,
+        winograd=ways,
+    )
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -111,12 +134,6 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
                 )
     stride = _spread(shape.channels) if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
-
-
-def _scratch_floats(op: Op, layouts: Mapping[str, Layout], target: Target) -> int:
-    """Elements that an operator needs while it runs."""
-    way = winograd.choose(op, layouts[op.inputs[0]], target) if isinstance(op, Conv2d) else None
-    return 0 if way is None else way.workspace
 
 
 def pad_channels(channels: int, target: Target) -> int:

@@ -38,6 +38,7 @@ from device_farm.compiler.kernels.spec import (
     ScatterKernel,
     ShuffleKernel,
     SoftmaxKernel,
+    WinogradGatheredProduct,
     WinogradInput,
     WinogradOutput,
     WinogradProduct,
@@ -113,7 +114,7 @@ class _Lowering:
 
     def _kept_macs(self, op: Op) -> int:
         packed, out = self.packed.get(op.name), self.graph.shapes[op.name]
-        if isinstance(op, Conv2d) and isinstance(packed, PackedConv):
+        if isinstance(op, Conv2d) and isinstance(packed, PackedConv | PackedWinograd):
             return packed.kept_macs(op.filters, out.height * out.width)
         return op.macs(*self.graph.input_shapes(op))
 
@@ -186,10 +187,12 @@ class _Lowering:
         }
 
         def product(group: Group) -> Call:
-            spec = WinogradProduct(
-                group.vectors,
-                product_pixels(way.block, group.vectors, self.target),
-                part_taps([way.channels], 1, self.target),
+            vectors, tiles_at_once = group.vectors, product_pixels(way.block, group.vectors, self.target)
+            parts = part_taps(group.kept if way.gathered else [way.channels], 1, self.target)
+            spec = (
+                WinogradGatheredProduct(vectors, tiles_at_once, parts, v_tile=way.v_tile)
+                if way.gathered
+                else WinogradProduct(vectors, tiles_at_once, parts)
             )
             arguments: dict[str, Argument] = {
                 "v": v,
@@ -198,8 +201,10 @@ class _Lowering:
                 "planes": way.planes,
                 "blocks": len(group.kept),
                 "channels": way.channels,
+                "lists": Place("parameters", group.taps),
+                "pointers": Place("parameters", group.pointers),
             }
-            return Call(spec, tiles | arguments)
+            return Call(spec, tiles | arguments, block_taps=group.kept if way.gathered else ())
 
         calls: list[Call] = []
         for start in way.first_tiles:

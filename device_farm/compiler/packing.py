@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
 CACHE_LINE = 64  # bytes, to which all arrays are aligned
 INTEGER_BYTES = 4
-MOSTLY_DENSE = 0.95  # share of living taps from which on given weights count as dense
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,23 @@ class PackedConv:
 
 @dataclass(frozen=True)
 class PackedWinograd:
-    """A convolution by Winograd: groups without taps, their weights [planes, blocks, channels, height]."""
+    """By Winograd. Groups keep channels instead of taps; weights are [planes, channels of all blocks, height]."""
 
     way: winograd.Winograd
     groups: tuple[Group, ...]
     bias: int
+
+    def kept_macs(self, filters: int, pixels: int) -> int:
+        """Multiply-accumulates that the direct convolution would do with the taps that are left."""
+        heights = [
+            (group.first_filter + i * group.height, group.height)
+            for group in self.groups
+            for i in range(len(group.kept))
+        ]
+        return pixels * sum(
+            block.taps * min(height, filters - first)
+            for block, (first, height) in zip(self.way.living, heights, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -131,8 +142,8 @@ def pack(
     for op in graph.ops:
         if isinstance(op, Conv2d):
             layout = memory.layouts[op.inputs[0]]
-            way = winograd.choose(op, layout, target)
-            if way is not None and (weights is None or _is_dense(op, weights[f"{op.name}.weight"], target)):
+            way = memory.winograd.get(op.name)
+            if way is not None:
                 packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
             else:
                 given = None if weights is None else (weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
@@ -248,37 +259,47 @@ def _compact(
     return np.concatenate(weights), np.concatenate(taps)
 
 
-def _is_dense(op: Conv2d, weight: Array, target: Target) -> bool:
-    """Whether so few taps are dead that a direct convolution would gain next to nothing by them."""
-    height = target.block_height
-    starts = range(0, op.filters, height)
-    alive = sum(int((weight[start : start + height] != 0).any(axis=0).sum()) for start in starts)
-    return alive >= MOSTLY_DENSE * len(starts) * math.prod(weight.shape[1:])
-
-
 def _pack_winograd(
     op: Conv2d, way: winograd.Winograd, target: Target, parameters: Parameters, weights: Mapping[str, Array] | None
 ) -> PackedWinograd:
-    planes = None
-    if weights is not None:
-        weight = weights[f"{op.name}.weight"]
-        planes = winograd.transformed_stem(weight) if way.is_stem else winograd.transformed(weight, way.tile)
-    groups = []
+    kept, groups = [block.channels for block in way.living], []
+    parts = None if weights is None else _winograd_parts(op, way, target, weights[f"{op.name}.weight"])
+    for vectors, first, blocks in block_groups(op, target):
+        own, kept = kept[:blocks], kept[blocks:]
+        height, total = vectors * target.simd_lanes, sum(own)
+        lists = pointers = 0
+        if parts is None:
+            place = parameters.reserve(way.planes * total * height)
+            if way.gathered:
+                lists, pointers = parameters.reserve_integers(total), parameters.reserve_integers(blocks + 1)
+        else:
+            compact, channels = zip(*(next(parts) for _ in range(blocks)), strict=True)
+            place = parameters.put(np.concatenate(compact, axis=1), f"{op.name}.weight")
+            if way.gathered:
+                lists = parameters.put(np.concatenate(channels))
+                pointers = parameters.put(np.cumsum((0, *own)).astype(np.int32))
+        groups.append(Group(vectors, height, first, tuple(own), place, lists, pointers))
+    width = padded_filters(op, target)
+    bias = None if weights is None else np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
+    place = parameters.reserve(width) if bias is None else parameters.put(bias, f"{op.name}.bias")
+    return PackedWinograd(way, tuple(groups), place)
+
+
+def _winograd_parts(
+    op: Conv2d, way: winograd.Winograd, target: Target, weight: Array
+) -> Iterator[tuple[Array, NDArray[np.int32]]]:
+    """Transformed weights [planes, channels of the block, height] and channels of every block of filters."""
+    # planes x channels x filters
+    planes = winograd.transformed_stem(weight) if way.is_stem else winograd.transformed(weight, way.tile)
     for vectors, first, blocks in block_groups(op, target):
         height = vectors * target.simd_lanes
-        if planes is None:
-            place = parameters.reserve(way.planes * way.channels * blocks * height)
-        else:
-            part = planes[:, :, first : first + blocks * height]
-            part = np.pad(part, ((0, 0), (0, 0), (0, blocks * height - part.shape[-1])))
-            by_block = part.reshape(way.planes, way.channels, blocks, height).transpose(0, 2, 1, 3)
-            place = parameters.put(by_block, f"{op.name}.weight")
-        groups.append(Group(vectors, height, first, (way.channels * 9,) * blocks, place, 0, 0))
-    width = padded_filters(op, target)
-    if weights is None:
-        return PackedWinograd(way, tuple(groups), parameters.reserve(width))
-    bias = np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
-    return PackedWinograd(way, tuple(groups), parameters.put(bias, f"{op.name}.bias"))
+        for start in range(first, first + blocks * height, height):
+            part, rows = planes[:, :, start : start + height], weight[start : start + height]
+            part = np.pad(part, ((0, 0), (0, 0), (0, height - part.shape[-1])))
+            channels = np.arange(way.channels, dtype=np.int32)
+            if way.gathered:
+                channels = channels[(rows != 0).any(axis=(0, 2, 3))]
+            yield part[:, channels], channels
 
 
 def padded_filters(op: Conv2d, target: Target) -> int:

@@ -200,9 +200,8 @@ def _put_seed(tape: Tape, op: Op, plan: Plan) -> None:
 def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, plan: Plan) -> None:
     filters, channels, kh, kw = weight_shape(plan.graph, op)
     layout, sparsity = plan.memory.layouts[op.inputs[0]], op.sparsity
-    tape.put(
-        _SEED_CONV, stream, *((packed.way.tile, packed.way.taps) if isinstance(packed, PackedWinograd) else (0, 0))
-    )
+    way = packed.way if isinstance(packed, PackedWinograd) else None
+    tape.put(_SEED_CONV, stream, *((0, 0, 0) if way is None else (way.tile, way.taps, int(way.gathered))))
     tape.put(filters, channels, op.groups, kh, kw)
     tape.put(op.dilation[0] * layout.row_stride, op.dilation[1] * layout.pixel_stride)
     tape.put(float_bits(gain(op.activation)), 0 if sparsity is None else sparsity.block_height)

@@ -42,8 +42,8 @@ def most_pixels(vectors: int, target: Target) -> int:
 def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
     """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers.
 
-    A tile of one vector then has room for two pixels more: with four more, LLVM spills. Halves by element want the lower
-    registers, so they have no room.
+    A tile of one vector then has room for two pixels more: with four more, LLVM spills. Halves want the lower registers
+    as operands, so they have no room.
     """
     if tap_channels == 1 or tile.lane_channels > 1:
         return tile.pixels

@@ -7,6 +7,9 @@ result is transformed back. Tiles go in blocks, so that what lies between the tr
     V  planes x tiles x channels    the transformed input of a block of tiles
     M  planes x tiles x filters     the products
 
+A block of filters that lost whole kernels multiplies its own list of channels, the same in all planes. Where single
+taps are lost, the transformed filters have no zeros: such a layer is computed as if it were dense, if that is cheaper.
+
 The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and
 nothing is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural
 networks", 2015.)
@@ -20,9 +23,10 @@ behind V and M; blocks of tiles do not reach from one row of them into the next.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +78,14 @@ STEM_TRANSFORM = np.array(
 )
 
 
+class LivingBlock(NamedTuple):
+    """What pruning leaves of one block of filters."""
+
+    vectors: int  # SIMD vectors of filters
+    taps: int
+    channels: int  # with a living kernel where whole kernels were pruned, else all
+
+
 @dataclass(frozen=True)
 class Winograd:
     """How one layer is cut. Strides and sizes are in floats."""
@@ -85,7 +97,13 @@ class Winograd:
     filters: int
     lanes: int
     block: int  # tiles of a block
+    living: tuple[LivingBlock, ...]  # blocks of filters
     taps: int = 3  # rows and columns of the kernel
+
+    @property
+    def gathered(self) -> bool:
+        """Whether blocks of filters multiply lists of channels."""
+        return any(block.channels < self.channels for block in self.living)
 
     @property
     def planes(self) -> int:
@@ -169,33 +187,37 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
     return min(range(1, most + 1), key=lambda p: (math.ceil(block / p) * (max(p, fewest) + TILE_OVERHEAD), -p))
 
 
-def choose(op: Conv2d, x: Layout, target: Target) -> Winograd | None:
+def eligible(op: Conv2d) -> bool:
+    """Whether Winograd can compute such a layer at all."""
+    strides = {(3, 3): (1, 1), STEM_KERNEL: (2, 2)}
+    return strides.get(op.kernel) == op.stride and op.dilation == (1, 1) and op.groups == 1
+
+
+def choose(op: Conv2d, x: Layout, target: Target, blocks: tuple[LivingBlock, ...]) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
-    if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+    out = op.output_shape(x.shape)
+    if op.kernel == STEM_KERNEL and is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
         if target.element is not Element.FLOAT32:
             return None  # F(4x4) loses too many digits
-        out = op.output_shape(x.shape)
-        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
-    taps = x.shape.channels * 9
-    if op.kernel != (3, 3) or op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:
-        return None
-    if op.sparsity is not None and min(op.sparsity.kept) < taps:
-        return None
-    if x.pixel_stride % target.simd_lanes:
-        return None  # an image whose pixels are not whole vectors
-    out = op.output_shape(x.shape)
-    return _cheapest(out.height, out.width, x.shape.channels, op.filters, target)
+        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target, blocks)
+    if op.kernel != (3, 3) or not eligible(op) or x.pixel_stride % target.simd_lanes:
+        return None  # or an image whose pixels are not whole vectors
+    return _cheapest(out.height, out.width, x.shape.channels, op.filters, target, blocks)
 
 
-@cache
-def _cheapest(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
-    best, least = None, direct_cost(height, width, channels, filters, target) * MARGIN
+@lru_cache(4096)
+def _cheapest(
+    height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
+) -> Winograd | None:
+    dense = all(block.taps == 9 * channels for block in blocks)
+    # Without a margin for pruned layers: they must not be slower than the dense one is by Winograd.
+    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else 1.0)
     for tile in TILES[target.element]:
         if min(height, width) < tile:
             continue
         tiles = math.ceil(height / tile) * math.ceil(width / tile)
         for block in range(min(tiles, 4), min(tiles, MOST_TILES) + 1):
-            way = Winograd(tile, height, width, channels, filters, target.simd_lanes, block)
+            way = Winograd(tile, height, width, channels, filters, target.simd_lanes, block, blocks)
             if (cost := winograd_cost(way, target)) < least:
                 best, least = way, cost
     return best
@@ -206,56 +228,87 @@ def is_stem(op: Conv2d, channels: int) -> bool:
 
     Such an image needs a border that makes its rows and columns even.
     """
-    shape = (op.kernel, op.stride, op.dilation, op.groups)
-    return shape == (STEM_KERNEL, (2, 2), (1, 1), 1) and 4 * channels <= LINE and op.sparsity is None
+    return op.kernel == STEM_KERNEL and eligible(op) and 4 * channels <= LINE and op.sparsity is None
 
 
-@cache
-def _cheapest_stem(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
+@lru_cache(4096)
+def _cheapest_stem(
+    height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
+) -> Winograd | None:
     if min(height, width) < 4:
         return None
-    best, least = None, direct_cost(height, width, channels, filters, target, taps=49) * MARGIN
+    best, least = None, direct_cost(height, width, blocks, target) * MARGIN
+    living = tuple(block._replace(channels=4 * channels) for block in blocks)
     columns = math.ceil(width / 4)
     for block in range(min(columns, 4), min(columns, MOST_TILES) + 1):
-        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, STEM_TAPS)
+        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, living, STEM_TAPS)
         near = way.workspace - way.phase_floats <= NEAR_STEM_WORKSPACE
         if near and (cost := winograd_cost(way, target)) < least:
             best, least = way, cost
     return best
 
 
-# Costs are in multiply-adds of one vector, the unit of tiling.py, and were fitted to times on Zen 4 (docs/compiler.md).
-MARGIN = 0.9  # what Winograd must come below, as its cost is known less well
-INPUT_COST, OUTPUT_COST = {4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}  # transforms of one vector of one tile
-NEAR_WORKSPACE, FAR_WORKSPACE_COST = 160_000, 3.0  # floats of V and M that stay near; a vector of a larger workspace
 NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
-NEAR_WEIGHTS = 500_000  # floats of weights that stay in a cache from run to run
-# Reading one vector of weights. The far one is twice what was measured on an idle machine: F(4x4) has four times
-# the weights of the direct convolution, and memory is slower on phones and where every core is busy.
-NEAR_WEIGHT_COST, FAR_WEIGHT_COST = 1.0, 8.0
+MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
 
 
-def direct_cost(height: int, width: int, channels: int, filters: int, target: Target, *, taps: int = 9) -> float:
-    """Of the dense direct convolution with that many taps a channel."""
-    tiling = conv_tiling(height, width, flat=False, vectors=2, target=target)
-    vectors = math.ceil(filters / target.simd_lanes)
-    a_weight = tiling.tiles * (max(tiling.pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
-    return taps * channels * vectors * (a_weight + _weight_cost(taps * channels * filters))
+@dataclass(frozen=True)
+class Costs:
+    """What a processor takes, in multiply-adds of one vector, the unit of tiling.py; sizes are in floats."""
+
+    input: Mapping[int, float]  # transform of one vector of one tile, by m
+    output: Mapping[int, float]
+    near_workspace: int  # of V and M that stay near
+    far_workspace: float  # a vector of a larger workspace
+    near_weights: int  # that stay in a cache from run to run
+    far_weight: float  # reading one vector of more of them; a near one costs 1
+    band_weights: int  # that stay in a cache from one block of tiles to the next
+
+
+# Fitted to times on Zen 4 (docs/kernel_blocks.md), for both widths: the vector's cost in multiply-adds is the same. The
+# far weight is half as much again as on the idle machine: memory is slower where every core is busy.
+_X86 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
+# No ARM hardware was at hand: llvm-mca's cycles of the transforms' loops, times what Zen 4 takes beyond its own model
+# (1.5); between Cortex-A76 and the in-order A55, which pays more. Caches of a phone's middle cores.
+_NEON = Costs({4: 400.0, 2: 150.0}, {4: 280.0, 2: 140.0}, 64_000, 3.0, 500_000, 8.0, 500_000)
+
+
+def costs(target: Target) -> Costs:
+    return _NEON if target.triple.startswith("aarch64") else _X86
+
+
+def direct_cost(height: int, width: int, blocks: Sequence[LivingBlock], target: Target) -> float:
+    """Of the direct convolution with the taps that are left."""
+    a_read = _reading(sum(block.taps * block.vectors for block in blocks), 1, target)
+    cost = 0.0
+    for block in blocks:
+        tiling = conv_tiling(height, width, flat=False, vectors=block.vectors, target=target)
+        a_weight = tiling.tiles * (max(tiling.pixels, FEWEST_SUMS / block.vectors) + TILE_OVERHEAD)
+        cost += block.taps * block.vectors * (a_weight + a_read)
+    return cost
 
 
 def winograd_cost(way: Winograd, target: Target) -> float:
+    prices, passes = costs(target), len(way.first_tiles)
+    a_read = _reading(way.planes * sum(block.channels * block.vectors for block in way.living), passes, target)
+    products = 0.0
+    for block in way.living:
+        pixels = product_pixels(way.block, block.vectors, target)
+        a_pass = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / block.vectors) + TILE_OVERHEAD)
+        products += way.planes * block.channels * block.vectors * (passes * a_pass + a_read)
     vectors = math.ceil(way.filters / way.lanes)
-    pixels = product_pixels(way.block, 2, target)
-    a_weight = math.ceil(way.block / pixels) * (max(pixels, FEWEST_SUMS / 2) + TILE_OVERHEAD)
-    a_weight += _weight_cost(way.planes * way.channels * way.filters)
-    a_tile = INPUT_COST[way.tile] * math.ceil(way.channels / way.lanes) + OUTPUT_COST[way.tile] * vectors
-    if way.workspace - way.phase_floats > NEAR_WORKSPACE:
-        a_tile += FAR_WORKSPACE_COST * way.planes * (way.v_tile + way.m_tile) / way.lanes
-    return len(way.first_tiles) * (way.planes * way.channels * vectors * a_weight + way.block * a_tile)
+    a_tile = prices.input[way.tile] * math.ceil(way.channels / way.lanes) + prices.output[way.tile] * vectors
+    if way.workspace - way.phase_floats > prices.near_workspace:
+        a_tile += prices.far_workspace * way.planes * (way.v_tile + way.m_tile) / way.lanes
+    return products + passes * way.block * a_tile
 
 
-def _weight_cost(floats: int) -> float:
-    return NEAR_WEIGHT_COST if floats <= NEAR_WEIGHTS else FAR_WEIGHT_COST
+def _reading(vectors: int, passes: int, target: Target) -> float:
+    """Cost of one of the layer's vectors of weights that are read so many times in a run."""
+    prices, floats = costs(target), vectors * target.simd_lanes
+    first = 1.0 if floats <= prices.near_weights else prices.far_weight
+    again = 1.0 if floats <= prices.band_weights else prices.far_weight
+    return first + (passes - 1) * again
 
 
 def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:

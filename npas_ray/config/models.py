@@ -37,7 +37,7 @@ from npas_ray.space.choices import RATES, Operator, Scheme
 # the head's operator is not chosen
 _OPERATORS = tuple(operator for operator in Operator if operator is not Operator.FC)
 # unstructured pruning is an accuracy reference that no kernel makes fast: it must be asked for
-_SCHEMES = (Scheme.FILTER, Scheme.PATTERN, Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED)
+_SCHEMES = (Scheme.FILTER, Scheme.PATTERN, Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED, Scheme.KERNEL_BLOCK)
 
 Operators = Annotated[
     tuple[Annotated[Operator, member(Operator, without=(Operator.FC,))], ...],

@@ -132,8 +132,8 @@ def _sparsity(layer: SubLayer, choice: LayerChoice, blocks: Blocks) -> BlockSpar
     kept = kept_taps(
         layer.weight_shape, scheme=choice.scheme, rate=choice.rate, block_height=blocks.height, tap_unit=blocks.unit
     )
-    in_units = choice.scheme in (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED)
-    return BlockSparsity(blocks.height, kept, blocks.unit if in_units else TapUnit.TAP)
+    units = {Scheme.BLOCK_PUNCHED: blocks.unit, Scheme.BLOCK_BASED: blocks.unit, Scheme.KERNEL_BLOCK: TapUnit.KERNEL}
+    return BlockSparsity(blocks.height, kept, units.get(choice.scheme, TapUnit.TAP))
 
 
 def _conv(

@@ -1,9 +1,12 @@
-"""Block-punched (CONV) and block-based (1x1 CONV, FC) pruning: whole taps of a block of filters.
+"""Block-punched (CONV), block-based (1x1 CONV, FC) and kernel-block pruning: whole columns of a block of filters.
 
 Both schemes keep, in every block of F consecutive filters, the taps (channel, kh, kw) with the largest L2 norm over
 those filters, so on a 1x1 convolution they are one scheme. The channel extent of a block is 1 where the kernel gathers
 every tap by its own offset, as finer blocks lose less accuracy then, and the authors' 4 where the target loads four
 channels at once and multiplies by each of them: NEON (`Target.tap_unit`).
+
+Kernel blocks take all positions of a channel at once. They lose more accuracy than free taps at the same rate, but a
+3x3 convolution that lost whole kernels can still be computed by Winograd's algorithm, which is twice as fast or more.
 
 The paper's block-based pruning may also take rows, single filters of a block. They are left alone here: the filters
 of a block are the lanes of a vector, which takes its time whether or not a lane is wanted.

@@ -69,12 +69,19 @@ def kept_taps(
             check_pattern_shape(weight_shape)
             kept = PATTERN_POSITIONS * kept_pattern_channels(weight_shape[1], rate)
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
-            units = Units(tap_unit, rest[0], math.prod(rest[1:]))
-            sizes = ((units.whole, units.size), (units.partial, units.partial_size))
-            kept = sum(kept_units(count, rate) * size for count, size in sizes if count)
+            kept = _kept_in_units(weight_shape, rate, tap_unit)
+        case Scheme.KERNEL_BLOCK:
+            kept = _kept_in_units(weight_shape, rate, TapUnit.KERNEL)
         case Scheme.UNSTRUCTURED:
             raise ValueError("which taps unstructured pruning leaves depends on the weights: compile the layer dense")
     return (kept,) * len(block_heights(filters, block_height))
+
+
+def _kept_in_units(weight_shape: Sequence[int], rate: float, tap_unit: TapUnit) -> int:
+    """Taps of the units that a block keeps; partial units are kept at the same rate."""
+    units = Units(tap_unit, weight_shape[1], math.prod(weight_shape[2:]))
+    sizes = ((units.whole, units.size), (units.partial, units.partial_size))
+    return sum(kept_units(count, rate) * size for count, size in sizes if count)
 
 
 def check_dense(rate: float) -> None:

@@ -45,6 +45,7 @@ def make_mask(
     filter           max(1, round(filters / rate)) filters, by L2 norm
     block-punched    max(1, round(taps / rate)) taps of every block, by L2 norm over the block's filters
     block-based      the same: whole columns of a filter block
+    kernel-block     max(1, round(channels / rate)) channels of every block, at all positions, ranked likewise
     pattern          4 positions of max(1, round(channels * 9 / (4 * rate))) channels of every block
     unstructured     max(1, round(filters * taps / rate)) weights, by magnitude
     ===============  ===================================================================================
@@ -70,6 +71,10 @@ def make_mask(
             )
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
             return block_mask(weight, rate=rate, block_height=block_height, whole_layer=whole_layer, unit=tap_unit)
+        case Scheme.KERNEL_BLOCK:
+            return block_mask(
+                weight, rate=rate, block_height=block_height, whole_layer=whole_layer, unit=TapUnit.KERNEL
+            )
         case Scheme.UNSTRUCTURED:
             return top_units(ranked(weight).abs().view(1, -1), kept_units(weight.numel(), rate)).view(weight.shape)
 

@@ -18,6 +18,7 @@ SCHEMES = {
     Scheme.PATTERN: "p",
     Scheme.BLOCK_PUNCHED: "bp",
     Scheme.BLOCK_BASED: "bb",
+    Scheme.KERNEL_BLOCK: "kb",
     Scheme.UNSTRUCTURED: "u",
 }
 

@@ -28,6 +28,7 @@ class Scheme(StrEnum):
     PATTERN = "pattern"  # positions shared by a filter group + connectivity
     BLOCK_PUNCHED = "block-punched"  # CONV 3x3
     BLOCK_BASED = "block-based"  # 1x1 CONV and FC
+    KERNEL_BLOCK = "kernel-block"  # CONV 3x3: whole kernels shared by a filter group; Winograd goes on working
     UNSTRUCTURED = "unstructured"  # accuracy reference; never chosen unless asked for
 
 

@@ -5,6 +5,7 @@ Equalities, each a reason for one key:
 - a skip has no weights, so it has neither scheme nor rate; rate 1 of any scheme is dense (`plain`);
 - block-punched pruning takes (channel, kh, kw) columns of a filter block and block-based takes (channel) columns: on a
   1x1 kernel they are one, called block-based there; on a 3x3 kernel the column is a tap and is called block-punched;
+- kernel-block pruning takes whole kernels of a filter block: on a 1x1 kernel that is a column, so block-based too;
 - counts are whole numbers, so on a narrow layer two rates can keep the same units (`kept`), and a rate little above 1
   keeps everything;
 - a layer with a single filter has one weight a column: unstructured pruning is column pruning there.
@@ -61,6 +62,8 @@ def plain(choice: LayerChoice) -> LayerChoice:
         return LayerChoice(choice.operator)
     if choice.scheme in (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED):
         return replace(choice, scheme=_block_scheme(choice.operator))
+    if choice.scheme is Scheme.KERNEL_BLOCK and choice.operator is not Operator.CONV3X3:
+        return replace(choice, scheme=Scheme.BLOCK_BASED)
     return choice
 
 
@@ -121,6 +124,8 @@ def _scheme_fits_operator(place: Place, choice: LayerChoice) -> str | None:
             return "without a CONV larger than 1x1 there is one position to punch; it is called block-based there"
         case Scheme.BLOCK_BASED if _block_scheme(operator) is not Scheme.BLOCK_BASED:
             return "block-based is for 1x1 CONV and FC; on larger kernels columns of a block are called block-punched"
+        case Scheme.KERNEL_BLOCK if operator is not Operator.CONV3X3:
+            return "without a CONV larger than 1x1 a whole kernel is one column; it is called block-based there"
     return None
 
 
@@ -164,6 +169,8 @@ def _units(layer: SubLayer, choice: LayerChoice) -> tuple[tuple[str, int, float]
             return (("filters", filters, choice.rate),)
         case Scheme.PATTERN:
             return (("channels", channels, choice.rate / PATTERN_MIN_RATE),)
+        case Scheme.KERNEL_BLOCK:
+            return (("kernels", channels, choice.rate),)
         case Scheme.UNSTRUCTURED if filters > 1:
             return (("weights", filters * channels * kh * kw, choice.rate),)
     return (("taps", channels * kh * kw, choice.rate),)

@@ -80,8 +80,8 @@ def _grouped(choices: Sequence[LayerChoice]) -> dict[Operator, dict[Scheme, list
 
 
 def _family(choice: LayerChoice) -> Scheme:
-    """Block-punched and block-based are one way to prune, on different kernels."""
-    return Scheme.BLOCK_BASED if choice.scheme is Scheme.BLOCK_PUNCHED else choice.scheme
+    """What prunes columns of blocks is one way to prune, on different kernels."""
+    return Scheme.BLOCK_BASED if choice.scheme in (Scheme.BLOCK_PUNCHED, Scheme.KERNEL_BLOCK) else choice.scheme
 
 
 def _nearest(choice: LayerChoice, others: Sequence[LayerChoice]) -> list[LayerChoice]:

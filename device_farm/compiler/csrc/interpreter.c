@@ -376,7 +376,7 @@ enum { SEED_CONV, SEED_DEPTHWISE, SEED_INDEX };
 
 static int seed_conv(tape_t *tape) {
   npas_conv_t conv = {.stream = (uint64_t)tape_word(tape)};
-  int32_t kept_count, tile = tape_int(tape), taps = tape_int(tape); /* of Winograd, or 0 */
+  int32_t kept_count, tile = tape_int(tape), taps = tape_int(tape), gathered = tape_int(tape); /* of Winograd, or 0 */
   conv.filters = tape_int(tape), conv.channels = tape_int(tape), conv.channel_groups = tape_int(tape);
   conv.kernel_height = tape_int(tape), conv.kernel_width = tape_int(tape);
   conv.line_stride = tape_int(tape), conv.pixel_stride = tape_int(tape), conv.gain = tape_float(tape);
@@ -393,7 +393,7 @@ static int seed_conv(tape_t *tape) {
   }
   conv.groups = groups;
   int failed = tape->damaged;
-  if (!failed && tile != 0) npas_seed_winograd(self.seed, &conv, tile, taps);
+  if (!failed && tile != 0) failed = npas_seed_winograd(self.seed, &conv, tile, taps, gathered);
   else if (!failed) failed = npas_seed_conv(self.seed, &conv);
   free(groups);
   return failed;

@@ -98,24 +98,42 @@ static void mark_taps(uint64_t seed, const npas_conv_t *conv, int32_t block, int
   }
 }
 
-int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
+typedef struct { /* of sparsity blocks */
+  int32_t height, total;
+  char *marks; /* [blocks][total] living taps */
+  float *scales;
+} living_t;
+
+static void free_living(living_t *living) { free(living->marks), free(living->scales); }
+
+/* 0 = well, else out of memory; then nothing is to be freed. */
+static int make_living(uint64_t seed, const npas_conv_t *conv, living_t *living) {
   int32_t total = conv->channels * conv->kernel_height * conv->kernel_width;
   int32_t height = conv->sparsity_height ? conv->sparsity_height : conv->filters;
   int32_t blocks = (conv->filters + height - 1) / height;
-  char *marks = malloc((size_t)blocks * (size_t)total), *units = malloc((size_t)total);
-  float *scales = malloc((size_t)blocks * sizeof *scales);
-  if (marks == NULL || units == NULL || scales == NULL) return free(marks), free(units), free(scales), 1;
+  *living = (living_t){height, total, malloc((size_t)blocks * (size_t)total), malloc((size_t)blocks * sizeof(float))};
+  char *units = malloc((size_t)total);
+  if (living->marks == NULL || living->scales == NULL || units == NULL) return free_living(living), free(units), 1;
   for (int32_t block = 0; block < blocks; ++block) {
     int32_t kept = conv->sparsity_height ? conv->kept[block] : total;
-    scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
-    char *own = marks + (int64_t)block * total;
+    living->scales[block] = sqrtf(conv->gain / (float)(kept > 1 ? kept : 1));
+    char *own = living->marks + (int64_t)block * total;
     if (kept == total) memset(own, 1, (size_t)total);
     else if (kept == 0) memset(own, 0, (size_t)total);
     else mark_taps(seed, conv, block, kept, units, own);
   }
-  for (int32_t group = 0; group < conv->group_count; ++group) seed_group(seed, conv, &conv->groups[group], marks, scales);
+  free(units);
+  return 0;
+}
+
+int npas_seed_conv(uint64_t seed, const npas_conv_t *conv) {
+  living_t living;
+  if (make_living(seed, conv, &living)) return 1;
+  for (int32_t group = 0; group < conv->group_count; ++group) {
+    seed_group(seed, conv, &conv->groups[group], living.marks, living.scales);
+  }
   seed_bias(seed, conv);
-  free(marks), free(units), free(scales);
+  free_living(&living);
   return 0;
 }
 
@@ -140,45 +158,89 @@ static const double stem_transform[7][4] = {
     {0, 0, 0, 1},
 };
 
+/* The channels that block `block` multiplies, into `list`: how many. A stem's are those of its image of phases. */
+static int32_t list_channels(const npas_conv_t *conv, const npas_group_t *group, const living_t *living, int32_t block,
+                             int32_t taps, int32_t gathered, int32_t *list) {
+  int32_t low = group->first_filter + block * group->height, all = taps == 4 ? 4 * conv->channels : conv->channels;
+  int32_t high = low + group->height < conv->filters ? low + group->height : conv->filters, count = 0;
+  for (int32_t channel = 0; channel < all; ++channel) {
+    int lives = !gathered;
+    for (int32_t s = low / living->height; gathered && s <= (high - 1) / living->height; ++s) {
+      const char *own = living->marks + (int64_t)s * living->total + channel * 9;
+      for (int32_t tap = 0; tap < 9; ++tap) lives |= own[tap];
+    }
+    if (lives) list[count++] = channel;
+  }
+  return count;
+}
+
 /* The weights of one filter for one channel of the image that is transformed, [taps][taps]. */
-static void seed_filter(uint64_t seed, const npas_conv_t *conv, int32_t filter, int32_t channel, int32_t taps, float scale,
-                        double *w) {
-  int32_t stem = taps == 4, phase = stem ? channel / conv->channels : 0, step = stem ? 2 : 1, rows = conv->kernel_height;
-  uint64_t first = ((uint64_t)filter * (uint64_t)conv->channels + (uint64_t)(channel % conv->channels)) * (uint64_t)(rows * rows);
-  for (int32_t tap = 0; tap < taps * taps; ++tap) {
-    int32_t y = tap / taps * step + phase / 2, x = tap % taps * step + phase % 2;
-    int outside = filter >= conv->filters || y >= rows || x >= rows;
-    w[tap] = outside ? 0.0f : npas_uniform(seed, conv->stream + 1, first + (uint64_t)(y * rows + x)) * scale;
+static void seed_filter(uint64_t seed, const npas_conv_t *conv, const living_t *living, int32_t filter, int32_t channel,
+                        int32_t taps, double *w) {
+  int32_t phase = channel / conv->channels, step = taps == 4 ? 2 : 1, size = conv->kernel_height;
+  int32_t s = filter / living->height, first = channel % conv->channels * size * size;
+  for (int32_t i = 0; i < taps * taps; ++i) {
+    int32_t y = i / taps * step + phase / 2, x = i % taps * step + phase % 2, tap = first + y * size + x;
+    w[i] = 0;
+    if (filter >= conv->filters || y >= size || x >= size || !living->marks[(int64_t)s * living->total + tap]) continue;
+    uint64_t place = (uint64_t)filter * (uint64_t)living->total + (uint64_t)tap;
+    w[i] = npas_uniform(seed, conv->stream + 1, place) * living->scales[s];
   }
 }
 
-void npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps) {
+static void transform_filter(const double *w, int32_t tile, int32_t taps, npas_element_t *planes, int64_t plane_stride) {
   const double *g = taps == 4 ? stem_transform[0] : tile == 2 ? filter_transform_2[0] : filter_transform_4[0];
-  int32_t size = tile + taps - 1, total = conv->channels * conv->kernel_height * conv->kernel_width;
-  int32_t channels = taps == 4 ? 4 * conv->channels : conv->channels;
-  float scale = sqrtf(conv->gain / (float)total);
-  for (int32_t i = 0; i < conv->group_count; ++i) {
-    const npas_group_t *group = &conv->groups[i];
-    int64_t block_floats = (int64_t)channels * group->height, plane_floats = group->blocks * block_floats;
-    for (int64_t at = 0; at < plane_floats; ++at) { /* block, channel, filter of the block */
-      int32_t filter = group->first_filter + (int32_t)(at / block_floats * group->height + at % group->height);
-      double w[16], rows[7][4];
-      seed_filter(seed, conv, filter, (int32_t)(at % block_floats / group->height), taps, scale, w);
-      for (int32_t y = 0; y < size; ++y) {
-        for (int32_t x = 0; x < taps; ++x) {
-          rows[y][x] = 0;
-          for (int32_t i = 0; i < taps; ++i) rows[y][x] += g[y * taps + i] * w[i * taps + x];
-        }
-      }
-      for (int32_t plane = 0; plane < size * size; ++plane) {
-        const double *row = rows[plane / size], *column = &g[plane % size * taps];
-        double value = 0;
-        for (int32_t i = 0; i < taps; ++i) value += row[i] * column[i];
-        group->weights[plane * plane_floats + at] = (float)value; /* rounded as on the host: to float32 first */
+  int32_t size = tile + taps - 1;
+  double rows[7][4];
+  for (int32_t y = 0; y < size; ++y) {
+    for (int32_t x = 0; x < taps; ++x) {
+      rows[y][x] = 0;
+      for (int32_t i = 0; i < taps; ++i) rows[y][x] += g[y * taps + i] * w[i * taps + x];
+    }
+  }
+  for (int32_t plane = 0; plane < size * size; ++plane) {
+    const double *row = rows[plane / size], *column = &g[plane % size * taps];
+    double value = 0;
+    for (int32_t i = 0; i < taps; ++i) value += row[i] * column[i];
+    planes[plane * plane_stride] = (float)value; /* rounded as on the host: to float32 first */
+  }
+}
+
+static void seed_winograd_group(uint64_t seed, const npas_conv_t *conv, const npas_group_t *group,
+                                const living_t *living, int32_t tile, int32_t taps, int32_t gathered, int32_t *list) {
+  int64_t plane_floats = 0, at = 0;
+  for (int32_t block = 0; block < group->blocks; ++block) {
+    plane_floats += (int64_t)list_channels(conv, group, living, block, taps, gathered, list) * group->height;
+  }
+  for (int32_t block = 0, listed = 0; block < group->blocks; ++block) {
+    int32_t first = group->first_filter + block * group->height;
+    int32_t count = list_channels(conv, group, living, block, taps, gathered, list);
+    if (gathered) {
+      memcpy(group->taps + listed, list, (size_t)count * sizeof *list);
+      group->pointers[block] = listed;
+      group->pointers[block + 1] = listed += count;
+    }
+    for (int32_t i = 0; i < count; ++i) {
+      for (int32_t filter = first; filter < first + group->height; ++filter, ++at) {
+        double w[16];
+        seed_filter(seed, conv, living, filter, list[i], taps, w);
+        transform_filter(w, tile, taps, group->weights + at, plane_floats);
       }
     }
   }
+}
+
+int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps, int32_t gathered) {
+  living_t living;
+  if (make_living(seed, conv, &living)) return 1;
+  int32_t *list = malloc(4 * (size_t)conv->channels * sizeof *list);
+  if (list == NULL) return free_living(&living), 1;
+  for (int32_t i = 0; i < conv->group_count; ++i) {
+    seed_winograd_group(seed, conv, &conv->groups[i], &living, tile, taps, gathered, list);
+  }
   seed_bias(seed, conv);
+  free_living(&living), free(list);
+  return 0;
 }
 
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,

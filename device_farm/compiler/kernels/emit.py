@@ -21,7 +21,7 @@ from device_farm.compiler.target import Target
 
 Expr = Any
 Stmt = Any
-INDEX = "int64"
+INDEX, SHORT_INDEX = "int64", "int32"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
@@ -92,19 +92,23 @@ class Vectors:
 
 
 class Emitter(Vectors):
-    """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32."""
+    """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32.
 
-    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None) -> None:
+    Indices of 64 bits become addresses without an instruction, those of 32 bits take fewer registers.
+    """
+
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None, index: str = INDEX) -> None:
         lanes = target.simd_lanes if lanes is None else lanes
         super().__init__(target.element.value, lanes)
         self.wide = Vectors("float32", lanes)
+        self._index = index
         self.parameters: list[Any] = []
         self._declarations: list[Stmt] = []
         self._arguments: dict[str, Any] = {}
         for name, kind in spec.parameters:
             if kind in (INT, FLOAT):
                 number = tirx.Var(name, "int32" if kind == INT else "float32")
-                self._arguments[name] = wide(number) if kind == INT else number
+                self._arguments[name] = tirx.Cast(index, number) if kind == INT else number
                 self.parameters.append(number)
                 continue
             dtype = "int32" if kind == INTS_IN else self.dtype
@@ -142,7 +146,7 @@ class Emitter(Vectors):
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def integer(self, name: str) -> Any:
-        return tirx.Var(name, INDEX)
+        return tirx.Var(name, self._index)
 
     def quad(self, name: str) -> Any:
         """A variable for four adjacent numbers."""
@@ -153,7 +157,7 @@ class Emitter(Vectors):
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         value = tirx.BufferLoad(buffer, [index])
-        return wide(value) if buffer.dtype == "int32" else value
+        return tirx.Cast(self._index, value) if buffer.dtype == "int32" else value
 
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
@@ -198,16 +202,11 @@ def exponential(e: Vectors, value: Expr, *, sign: int = 1) -> Expr:
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
-def wide(value: Expr) -> Expr:
-    """As an index: numbers of 64 bits become addresses without an instruction, those of 32 do not."""
-    return tirx.Cast(INDEX, value)
-
-
-def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
+def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0, index: str = INDEX) -> Stmt:
     """for (name = start; name < start + extent; ++name) body(name)"""
-    variable = tirx.Var(name, INDEX)
-    start = tirx.IntImm(INDEX, start) if isinstance(start, int) else start
-    extent = tirx.IntImm(INDEX, extent) if isinstance(extent, int) else extent
+    variable = tirx.Var(name, index)
+    start = tirx.IntImm(index, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(index, extent) if isinstance(extent, int) else extent
     return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 

@@ -249,6 +249,24 @@ class WinogradProduct(KernelSpec):
 
 
 @dataclass(frozen=True)
+class WinogradGatheredProduct(WinogradProduct):
+    """The same where block b multiplies the channels lists[pointers[b]] .. lists[pointers[b + 1] - 1] only.
+
+    Weights are [planes, channels of all blocks, filters of a block]. The tiles' distance is a constant: with a list of
+    channels LLVM would otherwise keep an address for every tile, and spill the sums.
+    """
+
+    v_tile: int = 0
+
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "v weights")
+        + _signature(FLOATS_OUT, "m")
+        + _signature(INTS_IN, "lists pointers")
+        + _signature(INT, "planes blocks tiles v_plane m_tile m_plane")
+    )
+
+
+@dataclass(frozen=True)
 class WinogradOutput(KernelSpec):
     """M -> output + bias [+ residual], activated, for `tiles` tiles from tile `first` on."""
 

@@ -9,7 +9,13 @@ from tvm import tirx
 
 from device_farm.compiler.kernels.emit import INDEX, Emitter, Vectors, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.parts import sum_in_parts
-from device_farm.compiler.kernels.spec import KernelSpec, WinogradInput, WinogradOutput, WinogradProduct
+from device_farm.compiler.kernels.spec import (
+    KernelSpec,
+    WinogradGatheredProduct,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+)
 from device_farm.compiler.target import Target
 
 Transform = Callable[["_Binder", Sequence[Any]], list[Any]]
@@ -158,27 +164,43 @@ def _tile_place(size: int, e: Emitter, index: Any, *, tile: Any, row: Any, colum
 def _product(spec: WinogradProduct, e: Emitter) -> Any:
     """plane -> block of filters -> tiles -> channels: a plane of V stays in the cache for all filters."""
     lanes, height = e.lanes, spec.vectors * e.lanes
+    gathered = isinstance(spec, WinogradGatheredProduct)
+    v_tile = spec.v_tile if isinstance(spec, WinogradGatheredProduct) else e.v_tile
 
     def in_tiles(plane: Any, block: Any, index: Any) -> Any:
         sums = [[e.accumulator(f"sum_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
-        first, x_start, w_start, m_start = (e.integer(name) for name in ("first", "x_start", "w_start", "m_start"))
+        first, x_start, w_start, m_start, begin, channels = (
+            e.integer(name) for name in ("first", "x_start", "w_start", "m_start", "begin", "channels")
+        )
+        if gathered:
+            counts = [
+                tirx.Bind(begin, e.scalar(e.pointers, block)),
+                tirx.Bind(channels, e.scalar(e.pointers, block + 1) - begin),
+                tirx.Bind(w_start, (plane * e.scalar(e.pointers, e.blocks) + begin) * height),
+            ]
+        else:
+            counts = [
+                tirx.Bind(channels, e.channels),
+                tirx.Bind(w_start, (plane * e.blocks + block) * (channels * height)),
+            ]
         statements = [
+            *counts,
             tirx.Bind(first, tile_start(index, spec.tiles, e.tiles)),
-            tirx.Bind(x_start, plane * e.v_plane + first * e.v_tile),
-            tirx.Bind(w_start, (plane * e.blocks + block) * (e.channels * height)),
+            tirx.Bind(x_start, plane * e.v_plane + first * v_tile),
             tirx.Bind(m_start, plane * e.m_plane + first * e.m_tile + block * height),
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
         start = [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
 
         def in_channel(channel: Any) -> Any:
-            weights = [e.vector(f"w_{v}") for v in range(spec.vectors)]
-            body = [
+            weights, at = [e.vector(f"w_{v}") for v in range(spec.vectors)], e.integer("at")
+            body = [tirx.Bind(at, x_start + (e.scalar(e.lists, begin + channel) if gathered else channel))]
+            body += [
                 tirx.Bind(w, e.load(e.weights, w_start + channel * height + v * lanes)) for v, w in enumerate(weights)
             ]
             for p, tile in enumerate(sums):
                 value = e.vector(f"x_{p}")
-                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, x_start + channel + p * e.v_tile))))
+                body.append(tirx.Bind(value, e.splat(e.scalar(e.v, at + p * v_tile))))
                 for vector, w in zip(tile, weights, strict=True):
                     body.append(e.store(vector, e.load(vector) + value * w))
             return sequence(body)
@@ -192,13 +214,13 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
                 [total for tile in totals for total in tile],
                 [e.load(vector) for tile in sums for vector in tile],
                 begin=tirx.IntImm(INDEX, 0),
-                end=e.channels,
+                end=channels,
                 longest=spec.part_channels,
                 part=lambda first, last: [*start, loop("channel", last - first, in_channel, start=first)],
             )
         else:
             totals = sums
-            statements += [*start, loop("channel", e.channels, in_channel)]
+            statements += [*start, loop("channel", channels, in_channel)]
         statements += [
             e.store(e.m, e.converted(e.load(total)), m_start + p * e.m_tile + v * lanes)
             for p, tile in enumerate(totals)

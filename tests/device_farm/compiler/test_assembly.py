@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from device_farm.compiler import AVX2, AVX512, NEON, Target
-from device_farm.compiler.assembly import kernel_assembly
+from device_farm.compiler.assembly import InnerLoop, inner_loops, kernel_assembly
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import ConvKernel
-from device_farm.compiler.loops import InnerLoop, multiplying_loops
 from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import RegisterTile
 from device_farm.compiler.tiling import conv_pixels
@@ -31,7 +30,7 @@ def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: A
         lane_channels=tile.lane_channels,
         **(fields | changed),
     )
-    return multiplying_loops(kernel_assembly(spec, target))
+    return inner_loops(kernel_assembly(spec, target))
 
 
 def check_registers(loops: tuple[InnerLoop, ...]) -> None:
@@ -117,7 +116,7 @@ def test_loops_are_read_from_the_text() -> None:
 \tb.ne\t.LBB0_2
 \tcbnz\tx4, .LBB0_1
 """
-    (loop,) = multiplying_loops(text)
+    (loop,) = inner_loops(text)
     assert len(loop.instructions) == 5
     assert (loop.multiply_adds, loop.vector_loads) == (1, 1)
     assert loop.stack_accesses == ("ldr q1, [sp, #16]",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,12 @@ from device_farm.compiler.graph import (
     Padding,
     Pool2d,
     Shape,
+    TapUnit,
 )
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.packing import PackedConv, PackedWinograd, pack
+from device_farm.compiler.passes import find_sparsity, prune_weights, sparsify
 from device_farm.compiler.target import TARGETS
 from device_farm.compiler.testing import Check, chain, native_targets, random_weights
 
@@ -36,9 +41,7 @@ def in_context(shape: tuple[int, int, int], op: Conv2d) -> Graph:
 
 
 def way(graph: Graph, target: Target, name: str = "conv") -> winograd.Winograd | None:
-    op = next(op for op in graph.ops if op.name == name)
-    assert isinstance(op, Conv2d)
-    return winograd.choose(op, plan_memory(graph, target).layouts[op.inputs[0]], target)
+    return plan_memory(graph, target, living=living_blocks(graph, target, weights=None, seed=0)).winograd.get(name)
 
 
 LAYERS = [  # and the tile that they should get
@@ -116,6 +119,67 @@ def test_many_channels_stay_accurate_and_seeded_executables_small(check: Check) 
     assert artifact.path.stat().st_size < 1_000_000
 
 
+def ways(graph: Graph, target: Target, weights: dict[str, Any] | None = None) -> dict[str, winograd.Winograd]:
+    living = living_blocks(graph, target, weights=weights, seed=1)
+    return dict(plan_memory(graph, target, living=living).winograd)
+
+
+@pytest.mark.parametrize("rate", [1.6, 4.0])
+def test_whole_kernels_seeded_and_given(rate: float, native: Target, check: Check) -> None:
+    """Two blocks of two vectors and one of one vector, with a residual; both artifacts take the same way."""
+    graph = block(15, 10, 2 * native.block_height + 5)
+    height, layers = native.block_height, ["b", "c"]
+    sparse = sparsify(graph, rate, height, layers=layers, unit=TapUnit.KERNEL)
+    found, weights = prune_weights(
+        graph, random_weights(graph, seed=3), rate, height, layers=layers, unit=TapUnit.KERNEL
+    )
+    assert found == sparse
+    seeded = ways(sparse, native)
+    assert seeded == ways(found, native, weights) == ways(find_sparsity(graph, weights, height), native, weights)
+    assert seeded.keys() == {"b", "c"} and all(way.gathered for way in seeded.values())
+    assert check(sparse, target=native).kept_macs == sparse.kept_macs
+    assert check(found, target=native, weights=weights).kept_macs == sparse.kept_macs
+
+
+def test_uneven_blocks_of_kernels_one_of_them_empty(native: Target, check: Check) -> None:
+    height, channels = native.block_height, 60
+    kept = BlockSparsity(height, (0, 9 * channels, 9 * 7), TapUnit.KERNEL)
+    graph = in_context((12, 12, channels), layer("conv", 2 * height + 3, sparsity=kept))
+    assert ways(graph, native)["conv"].gathered
+    assert check(graph, target=native).kept_macs == graph.kept_macs
+    weights = random_weights(graph, seed=6)
+    weights["conv.weight"][:height] = 0
+    weights["conv.weight"][2 * height :, 7:] = 0
+    assert ways(graph, native, weights) == ways(graph, native)
+    assert check(graph, target=native, weights=weights).kept_macs == graph.kept_macs
+
+
+def test_single_taps_at_a_low_rate_are_computed_as_if_dense(native: Target, check: Check) -> None:
+    """Pruned is never slower than dense: where the direct convolution does not win yet, Winograd stays."""
+    graph = in_context((16, 16, 64), layer("conv", 64))
+    sparse = sparsify(graph, 1.5, native.block_height, layers=["conv"])
+    found, weights = prune_weights(graph, random_weights(graph, seed=7), 1.5, native.block_height, layers=["conv"])
+    assert ways(sparse, native) == ways(found, native, weights)
+    assert not ways(sparse, native)["conv"].gathered
+    assert check(sparse, target=native).kept_macs == sparse.kept_macs < graph.macs
+    assert check(found, target=native, weights=weights).kept_macs == sparse.kept_macs
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_no_rate_costs_more_than_a_lower_one(target: Target) -> None:
+    graph = in_context((28, 28, 64), layer("conv", 64))
+    for unit in (TapUnit.TAP, TapUnit.KERNEL):
+        costs = []
+        for rate in (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 5.0, 7.0, 10.0):
+            pruned = sparsify(graph, rate, target.block_height, layers=["conv"], unit=unit)
+            living = living_blocks(pruned, target, weights=None, seed=0)["conv"]
+            chosen = ways(pruned, target).get("conv")
+            direct = winograd.direct_cost(28, 28, living, target)
+            costs.append(direct if chosen is None else winograd.winograd_cost(chosen, target))
+        assert costs == sorted(costs, reverse=True), unit
+        assert costs[-1] < costs[0] / 3
+
+
 @pytest.mark.qemu
 def test_on_neon(check: Check) -> None:
     graph = block(9, 14, 21)
@@ -130,12 +194,16 @@ def test_on_neon(check: Check) -> None:
     chosen = way(small, NEON)
     assert chosen is not None and chosen.tile == 2
     check(small, target=NEON)
+    wide = in_context((8, 9, 40), layer("conv", 36))
+    kernels = sparsify(wide, 2.0, NEON.block_height, layers=["conv"], unit=TapUnit.KERNEL)
+    assert ways(kernels, NEON)["conv"].gathered
+    check(kernels, target=NEON)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
 def test_what_stays_direct(target: Target) -> None:
     taps = 9 * 64
-    pruned = BlockSparsity(target.block_height, (taps // 2,) * (64 // target.block_height))
+    pruned = BlockSparsity(target.block_height, (taps // 10,) * (64 // target.block_height))
     dense = BlockSparsity(target.block_height, (taps,) * (64 // target.block_height))
     others = {
         "stride": layer("conv", 64, stride=(2, 2)),
@@ -154,20 +222,20 @@ def test_what_stays_direct(target: Target) -> None:
 
 def test_given_weights_decide_where_the_graph_says_nothing_of_sparsity() -> None:
     graph = in_context((16, 16, 64), layer("conv", 64))
-    memory = plan_memory(graph, AVX512)
 
     def packed(density: float) -> object:
         weights = random_weights(graph, seed=5, density=density)
+        memory = plan_memory(graph, AVX512, living=living_blocks(graph, AVX512, weights=weights, seed=0))
         return pack(graph, memory, target=AVX512, weights=weights, seed=0)[0]["conv"]
 
     assert isinstance(packed(1.0), PackedWinograd)
-    assert isinstance(packed(0.2), PackedConv)
+    assert isinstance(packed(0.02), PackedConv)
 
 
 def test_the_workspace_lies_behind_all_buffers() -> None:
     for shape in ((8, 8, 32), (64, 64, 64)):
         graph = block(*shape)
-        memory = plan_memory(graph, AVX512)
+        memory = plan_memory(graph, AVX512, living=living_blocks(graph, AVX512, weights=None, seed=0))
         largest = max(chosen.workspace for name in "bc" if (chosen := way(graph, AVX512, name)))
         assert memory.scratch >= max(memory.offsets[n] + memory.layouts[n].elements for n in memory.layouts)
         assert memory.elements == memory.scratch + largest

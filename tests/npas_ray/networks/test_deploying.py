@@ -55,7 +55,7 @@ BLOCK_CHOICES = (
     ),
     *(
         LayerChoice(Operator.CONV3X3, scheme, rate)
-        for scheme in (Scheme.PATTERN, Scheme.BLOCK_PUNCHED)
+        for scheme in (Scheme.PATTERN, Scheme.BLOCK_PUNCHED, Scheme.KERNEL_BLOCK)
         for rate in (3.0, 7.0)
     ),
     *(

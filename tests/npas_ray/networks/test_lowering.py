@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from device_farm.compiler.graph import Add, BlockSparsity, Conv2d, Graph, Op, Pool2d, ScatterChannels
+from device_farm.compiler.graph import Add, BlockSparsity, Conv2d, Graph, Op, Pool2d, ScatterChannels, TapUnit
 from npas_ray.networks.backbone import DIGITS, make_backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.space.choices import Architecture
@@ -40,6 +40,9 @@ def test_blocks_say_what_they_keep() -> None:
     other = op(lowered("3x3/block-punched@3", "1x1/block-based@2.5", block_height=8), "block0.conv")
     assert isinstance(other, Conv2d)
     assert other.sparsity == BlockSparsity(8, (96,) * 4)
+    kernels = op(lowered("3x3/kernel-block@3", "skip"), "block0.conv")
+    assert isinstance(kernels, Conv2d)
+    assert kernels.sparsity == BlockSparsity(16, (99,) * 2, TapUnit.KERNEL)  # 11 of 32 channels
 
 
 def test_pruned_filters_are_gone_and_scattered_beside_the_shortcut() -> None:

@@ -15,7 +15,7 @@ from npas_ray.pruning.schemes import Balance, achieved_rate, count_taps, make_ma
 from npas_ray.space.choices import RATES, Scheme
 
 PRUNED_RATES = tuple(rate for rate in RATES if rate > 1)
-BLOCK_SCHEMES = (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED, Scheme.PATTERN)
+BLOCK_SCHEMES = (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED, Scheme.KERNEL_BLOCK, Scheme.PATTERN)
 
 
 @st.composite
@@ -45,6 +45,8 @@ def expected_weights(shape: tuple[int, ...], scheme: Scheme, rate: float, height
             return filters * 4 * max(1, round(channels * 9 / (4 * rate)))
         case Scheme.BLOCK_PUNCHED | Scheme.BLOCK_BASED:
             return filters * max(1, round(taps / rate))
+        case Scheme.KERNEL_BLOCK:
+            return filters * taps // channels * max(1, round(channels / rate))
     return max(1, round(filters * taps / rate))
 
 
@@ -96,6 +98,8 @@ def test_layer_balance_keeps_an_exact_total_and_the_best_units(case: tuple[Tenso
     blocks, taps = len(block_heights(len(weight), height)), weight[0].numel()
     if scheme is Scheme.PATTERN:
         expected = 4 * kept_pattern_channels(blocks * weight.shape[1], rate)
+    elif scheme is Scheme.KERNEL_BLOCK:
+        expected = taps // weight.shape[1] * kept_units(blocks * weight.shape[1], rate)
     else:
         expected = kept_units(blocks * taps, rate)
     assert sum(count_taps(mask, height)) == expected
@@ -125,6 +129,20 @@ def test_every_kernel_has_a_library_pattern_or_nothing(case: tuple[Tensor, Schem
     mask = make_mask(weight, scheme=scheme, rate=rate, block_height=height)
     kernels = {tuple(kernel.nonzero().flatten().tolist()) for kernel in mask.reshape(-1, 9)}
     assert kernels <= {(), *PATTERNS}
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(cases().filter(lambda case: case[1] is Scheme.KERNEL_BLOCK))
+def test_kernel_blocks_keep_the_strongest_kernels_whole(case: tuple[Tensor, Scheme, float, int]) -> None:
+    weight, scheme, rate, height = case
+    mask = make_mask(weight, scheme=scheme, rate=rate, block_height=height)
+    kernels, kept = weight.reshape(*weight.shape[:2], -1), mask.reshape(*weight.shape[:2], -1)
+    assert torch.equal(kept.any(2), kept.all(2))
+    for start in range(0, len(weight), height):
+        norms = kernels[start : start + height].norm(dim=(0, 2))
+        alive = kept[start, :, 0]
+        if not alive.all():
+            assert norms[~alive].max() <= norms[alive].min() + 1e-5
 
 
 def test_the_library_is_closed_under_rotation_and_holds_the_centre() -> None:
@@ -177,11 +195,11 @@ def test_ties_go_to_the_lower_index() -> None:
 
 def test_a_one_by_one_kernel_makes_the_block_schemes_one() -> None:
     weight = torch.randn(20, 30, 1, 1, generator=torch.Generator().manual_seed(0))
-    punched, based = (
+    punched, based, kernels = (
         make_mask(weight, scheme=scheme, rate=3, block_height=8)
-        for scheme in (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED)
+        for scheme in (Scheme.BLOCK_PUNCHED, Scheme.BLOCK_BASED, Scheme.KERNEL_BLOCK)
     )
-    assert torch.equal(punched, based)
+    assert torch.equal(punched, based) and torch.equal(kernels, based)
 
 
 def test_half_precision_is_ranked_where_its_squares_vanish() -> None:

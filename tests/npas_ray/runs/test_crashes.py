@@ -127,7 +127,7 @@ def workers(name: str, *, run_dir: Path) -> list[int]:
 @pytest.mark.timeout(600)
 def test_any_actor_may_die(tmp_path: Path) -> None:
     config = tmp_path / "crash.yaml"
-    config.write_text(CONFIG)
+    config.write_text(f"{CONFIG}space: {{operators: [3x3, skip], schemes: [kernel-block]}}\n")
     run_dir = tmp_path / "actors"
     search = start(config, run_dir)
     for count, victim in ((2, "ConductorActor"), (5, "Trainer"), (8, "Broker")):

@@ -179,6 +179,7 @@ def test_small_steps_by_hand() -> None:
         "3x3/block-punched@5",
         "3x3/filter@3",
         "3x3/pattern@3",
+        "3x3/kernel-block@3",
         "1x1/block-based@3",
         "3x3dw+1x1/block-based@3",
         "1x1+3x3dw+1x1/block-based@3",
@@ -219,8 +220,8 @@ def test_spaces_from_one_to_huge() -> None:
     parent = huge.sample(rng)
     assert huge.mutate(parent, rng) in huge
     assert next(iter(huge)) in huge
-    assert "51 layers, 10^89.0 architectures" in repr(huge)
-    assert "10^352.7" in repr(SearchSpace(backbone(*[(64, 1)] * 200, stem=64)))  # no float is that large
+    assert "51 layers, 10^91.2 architectures" in repr(huge)
+    assert "10^361.2" in repr(SearchSpace(backbone(*[(64, 1)] * 200, stem=64)))  # no float is that large
 
 
 def test_the_space_does_not_depend_on_the_order_of_the_lists() -> None:
@@ -231,7 +232,7 @@ def test_the_space_does_not_depend_on_the_order_of_the_lists() -> None:
 
 def test_equal_networks_by_hand() -> None:
     space = SearchSpace(backbone((8, 1), (8, 1), (8, 1), (8, 1), stem=8, head=True))
-    odd = ["skip/filter@3", "3x3/filter@1", "1x1/block-punched@2", "3x3/block-based@2", "fc/block-punched@2"]
+    odd = ["skip/filter@3", "3x3/filter@1", "1x1/block-punched@2", "3x3/block-based@2", "fc/kernel-block@2"]
     canonical = space.parse(odd).to_json()
     assert canonical == ["skip", "3x3", "1x1/block-based@2", "3x3/block-punched@2", "fc/block-based@2"]
 
@@ -301,7 +302,7 @@ def test_schemes_fit_operators() -> None:
         schemes.setdefault(choice.operator.value, set()).add(choice.scheme.value)
     assert schemes == {
         "1x1": {"dense", "filter", "block-based", "unstructured"},
-        "3x3": {"dense", "filter", "pattern", "block-punched", "unstructured"},
+        "3x3": {"dense", "filter", "pattern", "block-punched", "kernel-block", "unstructured"},
         "3x3dw+1x1": {"dense", "filter", "block-based", "unstructured"},
         "1x1+3x3dw+1x1": {"dense", "filter", "block-based", "unstructured"},
         "skip": {"dense"},
