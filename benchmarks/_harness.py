@@ -103,11 +103,11 @@ def artifact_session(path: Path, input_seed: int = 0) -> Session:
 
 
 def bench_artifact(
-    path: Path, *, seconds: float, cpu: int = -1, input_seed: int = 0, profile: bool = False
+    path: Path, *, seconds: float, cpu: int = -1, input_seed: int = 0, profile: bool = False, warmup_s: float = 0.05
 ) -> dict[str, Any]:
     """The runner's report (docs/runner.md). Raises RuntimeError with the runner's own words."""
     command = [
-        str(path), "bench", "--warmup-s", "0.05", "--min-time-s", str(seconds), "--max-time-s", str(seconds),
+        str(path), "bench", "--warmup-s", str(warmup_s), "--min-time-s", str(seconds), "--max-time-s", str(seconds),
         "--min-samples", "5", "--max-samples", "1000000", "--cpu", str(cpu), "--input-seed", str(input_seed),
     ]  # fmt: skip
     report: dict[str, Any] = json.loads(_run(command + ["--profile"] * profile))

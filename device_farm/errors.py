@@ -12,6 +12,7 @@ FarmError
  |   +- WrongAnswer        the output differs from the host's reference
  |   +- Unstable           the samples vary more than the protocol allows
  |   `- RunnerFailed       the runner ended with an error, a signal or garbage
+ +- CalibrationError       a calibration file is damaged, stale or of another device or space
  `- LeaseError             the fleet
      +- NoSuchDevice       no device of the asked model is known
      +- Fenced             a result came under a lease that has expired
@@ -67,6 +68,10 @@ class Unstable(MeasurementError):
 
 class RunnerFailed(MeasurementError):
     """The runner ended with an error, a signal or garbage."""
+
+
+class CalibrationError(FarmError):
+    """A calibration is damaged, stale, or of another device or search space."""
 
 
 class LeaseError(FarmError):

@@ -4,6 +4,7 @@ NpasError
  +- UserError              exit 2   the input is wrong; nothing was changed
  |   +- ConfigError        a configuration file or --set
  |   +- SpaceError         an architecture or a search space
+ |   +- CalibrationUnusable   a calibration file: damaged, stale, of another device or space
  |   `- RunError           a run directory: missing, unwritable, in use, of another configuration
  +- InvalidObservation     exit 1   a result that no policy can learn from: NaN, out of range, incomplete
  +- NoFeasibleCandidate    exit 3   the search ended well and found nothing within the budgets
@@ -34,6 +35,10 @@ class ConfigError(UserError):
 
 class SpaceError(UserError):
     """An architecture or a search space is wrong."""
+
+
+class CalibrationUnusable(UserError):
+    """A calibration file is damaged, stale, or of another device or space."""
 
 
 class RunError(UserError):

@@ -40,7 +40,8 @@ static void layer(int l) {
   }
 }
 
-static void chain(void) {
+static void chain(const void *state) {
+  (void)state;
   for (int l = 0; l < LAYERS; ++l) layer(l);
 }
 
@@ -49,6 +50,8 @@ static void get_output(float *flat) {
 }
 
 static const npas_step_t steps[] = {
-    {"chain", "conv2d", (double)LAYERS * PIXELS * C * C, (double)LAYERS * PIXELS * C * C, chain}};
+    {"chain", "conv2d", (double)LAYERS * PIXELS * C * C, (double)LAYERS * PIXELS * C * C, chain, 0}};
 
-const npas_plan_t npas_plan = {NPAS_PLAN_ABI, "pointwise", PIXELS * C, 10, 1, steps, prepare, set_input, get_output};
+npas_plan_t npas_plan = {NPAS_PLAN_ABI, "pointwise", PIXELS * C, 10, 1, steps, prepare, set_input, get_output, 0};
+
+const char *npas_load_plan(void) { return 0; }

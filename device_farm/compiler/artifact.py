@@ -25,3 +25,4 @@ class Artifact:
     tolerance: float
     macs: int
     kept_macs: int
+    threads: int = 1  # that it computes with

@@ -83,9 +83,9 @@ class _Banding:
             if (part := _blocks_between(group, first, first + self.block.chunk)) is not None:
                 call = conv_call(op, packed, part, x=x, y=y, residual=None, target=self.target, recut=False)
                 yield call.replaced(
-                    x=_moved(call, "x", "first", op.stride[0] * x.layout.row_stride),
-                    y=_moved(call, "y", "slot", ring.row_stride),
-                    rows=Variable("count"),
+                    x=_moved(call, "x", Variable.FIRST, op.stride[0] * x.layout.row_stride),
+                    y=_moved(call, "y", Variable.SLOT, ring.row_stride),
+                    rows=Variable.COUNT,
                     band=self.block.span,
                 )
 
@@ -111,7 +111,7 @@ class _Banding:
                 "y": self._filtered.at(channel=first),
                 "weights": Place("parameters", packed.weights + first),
                 "bias": Place("parameters", packed.bias + first),
-                "lines": Variable(f"lines + row * {op.stride[0]}"),
+                "lines": Place("lines", 0, ((Variable.ROW, op.stride[0]),)),
                 "rows": tiling.rows,
                 "columns": tiling.columns,
                 "vectors": channels // self.target.simd_lanes,
@@ -129,8 +129,8 @@ class _Banding:
         for group in packed.groups:
             call = conv_call(op, packed, group, x=self._filtered, y=y, residual=residual, target=self.target)
             yield call.replaced(
-                y=_moved(call, "y", "row", y.layout.row_stride),
-                residual=_moved(call, "residual", "row", (residual or y).layout.row_stride),
+                y=_moved(call, "y", Variable.ROW, y.layout.row_stride),
+                residual=_moved(call, "residual", Variable.ROW, (residual or y).layout.row_stride),
             )
 
     def _view(self, name: str, rows: int | None = None) -> View:
@@ -156,7 +156,7 @@ def _blocks_between(group: Group, start: int, end: int) -> Group | None:
     )
 
 
-def _moved(call: Call, name: str, variable: str, stride: int) -> Place:
+def _moved(call: Call, name: str, variable: Variable, stride: int) -> Place:
     place = call.arguments[name]
     assert isinstance(place, Place)
     return dataclasses.replace(place, moves=((variable, stride),))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from device_farm.compiler.sweeping import scratch
 from device_farm.files import write_atomically
 
 _DIGEST_BYTES = 32
@@ -35,12 +35,24 @@ class ObjectCache:
         """The object; `make` writes it to the path that it is given where the cache has none."""
         content = self.get(key)
         if content is None:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".making-") as scratch:
-                path = Path(scratch) / "made.o"
+            with scratch(self.folder, ".making-") as folder:
+                path = folder / "made.o"
                 make(path)
                 content = path.read_bytes()
                 write_atomically(self._path(key), hashlib.sha256(content).digest() + content)
         return content
+
+    def trim(self, prefix: str, *, most: int) -> None:
+        """Of the entries whose keys begin so, only the `most` newest stay."""
+
+        def age(entry: Path) -> float:
+            try:
+                return -entry.stat().st_mtime
+            except FileNotFoundError:  # another process trims too
+                return 0.0
+
+        for entry in sorted(self.folder.glob(f"{prefix}*.object"), key=age)[most:]:
+            entry.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.object"

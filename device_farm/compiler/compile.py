@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
-from device_farm.compiler.link import link, support_objects
 from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
-from device_farm.compiler.plan import PlanSource, plan_text
+from device_farm.compiler.parting import MOST_THREADS
+from device_farm.compiler.plan import Plan, executable
+from device_farm.compiler.program import make_program, program_key
 from device_farm.compiler.reference import reference_output
 from device_farm.compiler.seeded import INPUT_STREAM, uniform
 from device_farm.compiler.steps import Step
@@ -30,7 +31,7 @@ from device_farm.compiler.weights import Array, checked_weights, seeded_weights
 from device_farm.errors import CompileError, InvalidGraph
 from device_farm.files import write_atomically
 
-TOLERANCE = 1e-4  # relative to the largest expected magnitude
+MAX_BYTES = 2**31 - 2**26  # kernels count with 31 bits
 
 
 def compile_network(
@@ -42,6 +43,7 @@ def compile_network(
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
     fuse: bool = True,
+    threads: int = 1,
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
 
@@ -49,7 +51,8 @@ def compile_network(
     lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
     with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
 
-    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py).
+    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py). With `threads` above 1 the steps
+    are cut into parts that as many threads run side by side (parting.py); the answer's bits do not depend on it.
 
     Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
     any number of processes may share both folders.
@@ -58,34 +61,48 @@ def compile_network(
     """
     if not 0 <= seed < 2**64:
         raise InvalidGraph(f"the seed must lie in 0..2^64-1, got {seed}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise CompileError(f"threads must lie in 1..{MOST_THREADS}, got {threads}")
     checked = None if weights is None else checked_weights(graph, weights)
-    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse)
+    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse, threads=threads)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = (out_dir / key).absolute()
     if (known := _load(path)) is not None:
         return known
 
-    cache = ObjectCache(cache_dir)
+    objects = ObjectCache(cache_dir)
     living = living_blocks(graph, target, weights=checked, seed=seed)
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living)
+    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living, threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
+    size = memory.elements * target.element.bytes + parameters.bytes
+    if size > MAX_BYTES:
+        raise InvalidGraph(
+            f"activations and weights take {size / 1024**3:.1f} GiB, an artifact holds at most "
+            f"{MAX_BYTES / 1024**3:.1f}; use a smaller image or a narrower network"
+        )
     steps = lower(graph, memory, packed, target)
-    kernels = {call.spec: kernel_symbol(call.spec, target) for step in steps for call in step.calls}
-    objects = [_kernel(spec, symbol, target, cache, steps) for spec, symbol in kernels.items()]
-    objects += support_objects(cache, target)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".linking-") as name:
-        scratch = Path(name)
-        files = [scratch / f"{index}.o" for index in range(len(objects))]
-        for file, content in zip(files, objects, strict=True):
-            file.write_bytes(content)
-        blob = None
-        if checked is not None:
-            (scratch / "parameters.bin").write_bytes(parameters.to_bytes())
-            blob = str((scratch / "parameters.bin").absolute())
-        source = PlanSource(key, graph, target, memory, packed, parameters.words, steps, kernels, seed, blob)
-        (scratch / "plan.c").write_text(plan_text(source))
-        link(scratch / "plan.c", files, target=target, output=scratch / "linked", cache_dir=cache_dir)
-        executable = (scratch / "linked").read_bytes()
+    symbols = {spec: kernel_symbol(spec, target) for spec in {call.spec for step in steps for call in step.calls}}
+    specs = sorted(symbols, key=symbols.__getitem__)  # so that equal sets of kernels share a program
+    program = make_program(
+        [symbols[spec] for spec in specs],
+        lambda index: (specs[index], _kernel(specs[index], symbols[specs[index]], target, objects, steps)),
+        target=target,
+        cache=objects,
+    )
+    plan = Plan(
+        key=key,
+        program=program_key([symbols[spec] for spec in specs], target),
+        graph=graph,
+        target=target,
+        memory=memory,
+        packed=packed,
+        parameter_bytes=parameters.bytes,
+        steps=steps,
+        kernels={spec: index for index, spec in enumerate(specs)},
+        seed=seed,
+        threads=threads,
+    )
+    content = executable(program, plan, None if checked is None else parameters.to_bytes())
 
     image = uniform(seed, INPUT_STREAM, graph.input.shape.elements)
     expected = reference_output(graph, seeded_weights(graph, seed=seed) if checked is None else checked, image)
@@ -97,12 +114,13 @@ def compile_network(
         output_elements=graph.shapes[graph.output.name].elements,
         input_seed=seed,
         expected_output=tuple(expected.reshape(-1).tolist()),
-        tolerance=TOLERANCE,
+        tolerance=target.element.tolerance,
         macs=graph.macs,
         kept_macs=sum(step.kept_macs for step in steps),
+        threads=threads,
     )
-    write_atomically(path, executable, executable=True)
-    manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(executable).hexdigest()}
+    write_atomically(path, content, executable=True)
+    manifest = dataclasses.asdict(artifact) | {"path": path.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(_manifest_path(path), json.dumps(manifest).encode())
     return artifact
 
@@ -118,23 +136,30 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def artifact_key(
-    graph: Graph, *, target: Target, weights: Mapping[str, Array] | None = None, seed: int = 0, fuse: bool = True
+    graph: Graph,
+    *,
+    target: Target,
+    weights: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    fuse: bool = True,
+    threads: int = 1,
 ) -> str:
     """Content hash of an artifact, known before it is built."""
-    options = [str(seed), str(fuse)]
+    options = [str(seed), str(fuse), str(threads)]
     parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), *options]
     for name, array in sorted((weights or {}).items()):
         parts += [name, str(array.dtype), str(array.shape), array.tobytes()]
     return digest(parts)[:32]
 
 
+@cache
 def kernel_symbol(spec: KernelSpec, target: Target) -> str:
     """C name of a kernel and its key in the cache: known before it is generated."""
     parts = [generator_version(), spec.description, json.dumps(dataclasses.asdict(target))]
     return f"npas_{spec.emitter}_{digest(parts)[:24]}"
 
 
-def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, steps: tuple[Step, ...]) -> bytes:
+def _kernel(spec: KernelSpec, symbol: str, target: Target, objects: ObjectCache, steps: tuple[Step, ...]) -> bytes:
     def make(path: Path) -> None:
         from device_farm.compiler.kernels import emit  # TVM takes seconds to import: only where a kernel is new
 
@@ -146,7 +171,7 @@ def _kernel(spec: KernelSpec, symbol: str, target: Target, cache: ObjectCache, s
                 f"TVM failed on the kernel of {', '.join(layers)} ({spec.description}): {error}"
             ) from error
 
-    return cache.get_or_make(symbol, make)
+    return objects.get_or_make(symbol, make)
 
 
 def _manifest_path(path: Path) -> Path:

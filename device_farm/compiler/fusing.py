@@ -11,6 +11,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from device_farm.compiler import winograd
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
 
 RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
@@ -64,8 +65,9 @@ def fused_blocks(graph: Graph) -> tuple[FusedBlock, ...]:
 
 
 def _expands(op: Conv2d) -> bool:
-    """A 1x1, or a stem; a 3x3 at stride 1 has better ways than ours."""
-    return len(op.inputs) == 1 and op.groups == 1 and (op.kernel == (1, 1) or op.stride != (1, 1))
+    """A 1x1, or a stem; a 3x3 at stride 1 and a 7x7 stem have better ways than ours."""
+    strided = op.stride != (1, 1) and op.kernel != winograd.STEM_KERNEL
+    return len(op.inputs) == 1 and op.groups == 1 and (op.kernel == (1, 1) or strided)
 
 
 def _is_pointwise(op: Conv2d) -> bool:

@@ -119,6 +119,11 @@ def _window(
     op: Op, shape: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, dilation: tuple[int, int]
 ) -> tuple[int, int]:
     """Output height and width of a sliding window."""
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise InvalidGraph(
+            f"{op.name}: kernel {kernel}, stride {stride} and dilation {dilation} are at least 1, "
+            f"padding {tuple(padding)} at least 0"
+        )
     extents = (shape.height + padding.top + padding.bottom, shape.width + padding.left + padding.right)
     out = tuple(
         (extent - d * (k - 1) - 1) // s + 1 for extent, k, s, d in zip(extents, kernel, stride, dilation, strict=True)

@@ -12,13 +12,13 @@ from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Paddi
 from device_farm.compiler.target import Target
 from device_farm.compiler.winograd import LivingBlock, Winograd
 
-ALIGNMENT = 16  # floats: one cache line, one AVX-512 vector
-SHARING_THRESHOLD = 262_144  # floats: below 1 MiB every buffer has its own place, and no border is ever written twice
+ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
+SHARING_THRESHOLD = 262_144  # elements: below this every buffer has its own place, and no border is written twice
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` floats a pixel.
+    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` elements a pixel.
 
     Lanes beyond the last channel are finite, but any number (a sigmoid of zero is none): no kernel may read them into
     a channel.
@@ -52,14 +52,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Memory:
-    """The static memory plan: layout and place in the arena (in floats) of every operator's output."""
+    """The static memory plan: layout and place in the arena (in elements) of every operator's output."""
 
     layouts: Mapping[str, Layout]
     offsets: Mapping[str, int]
-    elements: int  # of the arena, scratch memory included
+    elements: int  # of the arena, scratch memories included
     shared: bool  # whether places are used by several buffers, so that borders must be written in every run
     blocks: tuple[FusedBlock, ...] = ()  # whose inner outputs have no place in the arena
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
+    scratch_floats: int = 0  # of one thread; each has its own, one behind the other
     winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
 
 
@@ -68,21 +69,24 @@ def plan_memory(
     target: Target,
     blocks: Sequence[FusedBlock] = (),
     living: Mapping[str, tuple[LivingBlock, ...]] | None = None,
+    *,
+    threads: int = 1,
 ) -> Memory:
-    """`living` (living.py) says what is left of the layers that Winograd may compute: those that it names."""
+    """`living` (living.py) says what is left of the layers that Winograd may compute; without, none of them is."""
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
     ways = {
         op.name: way
         for op in graph.ops
-        if isinstance(op, Conv2d) and living is not None and op.name in living
-        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living[op.name])) is not None
+        if isinstance(op, Conv2d) and living is not None
+        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living.get(op.name, ()))) is not None
     }
     scratch = max(
         max((way.workspace for way in ways.values()), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
+    scratch = _aligned(scratch)
     total = sum(sizes.values())
     if total <= SHARING_THRESHOLD:
         offsets, end = {}, 0
@@ -90,7 +94,9 @@ def plan_memory(
             offsets[name], end = end, end + size
     else:
         offsets, end = _share(graph, sizes, blocks)
-    return Memory(layouts, offsets, end + scratch, total > SHARING_THRESHOLD, tuple(blocks), scratch=end, winograd=ways)
+    return Memory(
+        layouts, offsets, end + threads * scratch, total > SHARING_THRESHOLD, tuple(blocks), end, scratch, ways
+    )  # fmt: skip
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -108,12 +114,20 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
             top, left = max(top, padding.top), max(left, padding.left)
             bottom = max(bottom, (out.height - 1) * sy + (kh - 1) * dy + 1 - padding.top - shape.height)
             right = max(right, (out.width - 1) * sx + (kw - 1) * dx + 1 - padding.left - shape.width)
+            if isinstance(consumer, Conv2d) and winograd.is_stem(consumer, shape.channels):
+                bottom, right = (
+                    max(end, 2 * (extent + 3) - before - size)
+                    for end, extent, before, size in (
+                        (bottom, out.height, padding.top, shape.height),
+                        (right, out.width, padding.left, shape.width),
+                    )
+                )
     stride = shape.channels if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
 
 
 def pad_channels(channels: int, target: Target) -> int:
-    """Floats a pixel: whole vectors."""
+    """Elements a pixel: whole vectors."""
     return math.ceil(channels / target.simd_lanes) * target.simd_lanes
 
 

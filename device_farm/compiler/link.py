@@ -1,4 +1,4 @@
-"""Objects, plan.c and the runner -> one static executable, by the C compiler and linker of the ziglang wheel."""
+"""Kernels, their table and the runner -> one static executable, by the C compiler and linker of the ziglang wheel."""
 
 from __future__ import annotations
 
@@ -31,25 +31,39 @@ def zig() -> str:
 
 
 def support_objects(cache: ObjectCache, target: Target) -> list[bytes]:
-    """The runner and prepare.c, compiled once for each target triple.
+    """All of a program but its kernels and their table: the runner, the interpreter of plans and prepare.c."""
+    return [runner_object(cache, target), *(_compiled(c, cache, target) for c in sorted(SUPPORT_DIR.glob("*.c")))]
 
-    They do not get the kernels' -mcpu: they must start on any core, to report that an instruction is missing.
+
+def runner_object(cache: ObjectCache, target: Target) -> bytes:
+    """The runner alone, for a plan that is written in C."""
+    return _compiled(sources.RUNNER_SOURCE, cache, target)
+
+
+def _compiled(source: Path, cache: ObjectCache, target: Target) -> bytes:
+    """Compiled once for each triple and element.
+
+    Without the kernels' -mcpu: a program must start on any core, to report that an instruction is missing.
     """
+
+    def make(path: Path) -> None:
+        element = f"-DNPAS_ELEMENT={target.element.c_type}"
+        _run([*_compiler(target), *_INCLUDES, element, "-c", str(source), "-o", str(path)], cache.folder)
+
+    return cache.get_or_make(digest([support_version(target), source.name]), make)
+
+
+@cache
+def support_version(target: Target) -> str:
+    """Of all that a program holds besides its kernels and their table."""
     files = (*sources.source_files(), *support_files())
-    content = digest([zig_version(), *(part for path in sorted(files) for part in (path.name, path.read_bytes()))])
-
-    def compiled(source: Path) -> bytes:
-        def make(path: Path) -> None:
-            _run([*_compiler(target), *_INCLUDES, "-c", str(source), "-o", str(path)], cache.folder)
-
-        return cache.get_or_make(digest([content, source.name, target.triple, *sources.CFLAGS]), make)
-
-    return [compiled(source) for source in (sources.RUNNER_SOURCE, SUPPORT_DIR / "prepare.c")]
+    content = (part for path in sorted(files) for part in (path.name, path.read_bytes()))
+    return digest([zig_version(), target.triple, target.element.c_type, *sources.CFLAGS, *sources.LDFLAGS, *content])
 
 
-def link(plan: Path, objects: Sequence[Path], *, target: Target, output: Path, cache_dir: Path) -> None:
-    """Compiles plan.c and links it with the objects. Raises CompileError."""
-    command = [*_compiler(target), *_INCLUDES, str(plan), *map(str, objects), *sources.LDFLAGS, "-o", str(output)]
+def link(table: Path, objects: Sequence[Path], *, target: Target, output: Path, cache_dir: Path) -> None:
+    """Compiles table.c and links it with the objects. Raises CompileError."""
+    command = [*_compiler(target), *_INCLUDES, str(table), *map(str, objects), *sources.LDFLAGS, "-o", str(output)]
     _run(command, cache_dir)
 
 
@@ -58,7 +72,7 @@ def _compiler(target: Target) -> list[str]:
 
 
 def _run(command: list[str], cache_dir: Path) -> None:
-    # zig keeps what it compiles for ever: musl is worth it and stays in zig's global cache, a plan.c is not.
+    # zig keeps what it compiles for ever: musl is worth it and stays in zig's global cache, a table.c is not.
     scratch = Path(command[-1]).parent / "zig-local"
     environment = dict(os.environ) | {"ZIG_LOCAL_CACHE_DIR": str(scratch)}
     if "HOME" not in environment and "XDG_CACHE_HOME" not in environment:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from device_farm.compiler import winograd
 from device_farm.compiler.banding import lower_block
 from device_farm.compiler.convolving import conv_call
 from device_farm.compiler.fusing import FusedBlock
@@ -29,6 +32,7 @@ from device_farm.compiler.kernels.spec import (
     DepthwiseKernel,
     Elementwise,
     ElementwiseKernel,
+    PhasesKernel,
     PoolKernel,
     ResizeKernel,
     ScatterKernel,
@@ -192,6 +196,7 @@ class _Lowering:
                 "planes": way.planes,
                 "blocks": len(group.kept),
                 "channels": way.channels,
+                "all_channels": sum(group.kept),
                 "lists": Place("parameters", group.taps),
                 "pointers": Place("parameters", group.pointers),
             }
@@ -200,11 +205,40 @@ class _Lowering:
         calls: list[Call] = []
         for start in way.first_tiles:
             first: dict[str, Argument] = {"first": start}
-            calls.append(Call(WinogradInput(way.tile), tiles | source | first))
+            if way.is_stem:
+                calls += self._stem_input(op, way, tiles | source, start)
+            else:
+                calls.append(Call(WinogradInput(way.tile), tiles | source | first))
             calls += [product(group) for group in packed.groups]
-            output = WinogradOutput(way.tile, op.activation, residual is not None)
+            output = WinogradOutput(way.tile, op.activation, residual is not None, way.taps)
             calls.append(Call(output, tiles | result | first))
         return tuple(calls)
+
+    def _stem_input(
+        self, op: Conv2d, way: winograd.Winograd, arguments: dict[str, Argument], start: int
+    ) -> Iterator[Call]:
+        """The phases under a row of tiles, before the first block of the row, and the transform of a block of them."""
+        x, phases = self._layout(op.inputs[0]), Place("arena", self.memory.scratch + way.workspace - way.phase_floats)
+        tile_row, first = divmod(start, way.tile_columns)
+        row = min(tile_row * way.tile, way.height - way.tile)
+        if first == 0:
+            image: dict[str, Argument] = {
+                "x": self._at(op.inputs[0], 2 * row - op.padding.top, -op.padding.left),
+                "y": phases,
+                "rows": way.phase_rows,
+                "columns": way.phase_columns,
+                "x_row": x.row_stride,
+            }
+            yield Call(PhasesKernel(x.shape.channels, winograd.LINE), image)
+        one_row: dict[str, Argument] = {
+            "x": phases,
+            "first": first,
+            "rows": way.tile,
+            "vectors": math.ceil(way.channels / self.target.simd_lanes),
+            "x_row": way.phase_columns * winograd.LINE,
+            "x_pixel": winograd.LINE,
+        }
+        yield Call(WinogradInput(way.tile, way.taps), arguments | one_row)
 
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_farm.compiler import winograd
+from device_farm.compiler.blocking import BlockGroup, Mask, cut, tap_channels
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
-from device_farm.compiler.layout import ALIGNMENT, Layout, Memory, pad_channels
-from device_farm.compiler.target import Target
+from device_farm.compiler.layout import Layout, Memory, pad_channels
+from device_farm.compiler.target import RegisterTile, Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
+
+CACHE_LINE = 64  # bytes, to which all arrays are aligned
+INTEGER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,11 @@ class Group:
     height: int  # filters a block
     first_filter: int
     kept: tuple[int, ...]
-    weights: int  # places among the parameters, in words
+    weights: int  # places among the parameters, in elements and, of taps and pointers, in integers
     taps: int
     pointers: int
+    tile: RegisterTile | None = None  # of a direct convolution
+    tap_channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class PackedConv:
     products: int | None = (
         None  # multiply-accumulates a pixel, where blocks also hold zeros of other groups of channels
     )
+    padded_filters: int = 0  # that the blocks cover
 
     def kept_macs(self, filters: int, pixels: int) -> int:
         """Multiply-accumulates of the blocks that are really there, padding of the last one left out."""
@@ -81,31 +89,45 @@ class PackedScatter:
 
 
 class Parameters:
-    """All parameters of an artifact: one array of 4-byte words with a place for each of its parts.
+    """All parameters of an artifact: numbers of the element's type and int32, with a place for each array of them.
 
-    Without values it only hands out places, and the device fills them from a seed.
+    A place counts what the array holds: elements or integers. Without values it only hands out places, and the device
+    fills them from a seed.
     """
 
-    def __init__(self) -> None:
-        self.words = 0
-        self._parts: list[tuple[int, Array]] = []
+    def __init__(self, element: Element = Element.FLOAT32) -> None:
+        self.element = element
+        self.bytes = 0
+        self._parts: list[tuple[int, bytes]] = []
 
-    def reserve(self, words: int) -> int:
-        place = self.words
-        self.words += max(math.ceil(words / ALIGNMENT), 1) * ALIGNMENT
-        return place
+    def reserve(self, elements: int) -> int:
+        return self._reserve(elements * self.element.bytes) // self.element.bytes
 
-    def put(self, array: Array) -> int:
-        """Place of a float32 or int32 array."""
-        place = self.reserve(array.size)
-        self._parts.append((place, array))
-        return place
+    def reserve_integers(self, count: int) -> int:
+        return self._reserve(count * INTEGER_BYTES) // INTEGER_BYTES
+
+    def put(self, array: Array, what: str = "an array") -> int:
+        """Place of a float32 array, which is kept as elements, or of an int32 one.
+
+        Raises InvalidGraph in the name of `what` where a value does not fit.
+        """
+        if array.dtype != np.int32:
+            array = self.element.converted(array, what)
+        content = np.ascontiguousarray(array).tobytes()
+        place = self._reserve(len(content))
+        self._parts.append((place, content))
+        return place // array.itemsize
 
     def to_bytes(self) -> bytes:
-        blob = np.zeros(self.words, np.uint32)
-        for place, array in self._parts:
-            blob[place : place + array.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-        return blob.tobytes()
+        blob = bytearray(self.bytes)
+        for place, content in self._parts:
+            blob[place : place + len(content)] = content
+        return bytes(blob)
+
+    def _reserve(self, size: int) -> int:
+        place = self.bytes
+        self.bytes += max(math.ceil(size / CACHE_LINE), 1) * CACHE_LINE
+        return place
 
 
 Packed = Mapping[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter]
@@ -115,7 +137,7 @@ def pack(
     graph: Graph, memory: Memory, *, target: Target, weights: Mapping[str, Array] | None, seed: int
 ) -> tuple[Packed, Parameters]:
     """Packs the given weights, or, without them, plans the places that the device fills from the seed."""
-    parameters = Parameters()
+    parameters = Parameters(target.element)
     packed: dict[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter] = {}
     for op in graph.ops:
         if isinstance(op, Conv2d):
@@ -123,11 +145,12 @@ def pack(
             way = memory.winograd.get(op.name)
             if way is not None:
                 packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
-            elif weights is None:
-                packed[op.name] = _plan_conv(graph, op, target, parameters, seed)
             else:
+                given = None if weights is None else (weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
+                groups = cut(op, target, _living(graph, op, None if given is None else given[0], seed))
+                channels = weight_shape(graph, op)[1]
                 packed[op.name] = _pack_conv(
-                    op, layout, target, parameters, weights[f"{op.name}.weight"], weights[f"{op.name}.bias"]
+                    op, layout, target, parameters, groups=groups, channels=channels, given=given
                 )
         elif isinstance(op, DepthwiseConv2d):
             channels, _, kh, kw = weight_shape(graph, op)
@@ -137,13 +160,15 @@ def pack(
             else:
                 by_position = weights[f"{op.name}.weight"].reshape(channels, kh * kw).T
                 packed[op.name] = PackedDepthwise(
-                    parameters.put(np.pad(by_position, ((0, 0), (0, width - channels)))),
-                    parameters.put(np.pad(weights[f"{op.name}.bias"], (0, width - channels))),
+                    parameters.put(np.pad(by_position, ((0, 0), (0, width - channels))), f"{op.name}.weight"),
+                    parameters.put(np.pad(weights[f"{op.name}.bias"], (0, width - channels)), f"{op.name}.bias"),
                 )
         elif isinstance(op, ScatterChannels):
             index = None if weights is None else weights[f"{op.name}.index"]
             channels = graph.input_shapes(op)[0].channels
-            packed[op.name] = PackedScatter(parameters.reserve(channels) if index is None else parameters.put(index))
+            packed[op.name] = PackedScatter(
+                parameters.reserve_integers(channels) if index is None else parameters.put(index)
+            )
     return packed, parameters
 
 
@@ -163,55 +188,69 @@ def block_groups(op: Conv2d, target: Target) -> list[tuple[int, int, int]]:
     return groups + ([(1, whole * 2 * lanes, 1)] if 0 < rest <= lanes else [])
 
 
-def group_spans(op: Conv2d, start: int, stop: int) -> list[tuple[int, int, int]]:
-    """(group of channels, first filter, filter behind the last) for the groups that filters start .. stop belong to."""
-    size, stop = op.filters // op.groups, min(stop, op.filters)
-    return [
-        (group, max(start, group * size), min(stop, (group + 1) * size))
-        for group in range(start // size, (stop - 1) // size + 1)
-    ]
-
-
 def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
-    """[kh, kw, channels] offset in floats of every tap from the window's first pixel."""
+    """[kh, kw, channels] offset in elements of every tap from the window's first pixel."""
     (kh, kw), (dy, dx) = op.kernel, op.dilation
     rows, columns = np.arange(kh) * dy * layout.row_stride, np.arange(kw) * dx * layout.pixel_stride
     return (rows[:, None, None] + columns[None, :, None] + np.arange(channels)).astype(np.int32)
 
 
 def _pack_conv(
-    op: Conv2d, layout: Layout, target: Target, parameters: Parameters, weight: Array, bias: Array
+    op: Conv2d,
+    layout: Layout,
+    target: Target,
+    parameters: Parameters,
+    *,
+    groups: tuple[BlockGroup, ...],
+    channels: int,
+    given: tuple[Array, Array] | None,
 ) -> PackedConv:
-    by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
-    offsets, groups, products = tap_offsets(op, layout, weight.shape[1]), [], 0
-    for vectors, first, blocks in block_groups(op, target):
-        height, block_weights, block_taps = vectors * target.simd_lanes, [], []
-        for start in range(first, first + blocks * height, height):
-            taps, compact = [], []
-            for channel_group, low, high in group_spans(op, start, start + height):
-                part = by_tap[..., low:high]
-                alive = (part != 0).any(axis=-1)
-                rows = np.zeros((int(alive.sum()), height), np.float32)
-                rows[:, low - start : high - start] = part[alive]
-                compact.append(rows)
-                taps.append(offsets[alive] + np.int32(channel_group * weight.shape[1]))
-                products += len(rows) * (high - low)
-            block_weights.append(np.concatenate(compact))
-            block_taps.append(np.concatenate(taps))
-        kept = tuple(len(taps) for taps in block_taps)
-        groups.append(
-            Group(
-                vectors,
-                height,
-                first,
-                kept,
-                parameters.put(np.concatenate(block_weights)),
-                parameters.put(np.concatenate(block_taps)),
-                parameters.put(np.cumsum((0, *kept)).astype(np.int32)),
+    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias."""
+    width, packed = tap_channels(groups, target), []
+    for group in groups:
+        units = [[span.units(width) for span in block] for block in group.blocks]
+        counts = [sum(int(mask.sum()) for mask in block) for block in units]
+        if given is None:
+            places = (
+                parameters.reserve(sum(counts) * width * group.tile.height),
+                parameters.reserve_integers(sum(counts)),
+                parameters.reserve_integers(len(counts) + 1),
             )
-        )
-    bias_place = parameters.put(np.pad(bias, (0, padded_filters(op, target) - op.filters)))
-    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
+        else:
+            weights, taps = _compact(group, units, given[0], tap_offsets(op, layout, channels)[..., ::width])
+            pointers = np.cumsum((0, *counts)).astype(np.int32)
+            places = (
+                parameters.put(weights, f"{op.name}.weight"),
+                parameters.put(taps),
+                parameters.put(pointers),
+            )
+        tile = group.tile
+        packed.append(Group(tile.vectors, tile.height, group.first_filter, group.kept, *places, tile, width))
+    covered = groups[-1].first_filter + len(groups[-1].blocks) * groups[-1].tile.height
+    if given is None:
+        bias = parameters.reserve(covered)
+    else:
+        bias = parameters.put(np.pad(given[1], (0, covered - op.filters)), f"{op.name}.bias")
+    products = sum(group.products for group in groups)
+    return PackedConv(tuple(packed), bias, None if op.groups == 1 else products, covered)
+
+
+def _compact(
+    group: BlockGroup, units: list[list[Mask]], weight: Array, offsets: NDArray[np.int32]
+) -> tuple[Array, Array]:
+    """Weights [taps of all blocks, channels of a tap, filters of a block] and the taps' offsets."""
+    by_tap = weight.transpose(2, 3, 1, 0)  # kh, kw, channels, filters
+    channels, width = by_tap.shape[2], -(-by_tap.shape[2] // offsets.shape[2])
+    weights, taps = [np.zeros((0, width, group.tile.height), np.float32)], [np.zeros(0, np.int32)]
+    for index, (block, masks) in enumerate(zip(group.blocks, units, strict=True)):
+        start = group.first_filter + index * group.tile.height
+        for span, alive in zip(block, masks, strict=True):
+            part = np.pad(by_tap[..., span.low : span.high], ((0, 0), (0, 0), (0, -channels % width), (0, 0)))
+            kept = part.reshape(*alive.shape, width, -1)[alive]
+            behind = group.tile.height - (span.high - start)
+            weights.append(np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind))))
+            taps.append(offsets[alive] + np.int32(span.group * channels))
+    return np.concatenate(weights), np.concatenate(taps)
 
 
 def _pack_winograd(
@@ -223,26 +262,27 @@ def _pack_winograd(
         own, kept = kept[:blocks], kept[blocks:]
         height, total = vectors * target.simd_lanes, sum(own)
         if parts is None:
-            places = [parameters.reserve(way.planes * total * height)]
+            place, lists, pointers = parameters.reserve(way.planes * total * height), 0, 0
             if way.gathered:
-                places += [parameters.reserve(total), parameters.reserve(blocks + 1)]
+                lists, pointers = parameters.reserve_integers(total), parameters.reserve_integers(blocks + 1)
         else:
             compact, channels = zip(*(next(parts) for _ in range(blocks)), strict=True)
-            places = [parameters.put(np.concatenate(compact, axis=1))]
+            place, lists, pointers = parameters.put(np.concatenate(compact, axis=1), f"{op.name}.weight"), 0, 0
             if way.gathered:
-                pointers = np.cumsum((0, *own)).astype(np.int32)
-                places += [parameters.put(np.concatenate(channels)), parameters.put(pointers)]
-        groups.append(Group(vectors, height, first, tuple(own), *places, *(0,) * (3 - len(places))))
+                lists = parameters.put(np.concatenate(channels))
+                pointers = parameters.put(np.cumsum((0, *own)).astype(np.int32))
+        groups.append(Group(vectors, height, first, tuple(own), place, lists, pointers))
     width = padded_filters(op, target)
     bias = None if weights is None else np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
-    return PackedWinograd(way, tuple(groups), parameters.reserve(width) if bias is None else parameters.put(bias))
+    bias_place = parameters.reserve(width) if bias is None else parameters.put(bias, f"{op.name}.bias")
+    return PackedWinograd(way, tuple(groups), bias_place)
 
 
 def _winograd_parts(
     op: Conv2d, way: winograd.Winograd, target: Target, weight: Array
 ) -> Iterator[tuple[Array, NDArray[np.int32]]]:
     """Transformed weights [planes, channels of the block, height] and channels of every block of filters."""
-    planes = winograd.transformed(weight, way.tile)  # planes x channels x filters
+    planes = winograd.transformed_stem(weight) if way.is_stem else winograd.transformed(weight, way.tile)
     for vectors, first, blocks in block_groups(op, target):
         height = vectors * target.simd_lanes
         for start in range(first, first + blocks * height, height):
@@ -260,33 +300,20 @@ def padded_filters(op: Conv2d, target: Target) -> int:
     return first + blocks * vectors * target.simd_lanes
 
 
-def _plan_conv(graph: Graph, op: Conv2d, target: Target, parameters: Parameters, seed: int) -> PackedConv:
-    alive = seeded_taps(graph, op, seed=seed)
-    taps = math.prod(weight_shape(graph, op)[1:])
-    groups, products = [], 0
-    for vectors, first, blocks in block_groups(op, target):
-        height = vectors * target.simd_lanes
-        kept = []
-        for start in range(first, first + blocks * height, height):
-            counts = []
-            for _, low, high in group_spans(op, start, start + height):
-                if alive is None or op.sparsity is None:
-                    counts.append(taps)
-                else:
-                    first_row, last_row = low // op.sparsity.block_height, (high - 1) // op.sparsity.block_height
-                    counts.append(int(alive[first_row : last_row + 1].any(axis=0).sum()))
-                products += counts[-1] * (high - low)
-            kept.append(sum(counts))
-        groups.append(
-            Group(
-                vectors,
-                height,
-                first,
-                tuple(kept),
-                parameters.reserve(sum(kept) * height),
-                parameters.reserve(sum(kept)),
-                parameters.reserve(blocks + 1),
-            )
-        )
-    bias_place = parameters.reserve(padded_filters(op, target))
-    return PackedConv(tuple(groups), bias_place, None if op.groups == 1 else products)
+def _living(graph: Graph, op: Conv2d, weight: Array | None, seed: int) -> Callable[[int, int], Mask]:
+    """The taps [kh, kw, channels] that any of some filters uses: as the weights are, or as the seed will make them."""
+    if weight is not None:
+        alive = (weight != 0).transpose(0, 2, 3, 1)
+        return lambda low, high: _any(alive[low:high])
+    seeded = seeded_taps(graph, op, seed=seed)
+    if seeded is None or op.sparsity is None:
+        _, channels, kh, kw = weight_shape(graph, op)
+        everything = np.ones((kh, kw, channels), bool)
+        return lambda low, high: everything
+    by_block, height = seeded.transpose(0, 2, 3, 1), op.sparsity.block_height
+    return lambda low, high: _any(by_block[low // height : (high - 1) // height + 1])
+
+
+def _any(alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Over the first axis."""
+    return np.asarray(alive.any(axis=0))

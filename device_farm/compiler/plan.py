@@ -1,13 +1,19 @@
-"""The text of plan.c: one function a step, the tables of the runner's contract, and the way to the parameters."""
+"""A network as data: the tape that csrc/interpreter.c reads, in this order, and the file that holds it.
+
+An artifact is the program of its kernels (program.py), the parameters if they are given, the tape and a trailer. So a
+new pruning, or a new network of known kernels, is compiled by writing some kilobytes.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
-from device_farm.compiler.kernels.spec import FLOAT, FLOATS_IN, FLOATS_OUT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.element import Element
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, ScatterChannels
+from device_farm.compiler.kernels.spec import INTS_IN, KernelSpec
 from device_farm.compiler.layout import Layout, Memory
 from device_farm.compiler.packing import (
     Packed,
@@ -17,215 +23,198 @@ from device_farm.compiler.packing import (
     PackedWinograd,
     padded_filters,
 )
-from device_farm.compiler.sparsity import Units
+from device_farm.compiler.parting import Part, phases
+from device_farm.compiler.sparsity import TapUnit, Units
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
+from device_farm.compiler.tape import Tape, float_bits
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
 
+TAPE_ABI = 1
+PAGE_BYTES = 4096
+_INTEGER, _REAL, _ARENA, _PARAMETERS, _INTEGERS, _LINES = range(6)  # what an argument is
+_NEEDS_HALF = 1
+_SEED_CONV, _SEED_DEPTHWISE, _SEED_INDEX = range(3)
+_NUMBERS = {variable: number for number, variable in enumerate(Variable)}
+_MAGIC = b"npasplan"
+
 
 @dataclass(frozen=True)
-class PlanSource:
-    """What plan.c is made of. With `blob`, the parameters are that file; without, they come from `seed`."""
+class Plan:
+    """What a plan is made of. `kernels` numbers the kernels of the program, whose key is `program`."""
 
     key: str
+    program: str
     graph: Graph
     target: Target
     memory: Memory
     packed: Packed
-    parameter_words: int
-    steps: tuple[Step, ...]
-    symbols: Mapping[KernelSpec, str]
+    parameter_bytes: int
+    steps: Sequence[Step]
+    kernels: Mapping[KernelSpec, int]
     seed: int
-    blob: str | None
+    threads: int
 
 
-_HEAD = """\
-#include <stdint.h>
-#include "plan.h"
-#include "prepare.h"
-#define ALIGNED __attribute__((aligned(NPAS_HUGE_PAGE)))
-#define A(offset) (arena + (offset))
-#define F(offset) ((float *)(parameters + 4 * INT64_C(offset)))
-#define I(offset) ((int32_t *)(parameters + 4 * INT64_C(offset)))
-"""
+def executable(program: bytes, plan: Plan, parameters: bytes | None) -> bytes:
+    """The file of an artifact. Without `parameters`, the device makes them from the plan's seed."""
+    head = program
+    place = 0
+    if parameters is not None:
+        place = -(-len(head) // PAGE_BYTES) * PAGE_BYTES
+        head += bytes(place - len(head)) + parameters
+    head += bytes(-len(head) % 8)
+    tape = plan_tape(plan, seeded=parameters is None)
+    trailer = struct.pack("<4q", place, len(parameters or b""), len(head), len(tape) // 8) + _MAGIC
+    return head + tape + trailer
 
 
-def plan_text(source: PlanSource) -> str:
-    """C that defines npas_plan."""
-    graph, memory = source.graph, source.memory
-    parts = [_HEAD, f"static ALIGNED float arena[{memory.elements + 64}];"]
-    if source.blob is None:
-        parts.append(f"static ALIGNED unsigned char parameters[{max(4 * source.parameter_words, 64)}];")
-    else:
-        parts.append(_INCBIN % json.dumps(json.dumps(source.blob))[1:-1])
-        parts.append('extern unsigned char parameters[] __asm__("npas_parameters");')
-    parts += [f"void {symbol}({_prototype(spec)});" for spec, symbol in source.symbols.items()]
-    parts += [_step_function(i, step, source) for i, step in enumerate(source.steps)]
-    table = "".join(
-        f"  {{{_string(step.name)}, {_string(step.kind)}, {step.macs}.0, {step.kept_macs}.0, step_{i}}},\n"
-        for i, step in enumerate(source.steps)
-    )
-    parts.append(f"static const npas_step_t steps[] = {{\n{table}  {{0, 0, 0, 0, 0}}\n}};")
-    x, y = memory.layouts[graph.input.name], memory.layouts[graph.output.name]
-    x_image = f"A({memory.offsets[graph.input.name] + x.offset(0, 0)})"
-    y_image = f"A({memory.offsets[graph.output.name] + y.offset(0, 0)})"
-    parts.append(_prepare(source))
-    parts.append(
-        f"static void set_input(const float *nhwc) {{\n"
-        f"  npas_copy_in({x_image}, {_flat_strides(x)}, nhwc, {_extents(x)});\n}}\n"
-        f"static void get_output(float *flat) {{\n"
-        f"  npas_copy_out(flat, {y_image}, {_flat_strides(y)}, {_extents(y)});\n}}\n"
-        f"const npas_plan_t npas_plan = {{NPAS_PLAN_ABI, {_string(source.key)}, {x.shape.elements}, "
-        f"{y.shape.elements}, {len(source.steps)}, steps, prepare, set_input, get_output}};\n"
-    )
-    return "\n".join(parts)
+def plan_tape(plan: Plan, *, seeded: bool) -> bytes:
+    """Head, steps, and the rules of the parameters if they come from the seed."""
+    graph, memory, tape = plan.graph, plan.memory, Tape()
+    tape.put(TAPE_ABI)
+    tape.put_text(plan.program)
+    tape.put_text(plan.key)
+    needs = _NEEDS_HALF if plan.target.element is Element.FLOAT16 else 0
+    tape.put(needs, plan.seed if plan.seed < 2**63 else plan.seed - 2**64, memory.elements, plan.parameter_bytes)
+    for op in (graph.input, graph.output):
+        layout = memory.layouts[op.name]
+        tape.put(memory.offsets[op.name] + layout.offset(0, 0), layout.row_stride, layout.pixel_stride, *layout.shape)
+    tape.put(plan.threads, len(plan.steps))
+    for step in plan.steps:
+        _put_step(tape, step, plan)
+    seeds = [op for op in graph.ops if isinstance(op, Conv2d | DepthwiseConv2d | ScatterChannels)] if seeded else []
+    tape.put(len(seeds))
+    for op in seeds:
+        _put_seed(tape, op, plan)
+    return tape.to_bytes()
 
 
-_INCBIN = """\
-__asm__(".section .rodata\\n.balign 64\\n.global npas_parameters\\nnpas_parameters:\\n.incbin %s\\n.text\\n");"""
+def _put_step(tape: Tape, step: Step, plan: Plan) -> None:
+    """Phases of parts. A phase of one part is the main thread's alone."""
+    tape.put_text(step.name)
+    tape.put_text(step.kind)
+    tape.put(step.macs, step.kept_macs)
+    cut = phases(step, plan.threads, memory=plan.memory, target=plan.target)
+    # Nobody reads a border before the step is over, so its rows are shared too.
+    bordered = max(range(len(cut)), key=lambda number: (len(cut[number].parts), -number))
+    tape.put(len(cut))
+    for number, phase in enumerate(cut):
+        tape.put(len(phase.parts))
+        for index, part in enumerate(phase.parts):
+            borders = _own_border(step.op.name, plan.memory, index, len(phase.parts)) if number == bordered else []
+            _put_part(tape, part, borders, plan)
 
 
-_HUGE_ARENA = "  npas_ask_huge_pages(arena, sizeof arena);\n"
-_HUGE_PARAMETERS = "  npas_ask_huge_pages(parameters, sizeof parameters);\n"
+def _put_part(tape: Tape, part: Part, borders: list[tuple[int, ...]], plan: Plan) -> None:
+    if part.bands is not None:
+        rings = dict.fromkeys(chunk.ring for chunk in part.bands.chunks)
+        borders = borders + [_border(part.bands.ring, start) for start in rings]
+    tape.put(len(borders))
+    for border in borders:
+        tape.put(*border)
+    _put_calls(tape, part.calls, plan)
+    tape.put(part.bands is not None)
+    if part.bands is not None:
+        _put_bands(tape, part.bands, plan)
 
 
-def _string(text: str) -> str:
-    """A C string literal of any text: octal escapes cannot swallow what follows them."""
-    return (
-        '"' + "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode()) + '"'
-    )
-
-
-def _prototype(spec: KernelSpec) -> str:
-    return ", ".join(f"{kind} {name}".replace("* ", "*") for name, kind in spec.parameters)
-
-
-def _step_function(index: int, step: Step, source: PlanSource) -> str:
-    body = _calls(step.calls, source) if step.bands is None else _banded(step.bands, source)
-    return f"static void step_{index}(void) {{\n{_zero_border(step.op.name, source.memory)}{body}}}"
-
-
-def _calls(calls: Sequence[Call], source: PlanSource) -> str:
-    return "".join(f"  {source.symbols[call.spec]}({_arguments(call)});\n" for call in calls)
-
-
-def _banded(bands: Bands, source: PlanSource) -> str:
-    """The loop over the bands of a fused block; each run of new rows ends where the ring does."""
-    ring, span = bands.ring, bands.ring.shape.height
-    parts = [f"  static const int32_t lines[] = {{{', '.join(map(str, bands.lines))}}};\n"]
-    parts += [_zero_around(ring, start) for start in dict.fromkeys(chunk.ring for chunk in bands.chunks)]
-    parts.append(
-        f"  for (int32_t band = 0, done = 0, last; band < {bands.count}; ++band, done = last) {{\n"
-        f"  int32_t row = band * {bands.rows};\n"
-        f"  if (row > {bands.output_rows - bands.rows}) row = {bands.output_rows - bands.rows};\n"
-        f"  last = row * {bands.stride} + {bands.reach};\n"
-        f"  if (last > {bands.expanded_rows}) last = {bands.expanded_rows};\n"
-        f"  if (last < done) last = done;\n"
-    )
+def _put_bands(tape: Tape, bands: Bands, plan: Plan) -> None:
+    tape.put(bands.count, bands.first_row, bands.rows, bands.output_rows, bands.stride, bands.reach)
+    tape.put(bands.first_expanded, bands.expanded_rows, bands.ring.shape.height)
+    tape.put_integers(bands.lines)
+    tape.put(len(bands.chunks))
     for chunk in bands.chunks:
-        parts.append(
-            f"  for (int32_t first = done, slot, count; first < last; first += count) {{\n"
-            f"  slot = first % {span};\n"
-            f"  count = last - first < {span} - slot ? last - first : {span} - slot;\n"
-            f"{_calls(chunk.expand, source)}  }}\n{_calls([chunk.depthwise], source)}"
-        )
-    return "".join(parts) + f"{_calls(bands.project, source)}  }}\n"
+        _put_calls(tape, chunk.expand, plan)
+        _put_call(tape, chunk.depthwise, plan)
+    _put_calls(tape, bands.project, plan)
 
 
-def _arguments(call: Call) -> str:
-    return ", ".join(_argument(call.arguments[name], kind) for name, kind in call.spec.parameters)
+def _put_calls(tape: Tape, calls: Sequence[Call], plan: Plan) -> None:
+    tape.put(len(calls))
+    for call in calls:
+        _put_call(tape, call, plan)
 
 
-def _argument(value: Argument, kind: str) -> str:
-    if isinstance(value, Place):
-        assert kind in (FLOATS_IN, FLOATS_OUT, INTS_IN)
-        moves = "".join(f" + {variable} * {stride}" for variable, stride in value.moves)
-        return f"{'A' if value.area == 'arena' else 'I' if kind == INTS_IN else 'F'}({value.offset}{moves})"
-    if isinstance(value, Variable):
-        assert kind in (INT, INTS_IN)
-        return value.name
-    assert kind == (FLOAT if isinstance(value, float) else INT)
-    return f"{value.hex()}f" if isinstance(value, float) else str(value)
+def _put_call(tape: Tape, call: Call, plan: Plan) -> None:
+    tape.put(plan.kernels[call.spec])
+    for name, kind in call.spec.parameters:
+        _put_argument(tape, call.arguments[name], kind)
 
 
-def _zero_border(name: str, memory: Memory) -> str:
-    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place."""
+def _put_argument(tape: Tape, argument: Argument, kind: str) -> None:
+    """One word: what it is in the lowest byte, its moves in the next, its value above; then each move."""
+    match argument:
+        case Place(area, offset, moves):
+            parameters = _INTEGERS if kind == INTS_IN else _PARAMETERS
+            place = {"arena": _ARENA, "parameters": parameters, "lines": _LINES}[area]
+            tape.put(offset << 16 | len(moves) << 8 | place)
+            for variable, stride in moves:
+                tape.put(_NUMBERS[variable], stride)
+        case Variable():
+            tape.put(1 << 8 | _INTEGER, _NUMBERS[argument], 1)
+        case float():
+            tape.put(float_bits(argument) << 16 | _REAL)
+        case int():
+            tape.put(argument << 16 | _INTEGER)
+
+
+def _own_border(name: str, memory: Memory, share: int, shares: int) -> list[tuple[int, ...]]:
+    """Only where the place was used by somebody else since: the arena begins as zeros, and the input owns its place.
+
+    `share` of `shares` equal shares of the rows; the first also has what is above them, the last what is below.
+    """
     layout = memory.layouts[name]
     if not memory.shared or not any(layout.border):
-        return ""
-    return _zero_around(layout, memory.offsets[name])
+        return []
+    rows = layout.shape.height
+    first, last = rows * share // shares, rows * (share + 1) // shares
+    if first == last:  # fewer rows than shares
+        return []
+    top, left, bottom, right = layout.border
+    above = 0 if first == 0 else top + first
+    border = Padding(top if first == 0 else 0, left, bottom if last == rows else 0, right)
+    part = dataclasses.replace(layout, shape=layout.shape._replace(height=last - first), border=border)
+    return [_border(part, memory.offsets[name] + above * layout.row_stride)]
 
 
-def _zero_around(layout: Layout, start: int) -> str:
+def _border(layout: Layout, start: int) -> tuple[int, ...]:
     top, left, bottom, right = layout.border
     left, right = left * layout.pixel_stride, right * layout.pixel_stride
-    return (
-        f"  npas_zero_border(A({start}), {top}, {bottom}, {layout.shape.height}, "
-        f"{left}, {right}, {layout.row_stride});\n"
+    return start, top, bottom, layout.shape.height, left, right, layout.row_stride
+
+
+def _put_seed(tape: Tape, op: Op, plan: Plan) -> None:
+    packed, stream = plan.packed[op.name], tap_stream(plan.graph, op)
+    match op, packed:
+        case Conv2d(), PackedConv() | PackedWinograd():
+            _put_seeded_conv(tape, op, packed, stream, plan)
+        case DepthwiseConv2d(), PackedDepthwise(weights, bias):
+            channels, _, kh, kw = weight_shape(plan.graph, op)
+            tape.put(_SEED_DEPTHWISE, stream, channels, plan.memory.layouts[op.name].pixel_stride, kh * kw)
+            tape.put(float_bits(gain(op.activation)), weights, bias)
+        case ScatterChannels(), PackedScatter(index):
+            tape.put(_SEED_INDEX, stream, plan.graph.input_shapes(op)[0].channels, op.channels, index)
+
+
+def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, plan: Plan) -> None:
+    filters, channels, kh, kw = weight_shape(plan.graph, op)
+    layout, sparsity = plan.memory.layouts[op.inputs[0]], op.sparsity
+    tape.put(
+        _SEED_CONV,
+        stream,
+        *((way.tile, way.taps, way.gathered) if (way := getattr(packed, "way", None)) is not None else (0, 0, 0)),
     )
-
-
-def _flat_strides(layout: Layout) -> str:
-    return f"{layout.row_stride}, {layout.pixel_stride}"
-
-
-def _extents(layout: Layout) -> str:
-    return f"{layout.shape.height}, {layout.shape.width}, {layout.shape.channels}"
-
-
-def _prepare(source: PlanSource) -> str:
-    if source.blob is not None:
-        return f"static int prepare(void) {{\n{_HUGE_ARENA}  return 0;\n}}"
-    declarations, calls = [], []
-    seed = f"UINT64_C({source.seed})"
-    for op in source.graph.ops:
-        packed, stream = source.packed.get(op.name), tap_stream(source.graph, op)
-        if isinstance(op, Conv2d) and isinstance(packed, PackedConv):
-            declarations.append(_conv_table(op, packed, stream, source))
-            calls.append(f"  if (npas_seed_conv({seed}, &conv_{stream})) return 1;\n")
-        elif isinstance(op, Conv2d) and isinstance(packed, PackedWinograd):
-            declarations.append(_conv_table(op, packed, stream, source))
-            way = f"{packed.way.tile}, {int(packed.way.gathered)}"
-            calls.append(f"  if (npas_seed_winograd({seed}, &conv_{stream}, {way})) return 1;\n")
-        elif isinstance(op, DepthwiseConv2d) and isinstance(packed, PackedDepthwise):
-            channels, _, kh, kw = weight_shape(source.graph, op)
-            padded = source.memory.layouts[op.name].pixel_stride
-            calls.append(
-                f"  npas_seed_depthwise({seed}, {stream}, {channels}, {padded}, {kh * kw}, {gain(op.activation)}f, "
-                f"F({packed.weights}), F({packed.bias}));\n"
-            )
-        elif isinstance(op, ScatterChannels) and isinstance(packed, PackedScatter):
-            channels = source.graph.input_shapes(op)[0].channels
-            calls.append(
-                f"  if (npas_seed_index({seed}, {stream}, {channels}, {op.channels}, I({packed.index}))) return 1;\n"
-            )
-    return "\n".join(
-        [*declarations, f"static int prepare(void) {{\n{_HUGE_ARENA}{_HUGE_PARAMETERS}{''.join(calls)}  return 0;\n}}"]
-    )
-
-
-def _conv_table(op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, source: PlanSource) -> str:
-    filters, channels, kh, kw = weight_shape(source.graph, op)
-    layout = source.memory.layouts[op.inputs[0]]
-    groups = ", ".join(
-        f"{{{g.height}, {g.first_filter}, {len(g.kept)}, F({g.weights}), I({g.taps}), I({g.pointers})}}"
-        for g in packed.groups
-    )
-    text, sparsity = "", "0, 0, 0, 1, 1"
-    if op.sparsity is not None:
-        units = Units(op.sparsity.unit, channels, kh * kw)
-        whole = [split[0] for kept in op.sparsity.kept if (split := units.split(kept)) is not None]
-        text = "".join(
-            f"static const int32_t {name}_{stream}[] = {{{', '.join(map(str, counts))}}};\n"
-            for name, counts in (("kept", op.sparsity.kept), ("whole", whole))
-        )
-        sparsity = (
-            f"{op.sparsity.block_height}, kept_{stream}, whole_{stream}, {units.unit_channels}, {units.unit_positions}"
-        )
-    return (
-        f"{text}static const npas_group_t groups_{stream}[] = {{{groups}}};\n"
-        f"static const npas_conv_t conv_{stream} = {{{stream}, {filters}, {channels}, {op.groups}, {kh}, {kw}, "
-        f"{op.dilation[0] * layout.row_stride}, {op.dilation[1] * layout.pixel_stride}, {gain(op.activation)}f, "
-        f"{sparsity}, {len(packed.groups)}, {padded_filters(op, source.target)}, groups_{stream}, "
-        f"F({packed.bias})}};"
-    )
+    tape.put(filters, channels, op.groups, kh, kw)
+    tape.put(op.dilation[0] * layout.row_stride, op.dilation[1] * layout.pixel_stride)
+    tape.put(float_bits(gain(op.activation)), 0 if sparsity is None else sparsity.block_height)
+    units = Units(TapUnit.TAP if sparsity is None else sparsity.unit, channels, kh * kw)
+    kept = () if sparsity is None else sparsity.kept
+    tape.put(units.unit_channels, units.unit_positions)
+    tape.put_integers(kept)
+    tape.put_integers([split[0] for taps in kept if (split := units.split(taps)) is not None])
+    covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, plan.target)
+    tape.put(covered, packed.bias, len(packed.groups))
+    for group in packed.groups:
+        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels)
+        tape.put(group.weights, group.taps, group.pointers)

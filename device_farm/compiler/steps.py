@@ -1,29 +1,35 @@
-"""What lowering hands to plan.c: kernels to call, where their data lie, and the bands in which a fused block runs."""
+"""What lowering hands to plan.py: kernels to call, where their data lie, and the bands in which a fused block runs."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import StrEnum
 
 from device_farm.compiler.graph import Op
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import Layout
 
 
+class Variable(StrEnum):
+    """What changes while a fused block runs, in the order in which csrc/interpreter.c numbers them."""
+
+    ROW = "row"  # the first output row of the band
+    FIRST = "first"  # where a run of rows begins that are expanded next
+    SLOT = "slot"  # their place in the ring
+    COUNT = "count"  # how many they are
+
+
 @dataclass(frozen=True)
 class Place:
-    """A pointer into the arena (floats) or the parameters (words); `moves` adds variables of plan.c, times a stride."""
+    """A pointer into arena, parameters or the lines of a fused block, counted in what it points to.
 
-    area: str  # "arena" or "parameters"
+    `moves` adds variables, times a stride each.
+    """
+
+    area: str  # "arena", "parameters" or "lines"
     offset: int
-    moves: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An argument that plan.c knows by this name."""
-
-    name: str
+    moves: tuple[tuple[Variable, int], ...] = ()
 
 
 Argument = Place | Variable | int | float
@@ -31,10 +37,11 @@ Argument = Place | Variable | int | float
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a kernel; arguments by parameter name."""
+    """One call of a kernel; arguments by parameter name. `block_taps`, of a convolution, are those of every block."""
 
     spec: KernelSpec
     arguments: dict[str, Argument]
+    block_taps: tuple[int, ...] = ()
 
     def replaced(self, **arguments: Argument) -> Call:
         return dataclasses.replace(self, arguments=self.arguments | arguments)
@@ -42,7 +49,7 @@ class Call:
 
 @dataclass(frozen=True)
 class View:
-    """An activation as a kernel sees it: `start` floats into the arena lies its first pixel, border included."""
+    """An activation as a kernel sees it: `start` elements into the arena lies its first pixel, border included."""
 
     layout: Layout
     start: int
@@ -62,10 +69,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Bands:
-    """A fused block, run band by band. Every band has `rows` output rows; the last one is shifted back to fit.
+    """A fused block, or the part of one from `first_row` to before `output_rows`, run band by band.
 
-    Calls may use these variables of plan.c: `row`, the first output row of the band; `first`, a run of `count` rows
-    that are expanded next; `slot`, their place in the ring; `lines`, the offset of every row of the padded image.
+    Every band has `rows` output rows; the last one is shifted back to fit.
+
+    Calls may use variables and `lines`, the offset of every row of the padded image in the ring.
     """
 
     rows: int
@@ -77,6 +85,7 @@ class Bands:
     expanded_rows: int  # of the whole image
     chunks: tuple[Chunk, ...]
     project: tuple[Call, ...]
+    first_row: int = 0
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -84,7 +93,12 @@ class Bands:
 
     @property
     def count(self) -> int:
-        return -(-self.output_rows // self.rows)
+        return -(-(self.output_rows - self.first_row) // self.rows)
+
+    @property
+    def first_expanded(self) -> int:
+        """The first row that the first band needs."""
+        return max(0, self.first_row * self.stride + self.reach - self.ring.shape.height)
 
 
 @dataclass(frozen=True)

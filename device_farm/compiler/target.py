@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
+from device_farm.compiler.element import Element
+from device_farm.compiler.sparsity import TapUnit
 from device_farm.errors import CompileError
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """A block of filters in registers: `vectors` vectors of `lanes` of them, for `pixels` pixels at the most."""
+
+    vectors: int
+    lanes: int
+    pixels: int
+
+    @property
+    def height(self) -> int:
+        """Filters of the block."""
+        return self.vectors * self.lanes
 
 
 @dataclass(frozen=True)
 class Target:
     """A processor to generate for.
 
-    `simd_lanes` are fp32 lanes of one vector register. A register tile is `tile_pixels` x `block_height` filters;
+    `simd_lanes` are elements of one vector register. A register tile is `tile_pixels` x `block_height` filters;
     `block_height` (2 x lanes) is also the height of the blocks that pruning should use.
     """
 
@@ -22,24 +41,121 @@ class Target:
     mcpu: str
     simd_lanes: int
     tile_pixels: int
+    small_tiles: tuple[RegisterTile, ...]  # for lower blocks, the highest first; the lowest has the narrowest vectors
+    near_bytes: int  # first-level data cache
+    far_bytes: int  # second-level cache of one core
+    tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
+    quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
+    element: Element = Element.FLOAT32
+    registers: int = 32  # vector registers
 
     @property
     def block_height(self) -> int:
         return 2 * self.simd_lanes
 
-
-AVX512 = Target("x86_64-avx512", "x86_64-linux-musl", "x86-64-v4", simd_lanes=16, tile_pixels=7)
-AVX2 = Target("x86_64-avx2", "x86_64-linux-musl", "x86-64-v3", simd_lanes=8, tile_pixels=6)
-NEON = Target("aarch64-neon", "aarch64-linux-musl", "cortex-a55", simd_lanes=4, tile_pixels=12)
-
-TARGETS = {target.name: target for target in (AVX512, AVX2, NEON)}
+    @property
+    def tiles(self) -> tuple[RegisterTile, ...]:
+        """All, the highest first."""
+        return (RegisterTile(2, self.simd_lanes, self.tile_pixels), *self.small_tiles)
 
 
-def host_target() -> Target:
+# Blocks of 16 filters on AVX-512 are one vector: as many multiply-adds a load as two of half the width, and fewer
+# instructions. Those of 8 are half a vector, of which Zen 4 does two a cycle.
+AVX512 = Target(
+    "x86_64-avx512",
+    "x86_64-linux-musl",
+    "x86-64-v4",
+    simd_lanes=16,
+    tile_pixels=7,
+    small_tiles=(RegisterTile(1, 16, 28), RegisterTile(1, 8, 28)),
+    near_bytes=32_768,
+    far_bytes=1_048_576,
+)
+AVX2 = Target(
+    "x86_64-avx2",
+    "x86_64-linux-musl",
+    "x86-64-v3",
+    simd_lanes=8,
+    tile_pixels=6,
+    small_tiles=(RegisterTile(1, 8, 14),),
+    registers=16,
+    near_bytes=32_768,
+    far_bytes=1_048_576,
+)
+# Caches of the smaller phones: Cortex-A55 has up to 256 KiB behind 32.
+NEON = Target(
+    "aarch64-neon",
+    "aarch64-linux-musl",
+    "cortex-a55",
+    simd_lanes=4,
+    tile_pixels=12,
+    small_tiles=(RegisterTile(1, 4, 24),),
+    near_bytes=32_768,
+    far_bytes=262_144,
+    tap_unit=TapUnit.QUAD,
+    quad_pixels=8,
+)
+# ARMv8.2 with half-precision arithmetic: Cortex-A55, A75 and all later ones.
+NEON_FP16 = dataclasses.replace(
+    NEON,
+    name="aarch64-neon-fp16",
+    simd_lanes=8,
+    small_tiles=(RegisterTile(1, 8, 24),),
+    element=Element.FLOAT16,
+)
+
+TARGETS = {target.name: target for target in (AVX512, AVX2, NEON, NEON_FP16)}
+
+
+class Precision(StrEnum):
+    """What a device computes with."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+HALF_FEATURES = frozenset({"fphp", "asimdhp"})  # of half-precision arithmetic, as /proc/cpuinfo calls them
+
+
+def at_precision(target: Target, precision: Precision, features: Collection[str]) -> Target:
+    """The target of a device at a precision; `target` is its own at fp32, `features` are those of /proc/cpuinfo.
+
+    Raises CompileError where its processor cannot compute so.
+    """
+    if precision is Precision.FP32:
+        return target
+    if target != NEON:
+        raise CompileError(f"precision fp16 is for Arm processors, this one is {target.name}: choose precision fp32")
+    if missing := HALF_FEATURES.difference(features):
+        raise CompileError(
+            f"precision fp16 needs half-precision arithmetic (ARMv8.2), and this processor lacks "
+            f"{' and '.join(sorted(missing))}: choose precision fp32"
+        )
+    return NEON_FP16
+
+
+def host_features() -> frozenset[str]:
+    """Words of /proc/cpuinfo, this processor's instructions among them."""
+    return frozenset(Path("/proc/cpuinfo").read_text().split())
+
+
+def host_target(precision: Precision = Precision.FP32) -> Target:
     """The target of this machine. Raises CompileError if there is none for it."""
+    return at_precision(_host_target(), precision, host_features())
+
+
+def host_targets() -> tuple[Target, ...]:
+    """Every target whose artifacts run on this machine, its own first. Raises CompileError."""
+    host = host_target()
+    if host == AVX512:
+        return AVX512, AVX2
+    return (host, NEON_FP16) if host == NEON and host_features() >= HALF_FEATURES else (host,)
+
+
+def _host_target() -> Target:
     if platform.machine() in ("aarch64", "arm64"):
         return NEON
-    flags = set(Path("/proc/cpuinfo").read_text().split())
+    flags = host_features()
     if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
         return AVX512
     if {"avx2", "fma"} <= flags:

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Input, Op, Shape
-from device_farm.compiler.target import AVX2, AVX512, NEON, Target, host_target
+from device_farm.compiler.target import TARGETS, Target, host_targets
 
 Answer = Callable[[Artifact, NDArray[np.float32]], NDArray[np.float32]]
 Check = Callable[..., Artifact]
 
 
 def native_targets() -> tuple[Target, ...]:
-    """Every target that this machine can run."""
-    host = host_target()
-    return (AVX512, AVX2) if host == AVX512 else (host,)
+    """Every float32 target that this machine can run."""
+    return tuple(target for target in host_targets() if target.element == "float32")
 
 
 def run_artifact(artifact: Artifact, images: NDArray[np.float32], *, scratch: Path) -> NDArray[np.float32]:
@@ -29,8 +28,8 @@ def run_artifact(artifact: Artifact, images: NDArray[np.float32], *, scratch: Pa
 
     Raises subprocess.CalledProcessError, FileNotFoundError (no qemu-aarch64).
     """
-    native = artifact.target in {target.name for target in native_targets()}
-    launcher = [] if native else [f"qemu-{'aarch64' if artifact.target == NEON.name else 'x86_64'}"]
+    native = artifact.target in {target.name for target in host_targets()}
+    launcher = [] if native else [f"qemu-{TARGETS[artifact.target].triple.partition('-')[0]}"]
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         given, got = Path(folder) / "in.f32", Path(folder) / "out.f32"
         given.write_bytes(np.ascontiguousarray(images, np.float32).tobytes())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
-from device_farm.compiler.target import Target
+from device_farm.compiler.element import Element
+from device_farm.compiler.target import RegisterTile, Target
 
 TILE_OVERHEAD = 0.5  # what a tile costs beyond its pixels, in pixels: loading weights, starting and storing sums
 DEPTHWISE_OVERHEAD = 4.0  # the same for depthwise, in vector instructions
-DEPTHWISE_REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers, by lanes
 FEWEST_SUMS = 8  # accumulators that hide the latency of a multiply-add
-BAND_FLOATS = 65_536  # of input and output that a band may touch: a quarter of a megabyte
-SMALL_WEIGHTS = 65_536  # words of weights that stay in the second-level cache beside a band
+PART_PRODUCTS = 64  # that are summed in float16 at once
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,20 @@ def most_pixels(vectors: int, target: Target) -> int:
     return target.tile_pixels * 2 // vectors
 
 
+def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
+    """Largest tile of the gathered GEMM. With several channels a tap, their values for all pixels are in registers."""
+    return tile.pixels if tap_channels == 1 else target.quad_pixels * 3 // (1 + tile.vectors)
+
+
 @cache
-def conv_tiling(height: int, width: int, *, flat: bool, vectors: int, target: Target) -> Tiling:
-    """The cheapest tiling. A `flat` image may be cut at any pixel, since its rows follow one another without a gap."""
-    largest = most_pixels(vectors, target)
+def conv_tiling(
+    height: int, width: int, *, flat: bool, vectors: int, target: Target, pixels: int | None = None
+) -> Tiling:
+    """The cheapest tiling of at most `pixels` a tile (by default, those that fit blocks of `vectors` whole vectors).
+
+    A `flat` image may be cut at any pixel, since its rows follow one another without a gap.
+    """
+    largest = most_pixels(vectors, target) if pixels is None else pixels
     fewest = math.ceil(FEWEST_SUMS / vectors / 2)
     images = [(height, width)]
     if flat:
@@ -62,7 +72,7 @@ def depthwise_tiling(
 ) -> Tiling:
     """Every input vector of a tile is loaded once, so a tile near a square loads least."""
     weights = kernel[0] * kernel[1]
-    largest = max(DEPTHWISE_REGISTERS[target.simd_lanes] - weights - 1, 4)
+    largest = max(target.registers - weights - 1, 4)
 
     def cost(tiling: Tiling) -> float:
         loads = ((tiling.tile_rows - 1) * stride[0] + kernel[0]) * ((tiling.tile_columns - 1) * stride[1] + kernel[1])
@@ -88,13 +98,11 @@ def tap_unroll(tiling: Tiling, vectors: int) -> int:
     return unroll
 
 
-def band_tiles(tiling: Tiling, *, in_floats: int, out_floats: int, weights: int) -> int:
-    """Rows of tiles in one band. All weights are streamed once a band, its input once a block of filters.
+def part_taps(kept: Collection[int], tap_channels: int, target: Target) -> int:
+    """Taps of `tap_channels` channels that are summed in float16 at once; 0 where no block's `kept` products are more.
 
-    With few weights a band is small, so that what it reads and writes stays near; with many it is as large as
-    the input allows.
+    So far the error of the sums is as large as that of rounding activations and weights (docs/fp16.md).
     """
-    row_tiles = math.ceil(tiling.rows / tiling.tile_rows)
-    touched = in_floats + out_floats if weights <= SMALL_WEIGHTS else in_floats
-    bands = max(1, math.ceil(touched / BAND_FLOATS))
-    return max(1, math.ceil(row_tiles / bands))
+    if target.element is Element.FLOAT32 or max(kept, default=0) <= PART_PRODUCTS:
+        return 0
+    return PART_PRODUCTS // tap_channels

@@ -13,10 +13,16 @@ taps are lost, the transformed filters have no zeros: such a layer is computed a
 The last tile of a row or column, and the last block, are shifted back to fit: some pixels are computed twice, and
 nothing is read or written beyond the image and its border. (Lavin and Gray, "Fast algorithms for convolutional neural
 networks", 2015.)
+
+A stem, 7x7 at stride 2 on an image of a few channels, goes the same way: its four phases (pixels of even and odd rows
+and columns) laid side by side are an image of half the size and four times the channels, on which it is a 4x4
+convolution at stride 1, F(4 x 4, 4x4). A kernel of its own makes the rows of that image that a row of tiles needs,
+behind V and M; blocks of tiles do not reach from one row of them into the next.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
@@ -52,6 +59,19 @@ FILTER_TRANSFORMS: dict[int, NDArray[np.float64]] = {
         ]
     ),
 }
+STEM_KERNEL = (7, 7)
+STEM_TAPS = 4  # rows and columns of a stem's kernel in an image of phases
+STEM_TRANSFORM = np.array(
+    [
+        [-2, 0, 0, 0],
+        [-2 / 3, -2 / 3, -2 / 3, -2 / 3],
+        [-2 / 9, 2 / 9, -2 / 9, 2 / 9],
+        [16 / 9, 8 / 9, 4 / 9, 2 / 9],
+        [16 / 15, -8 / 15, 4 / 15, -2 / 15],
+        [2 / 45, 4 / 45, 8 / 45, 16 / 45],
+        [0, 0, 0, 1],
+    ]
+)
 
 
 class LivingBlock(NamedTuple):
@@ -74,6 +94,7 @@ class Winograd:
     lanes: int
     block: int  # tiles of a block
     living: tuple[LivingBlock, ...]  # blocks of filters
+    taps: int = 3  # rows and columns of the kernel
 
     @property
     def gathered(self) -> bool:
@@ -82,7 +103,26 @@ class Winograd:
 
     @property
     def planes(self) -> int:
-        return (self.tile + 2) ** 2
+        return (self.tile + self.taps - 1) ** 2
+
+    @property
+    def is_stem(self) -> bool:
+        """Whether `channels` are those of an image of phases."""
+        return self.taps == STEM_TAPS
+
+    @property
+    def phase_rows(self) -> int:
+        """Of the image of phases under one row of tiles; its pixels are LINE floats apart."""
+        return self.tile + self.taps - 1
+
+    @property
+    def phase_columns(self) -> int:
+        return self.width + self.taps - 1
+
+    @property
+    def phase_floats(self) -> int:
+        """A vector written at the last pixel may stick out by less than a line."""
+        return (self.phase_rows * self.phase_columns + 1) * LINE if self.is_stem else 0
 
     @property
     def tile_columns(self) -> int:
@@ -93,8 +133,16 @@ class Winograd:
         return math.ceil(self.height / self.tile) * self.tile_columns
 
     @property
+    def first_of_row(self) -> tuple[int, ...]:
+        """First tiles of the blocks of one row of tiles."""
+        return tuple(min(first, self.tile_columns - self.block) for first in range(0, self.tile_columns, self.block))
+
+    @property
     def first_tiles(self) -> tuple[int, ...]:
         """Of every block."""
+        if self.is_stem:
+            rows = range(0, self.tiles, self.tile_columns)
+            return tuple(row + first for row in rows for first in self.first_of_row)
         return tuple(min(first, self.tiles - self.block) for first in range(0, self.tiles, self.block))
 
     @property
@@ -115,8 +163,8 @@ class Winograd:
 
     @property
     def workspace(self) -> int:
-        """V and, behind it, M."""
-        return self.planes * (self.v_plane + self.m_plane)
+        """V, behind it M, and behind that the image of phases, if there is one."""
+        return self.planes * (self.v_plane + self.m_plane) + self.phase_floats
 
 
 def _apart(floats: int, lanes: int) -> int:
@@ -142,7 +190,12 @@ def eligible(op: Conv2d) -> bool:
 
 def choose(op: Conv2d, x: Layout, target: Target, blocks: tuple[LivingBlock, ...]) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
-    if not eligible(op) or x.pixel_stride % target.simd_lanes:
+    if target.element is not Element.FLOAT32:
+        return None  # its transforms lose too many digits
+    if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+        out = op.output_shape(x.shape)
+        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
+    if not blocks or not eligible(op) or x.pixel_stride % target.simd_lanes:
         return None  # or an image whose pixels are not whole vectors
     out = op.output_shape(x.shape)
     return _cheapest(out.height, out.width, x.shape.channels, op.filters, target, blocks)
@@ -153,8 +206,7 @@ def _cheapest(
     height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
 ) -> Winograd | None:
     dense = all(block.taps == 9 * channels for block in blocks)
-    # Without a margin for pruned layers: they must not be slower than the dense one is by Winograd.
-    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else 1.0)
+    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else PRUNED_MARGIN)
     for tile in (4, 2):
         if min(height, width) < tile:
             continue
@@ -166,7 +218,33 @@ def _cheapest(
     return best
 
 
+def is_stem(op: Conv2d, channels: int) -> bool:
+    """Whether the layer is a 4x4 convolution of the phases of an image, whose pixels then fit into a cache line.
+
+    Such an image needs a border that makes its rows and columns even.
+    """
+    shape = (op.kernel, op.stride, op.dilation, op.groups)
+    return shape == (STEM_KERNEL, (2, 2), (1, 1), 1) and 4 * channels <= LINE and op.sparsity is None
+
+
+@lru_cache(4096)
+def _cheapest_stem(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
+    if min(height, width) < 4:
+        return None
+    vectors = math.ceil(filters / target.simd_lanes)
+    blocks = tuple(LivingBlock(min(2, vectors - i), 49 * channels, 4 * channels) for i in range(0, vectors, 2))
+    best, least = None, direct_cost(height, width, blocks, target) * MARGIN
+    columns = math.ceil(width / 4)
+    for block in range(min(columns, 4), min(columns, MOST_TILES) + 1):
+        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, blocks, STEM_TAPS)
+        near = way.workspace - way.phase_floats <= NEAR_STEM_WORKSPACE
+        if near and (cost := winograd_cost(way, target)) < least:
+            best, least = way, cost
+    return best
+
+
 MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
+PRUNED_MARGIN = 1.15  # in pruned ones: near a tie the way of the dense layer stays, as pruning must not make slower
 
 
 @dataclass(frozen=True)
@@ -182,13 +260,15 @@ class Costs:
     band_weights: int  # that stay in a cache from one block of tiles to the next
 
 
-# Fitted to times on Zen 4 (docs/kernel_blocks.md), for both widths: the vector's cost in multiply-adds is the same. The
-# far weight is half as much again as on the idle machine: memory is slower where every core is busy.
-_X86 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
+# Fitted to times on Zen 4 (docs/kernel_blocks.md). Transforms cost as many multiply-adds at either width. A far weight
+# of AVX-512 is half as much again as on the idle machine, as memory is slower where every core is busy.
+_AVX512 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
 # No ARM hardware was at hand: llvm-mca's cycles of the transforms' loops, times what Zen 4 takes beyond its own model
 # (1.5); between Cortex-A76 and the in-order A55, which pays more. Caches of a phone's middle cores.
 _NEON = Costs({4: 400.0, 2: 150.0}, {4: 280.0, 2: 140.0}, 64_000, 3.0, 500_000, 8.0, 500_000)
-COSTS = {16: _X86, 8: _X86, 4: _NEON}  # by lanes
+_AVX2 = dataclasses.replace(_AVX512, far_weight=12.0)
+COSTS = {16: _AVX512, 8: _AVX2, 4: _NEON}  # by lanes
+NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
 
 
 def direct_cost(height: int, width: int, blocks: Sequence[LivingBlock], target: Target) -> float:
@@ -212,7 +292,7 @@ def winograd_cost(way: Winograd, target: Target) -> float:
         products += way.planes * block.channels * block.vectors * (passes * a_pass + a_read)
     vectors = math.ceil(way.filters / way.lanes)
     a_tile = costs.input[way.tile] * math.ceil(way.channels / way.lanes) + costs.output[way.tile] * vectors
-    if way.workspace > costs.near_workspace:
+    if way.workspace - way.phase_floats > costs.near_workspace:
         a_tile += costs.far_workspace * way.planes * (way.v_tile + way.m_tile) / way.lanes
     return products + passes * way.block * a_tile
 
@@ -227,7 +307,19 @@ def _reading(vectors: int, passes: int, target: Target) -> float:
 
 def transformed(weight: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
     """[filters, channels, 3, 3] -> [planes, channels, filters], in double precision, rounded once."""
-    g = FILTER_TRANSFORMS[tile]
+    return _transformed(weight, FILTER_TRANSFORMS[tile])
+
+
+def transformed_stem(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[filters, channels, 7, 7] -> [planes, 4 channels, filters]; the channels of phase (y, x) are those from
+    (2 y + x) * channels on."""
+    filters, channels = weight.shape[:2]
+    even = np.pad(weight, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    phases = even.reshape(filters, channels, STEM_TAPS, 2, STEM_TAPS, 2).transpose(0, 3, 5, 1, 2, 4)
+    return _transformed(phases.reshape(filters, 4 * channels, STEM_TAPS, STEM_TAPS), STEM_TRANSFORM)
+
+
+def _transformed(weight: NDArray[np.float32], g: NDArray[np.float64]) -> NDArray[np.float32]:
     planes = np.einsum("ia,jb,fcab->ijcf", g, g, weight.astype(np.float64), optimize=True)
     rounded: NDArray[np.float32] = planes.reshape(-1, *planes.shape[2:]).astype(np.float32)
     return rounded

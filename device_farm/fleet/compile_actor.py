@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from device_farm.compiler.sweeping import scratch
 from device_farm.compiler.target import Target
 from device_farm.errors import FarmError
 from device_farm.fleet.config import imported
@@ -44,9 +44,9 @@ class CompileActor:
         try:
             out_root = self._cache_dir / "out"
             out_root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=out_root) as out_dir:
+            with scratch(out_root, ".compiling-") as out_dir:
                 artifact: Artifact = imported(self._compile_with)(
-                    graph, target=target, out_dir=Path(out_dir), cache_dir=self._cache_dir, weights=weights, seed=seed
+                    graph, target=target, out_dir=out_dir, cache_dir=self._cache_dir, weights=weights, seed=seed
                 )
                 return artifact, artifact.path.read_bytes()
         except FarmError as error:

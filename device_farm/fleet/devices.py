@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from device_farm.compiler.target import Precision
+
 if TYPE_CHECKING:
     from device_farm.transport.base import Transport
 
@@ -47,7 +49,8 @@ class LocalDevice:
     """One core of a node as a device.
 
     `cpu` is the core that measurements are pinned to; None leaves it to the system. `num_cpus` is set aside for it
-    in Ray, so that trainers do not run on the core that is being measured; 0 shares it.
+    in Ray, so that trainers do not run on the core that is being measured; 0 shares it. `precision` is what it is
+    asked to compute with; a device at fp16 is another one than the same at fp32, and needs a model name of its own.
     """
 
     cpu: int | None = None
@@ -56,15 +59,17 @@ class LocalDevice:
     num_cpus: float = 1.0
     resource: str | None = None
     node_id: str | None = None
+    precision: Precision = Precision.FP32
 
     @property
     def serial(self) -> str:
-        return self.name or ("local" if self.cpu is None else f"local-cpu{self.cpu}")
+        suffix = "" if self.precision is Precision.FP32 else f"-{self.precision}"
+        return self.name or ("local" if self.cpu is None else f"local-cpu{self.cpu}") + suffix
 
     def open(self, work_dir: Path) -> Transport:
         from device_farm.transport.local import LocalTransport
 
-        return LocalTransport(work_dir, self.cpu)
+        return LocalTransport(work_dir, self.cpu, precision=self.precision)
 
 
 def phone_resource(serial: str) -> str:

@@ -20,6 +20,7 @@ _EXIT_CODES = {
     7: "its stdin ended",
     8: "the device is out of memory",
     9: "a kernel crashed",
+    10: "the processor lacks instructions that the artifact needs",
 }
 
 Nanoseconds = Annotated[int, Field(gt=0)]
@@ -31,8 +32,8 @@ class _Strict(BaseModel):
 
 
 class Affinity(_Strict):
-    asked: int | None
-    obtained: list[int]
+    asked: int | list[int] | None
+    obtained: list[int]  # by all threads together
 
 
 class Conditions(_Strict):
@@ -66,6 +67,7 @@ class BenchReport(_Strict):
     output: list[float | None]
     output_repeats: bool
     affinity: Affinity
+    threads: list[list[int]] = Field(default_factory=list)  # the cores that each may use
     warmup_runs: Count
     samples_ns: list[Nanoseconds] = Field(min_length=1)
     windows: list[tuple[Count, Nanoseconds]] = Field(min_length=2)

@@ -4,20 +4,22 @@
 #include "conditions.h"
 #include "guard.h"
 #include "plan.h"
+#include "pool.h"
 #include "tvm_slots.h"
 #include "windows.h"
 
 typedef struct {
   double warmup_s;
   sampling_options_t sampling;
-  int cpu; /* -1 = wherever the kernel likes */
   uint64_t input_seed;
   int profile;
 } bench_options_t;
 
+static void run_step(int32_t step) { npas_plan.steps[step].run(npas_plan.steps[step].state); }
+
 static void run_network(const float *input, float *output) {
   npas_plan.set_input(input);
-  for (int32_t step = 0; step < npas_plan.step_count; ++step) npas_plan.steps[step].run();
+  for (int32_t step = 0; step < npas_plan.step_count; ++step) run_step(step);
   npas_plan.get_output(output);
   if (npas_kernel_error[0] != '\0') fail(NPAS_EXIT_KERNEL, "a kernel failed: %s", npas_kernel_error);
 }
@@ -27,27 +29,46 @@ static int compare_ns(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Median time of every step over `passes` runs, in ns; reading the clock between steps disturbs, hence its own pass. */
-static void profile_steps(const float *input, float *output, int passes, int64_t *median_ns) {
+enum { PROFILE_PASSES = 201, PROFILE_LEAST = 21 };
+static const int64_t PROFILE_MAX_NS = 300000000;
+
+/* Median time of every step, in ns, over at most `most` runs; returns how many. Reading the clock between steps disturbs,
+ * hence its own runs, in windows like those of the samples: what a disturbed window timed is forgotten while there is time
+ * to wait for a quiet one, since a busy neighbour does not slow all steps alike. */
+static int profile_steps(const float *input, float *output, int most, const windows_t *windows, int64_t *median_ns) {
   int32_t steps = npas_plan.step_count;
-  int64_t *times = allocate((size_t)steps * (size_t)passes, sizeof *times); /* [steps][passes] */
-  for (int pass = 0; pass < passes; ++pass) {
-    npas_plan.set_input(input);
-    int64_t before = now_ns();
-    for (int32_t step = 0; step < steps; ++step) {
-      npas_plan.steps[step].run();
-      int64_t after = now_ns();
-      times[(size_t)step * (size_t)passes + (size_t)pass] = after - before;
-      before = after;
-    }
-    npas_plan.get_output(output);
+  int64_t *times = allocate((size_t)steps * (size_t)most, sizeof *times); /* [runs][steps] */
+  int64_t *row = allocate((size_t)most, sizeof *row);
+  int64_t start = now_ns();
+  int kept = 0, least = most < PROFILE_LEAST ? most : PROFILE_LEAST;
+  for (int64_t probe = probe_ns(); kept < most;) {
+    int first = kept;
+    int64_t opened = now_ns(), before;
+    do {
+      npas_plan.set_input(input);
+      before = now_ns();
+      for (int32_t step = 0; step < steps; ++step) {
+        run_step(step);
+        int64_t after = now_ns();
+        times[(size_t)kept * (size_t)steps + (size_t)step] = after - before;
+        before = after;
+      }
+      npas_plan.get_output(output);
+    } while (++kept < most && before - opened < WINDOW_NS);
+    int64_t closing = probe_ns();
+    int quiet = (double)(probe > closing ? probe : closing) <= QUIET_RATIO * (double)windows->best_ns;
+    int late = now_ns() - start > PROFILE_MAX_NS;
+    probe = closing;
+    if (!quiet && (!late || first >= least)) kept = first;
+    if (late && kept >= least) break;
   }
   for (int32_t step = 0; step < steps; ++step) {
-    int64_t *row = times + (size_t)step * (size_t)passes;
-    qsort(row, (size_t)passes, sizeof *row, compare_ns);
-    median_ns[step] = row[passes / 2];
+    for (int pass = 0; pass < kept; ++pass) row[pass] = times[(size_t)pass * (size_t)steps + (size_t)step];
+    qsort(row, (size_t)kept, sizeof *row, compare_ns);
+    median_ns[step] = row[kept / 2];
   }
-  free(times);
+  free(times), free(row);
+  return kept;
 }
 
 static void json_profile(int passes, const int64_t *median_ns) {
@@ -85,8 +106,8 @@ static int bench(const bench_options_t *options) {
   }
   read_conditions(&before); /* after the warm-up: the clock that the samples will see */
 
-  int count = 0, done = 0;
-  disturbance_t start = disturbance_since((disturbance_t){0, 0, 0});
+  int count = 0, done = 0, who = pool.threads ? RUSAGE_SELF : RUSAGE_THREAD;
+  disturbance_t start = disturbance_since((disturbance_t){0, 0, 0}, who);
   next_window(&windows, 0);
   while (!done) {
     int64_t from = now_ns();
@@ -97,12 +118,12 @@ static int bench(const bench_options_t *options) {
     next_window(&windows, count);
     done = enough(&windows, &options->sampling, before.spin_ns);
   }
-  disturbance_t disturbance = disturbance_since(start);
+  disturbance_t disturbance = disturbance_since(start, who);
   read_conditions(&after);
   int repeats = memcmp(first, output, outputs * sizeof *output) == 0;
 
-  int passes = count < 101 ? count : 101;
-  if (options->profile) profile_steps(input, output, passes, steps_ns);
+  int most = count < PROFILE_PASSES ? count : PROFILE_PASSES, passes = 0;
+  if (options->profile) passes = profile_steps(input, output, most, &windows, steps_ns);
 
   printf("{\"schema\":1,\"mode\":\"bench\",\"key\":");
   json_string(npas_plan.key);
@@ -112,7 +133,7 @@ static int bench(const bench_options_t *options) {
     json_float(first[i]);
   }
   printf("],\"output_repeats\":%s,\"affinity\":", repeats ? "true" : "false");
-  json_affinity(options->cpu);
+  json_affinity();
   printf(",\"warmup_runs\":%d,\"samples_ns\":[", warmup_runs);
   for (int i = 0; i < count; ++i) printf(i ? ",%lld" : "%lld", (long long)samples[i]);
   fputs("],\"windows\":", stdout);

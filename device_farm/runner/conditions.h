@@ -11,12 +11,18 @@
 #include <time.h>
 
 #include "json.h"
+#include "plan.h"
 
 static int64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC_RAW, &t); /* not slewed by NTP */
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
+
+typedef struct {
+  int32_t count; /* 0 = wherever the kernel likes */
+  int cpus[NPAS_MOST_THREADS];
+} cores_t;
 
 /* Whether the kernel agreed; what it gave is read back by json_affinity. */
 static int pin(int cpu) {
@@ -25,21 +31,6 @@ static int pin(int cpu) {
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
   return sched_setaffinity(0, sizeof set, &set) == 0;
-}
-
-static void json_affinity(int asked) {
-  cpu_set_t set;
-  const char *separator = "";
-  if (asked < 0) fputs("{\"asked\":null,\"obtained\":[", stdout);
-  else printf("{\"asked\":%d,\"obtained\":[", asked);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (!CPU_ISSET(cpu, &set)) continue;
-      printf("%s%d", separator, cpu);
-      separator = ",";
-    }
-  }
-  fputs("]}", stdout);
 }
 
 /* First line of a small file, without its newline; 0 where it cannot be read. */
@@ -128,14 +119,14 @@ static void json_conditions(const conditions_t *c) {
   printf(",\"spin_ns\":%lld}", (long long)c->spin_ns);
 }
 
-/* What the kernel did to this thread meanwhile: all zero in a quiet session. */
+/* What the kernel did to the threads that compute meanwhile: all zero in a quiet session. */
 typedef struct {
   long voluntary, involuntary, faults;
 } disturbance_t;
 
-static disturbance_t disturbance_since(disturbance_t start) {
+static disturbance_t disturbance_since(disturbance_t start, int who) {
   struct rusage usage;
-  getrusage(RUSAGE_THREAD, &usage);
+  getrusage(who, &usage);
   return (disturbance_t){usage.ru_nvcsw - start.voluntary, usage.ru_nivcsw - start.involuntary,
                          usage.ru_minflt + usage.ru_majflt - start.faults};
 }

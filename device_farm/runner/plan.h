@@ -1,16 +1,20 @@
-/* The seam between generated code (plan.c, one for each artifact) and the runner (runner.c, one for all). */
+/* The seam between a network and the runner (runner.c, one for all): the interpreter of csrc/ fills it from data. */
 #ifndef NPAS_PLAN_H
 #define NPAS_PLAN_H
 #include <stdint.h>
 
-#define NPAS_PLAN_ABI 1
+#define NPAS_PLAN_ABI 2
+#define NPAS_MOST_THREADS 64
+
+enum { NPAS_NEEDS_HALF = 1 }; /* half-precision arithmetic */
 
 typedef struct {
   const char *name;  /* of the layer */
   const char *kind;  /* of the operator, as in graph.py, or of a fused group */
   double macs;       /* dense */
   double kept_macs;  /* left by the sparsity */
-  void (*run)(void);
+  void (*run)(const void *state);
+  const void *state;
 } npas_step_t;
 
 typedef struct {
@@ -22,9 +26,17 @@ typedef struct {
   int (*prepare)(void);                   /* once: lay out or generate weights, zero borders; 0 = well */
   void (*set_input)(const float *nhwc);   /* flat NHWC -> the network's own input buffer */
   void (*get_output)(float *flat);        /* the network's output -> flat NHWC */
+  uint32_t needs;                         /* NPAS_NEEDS_..., instructions beyond the architecture's own */
 } npas_plan_t;
 
-extern const npas_plan_t npas_plan;
+extern npas_plan_t npas_plan;
+/* Fills npas_plan; before anything else is asked of it. NULL = well, else what is wrong. */
+const char *npas_load_plan(void);
+
+/* For plans whose steps are shared by several threads (pool.h). prepare() starts them, the calling thread included;
+   npas_parallel runs part(0) .. part(threads - 1) side by side, part(0) on the calling thread, and returns when all have. */
+void npas_start_threads(int32_t threads);
+void npas_parallel(void (*part)(int32_t index));
 
 /* Element i of stream s under a seed: uniform in [-1, 1), the same bits as device_farm/compiler/seeded.py. */
 static inline float npas_uniform(uint64_t seed, uint64_t stream, uint64_t i) {

@@ -1,8 +1,8 @@
 /* The program around the generated kernels. It is compiled as one unit (its parts are the headers beside it) and linked
- * with one plan.c and the kernels that the plan calls. C11, Linux, static musl, nothing else.
+ * with what defines npas_plan: csrc/interpreter.c and kernels, or a small plan in C. C11, Linux, static musl, nothing else.
  *
- *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --cpu K|-1 --input-seed N
- *                [--issue-ratio R] [--profile]
+ *   runner bench --warmup-s S --min-time-s S --max-time-s S --min-samples N --max-samples N --input-seed N
+ *                [--cpu K|-1 | --cpus K,K,...] [--issue-ratio R] [--profile]
  *   runner classify --input FILE --output FILE
  *   runner info
  *
@@ -14,29 +14,15 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 #include "bench.h"
 #include "conditions.h"
 #include "guard.h"
+#include "instructions.h"
 #include "json.h"
 #include "plan.h"
+#include "pool.h"
 #include "tvm_slots.h"
-
-/* Denormals cost a hundred cycles on many cores, so a latency would depend on the values of the weights. What is lost
- * is below 1.2e-38. */
-static void flush_denormals(void) {
-#if defined(__x86_64__)
-  _mm_setcsr(_mm_getcsr() | 0x8040); /* flush to zero, denormals are zero */
-#elif defined(__aarch64__)
-  uint64_t fpcr;
-  __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
-  fpcr |= (UINT64_C(1) << 24) | (UINT64_C(1) << 19); /* FZ, and FZ16 where it exists */
-  __asm__ volatile("msr fpcr, %0" : : "r"(fpcr));
-#endif
-}
 
 static int info(void) {
   printf("{\"schema\":1,\"mode\":\"info\",\"abi\":%d,\"key\":", NPAS_PLAN_ABI);
@@ -107,6 +93,23 @@ static long parse_integer(const char *option, const char *text, long low, long h
   return value;
 }
 
+/* "2,3": a core for each thread, in their order. */
+static cores_t parse_cores(const char *option, const char *text) {
+  cores_t cores = {0, {0}};
+  char number[16];
+  for (const char *at = text;; ++at) {
+    size_t length = strcspn(at, ",");
+    if (length >= sizeof number || cores.count == NPAS_MOST_THREADS) {
+      fail(NPAS_EXIT_USAGE, "%s: expected up to %d cores such as 2,3, got '%s'", option, NPAS_MOST_THREADS, text);
+    }
+    memcpy(number, at, length);
+    number[length] = '\0';
+    cores.cpus[cores.count++] = (int)parse_integer(option, number, 0, INT_MAX);
+    at += length;
+    if (*at == '\0') return cores;
+  }
+}
+
 static uint64_t parse_seed(const char *option, const char *text) {
   char *end;
   errno = 0;
@@ -118,7 +121,7 @@ static uint64_t parse_seed(const char *option, const char *text) {
 }
 
 int main(int argc, char **argv) {
-  bench_options_t options = {.warmup_s = 0.05, .cpu = -1};
+  bench_options_t options = {.warmup_s = 0.05};
   sampling_options_t *sampling = &options.sampling;
   *sampling = (sampling_options_t){.min_time_s = 0.2, .max_time_s = 1.0, .min_samples = 20, .max_samples = 20000};
   double wall_limit_s = 60.0;
@@ -148,7 +151,10 @@ int main(int argc, char **argv) {
       sampling->min_samples = (int)parse_integer(option, value, 1, 10000000);
     else if (is_bench && strcmp(option, "--max-samples") == 0)
       sampling->max_samples = (int)parse_integer(option, value, 1, 10000000);
-    else if (is_bench && strcmp(option, "--cpu") == 0) options.cpu = (int)parse_integer(option, value, -1, INT_MAX);
+    else if (is_bench && strcmp(option, "--cpu") == 0) {
+      int cpu = (int)parse_integer(option, value, -1, INT_MAX);
+      pool.asked = (cores_t){cpu >= 0, {cpu}};
+    } else if (is_bench && strcmp(option, "--cpus") == 0) pool.asked = parse_cores(option, value);
     else if (is_bench && strcmp(option, "--input-seed") == 0) options.input_seed = parse_seed(option, value);
     else if (is_classify && strcmp(option, "--input") == 0) input_path = value;
     else if (is_classify && strcmp(option, "--output") == 0) output_path = value;
@@ -160,6 +166,8 @@ int main(int argc, char **argv) {
   if (is_classify && (input_path == NULL || output_path == NULL)) {
     fail(NPAS_EXIT_USAGE, "classify needs --input FILE and --output FILE");
   }
+  const char *damage = npas_load_plan();
+  if (damage != NULL) fail(NPAS_EXIT_PLAN, "%s", damage);
   if (npas_plan.abi != NPAS_PLAN_ABI) {
     fail(NPAS_EXIT_PLAN, "the plan has ABI %d, this runner %d: build the artifact again", npas_plan.abi, NPAS_PLAN_ABI);
   }
@@ -167,8 +175,9 @@ int main(int argc, char **argv) {
   if (!is_bench && !is_classify) return info();
 
   guard_crashes();
+  check_instructions(npas_plan.needs);
   flush_denormals();
-  if (options.cpu >= 0) pin(options.cpu); /* before memory is touched; a refusal shows in the affinity obtained */
+  if (pool.asked.count > 0) pin(pool.asked.cpus[0]); /* before memory is touched; a refusal shows in the affinity obtained */
   int error = npas_plan.prepare();
   if (npas_kernel_error[0] != '\0') fail(NPAS_EXIT_KERNEL, "a kernel failed: %s", npas_kernel_error);
   if (error != 0) fail(NPAS_EXIT_PLAN, "the plan could not prepare itself: error %d", error);

@@ -1,6 +1,7 @@
 """Where the C of the runner lies, and how it wants to be compiled.
 
-    python -m ziglang cc -target TRIPLE *CFLAGS -I INCLUDE_DIR RUNNER_SOURCE plan.c kernels.o ... *LDFLAGS -o artifact
+    python -m ziglang cc -target TRIPLE *CFLAGS -I INCLUDE_DIR RUNNER_SOURCE csrc/*.c table.c kernels.o ... *LDFLAGS
+        -o artifact
 
 The runner is one unit: `RUNNER_SOURCE` includes the headers beside it. It may be compiled to an object once a target.
 It must not get the kernels' -mcpu: it has to start on any core in order to report that an instruction is missing.

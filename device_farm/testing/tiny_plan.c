@@ -1,5 +1,5 @@
 /* A real network, small enough to read: 3x3 convolution (8x8x3 -> 8x8x8) + ReLU, global average, dense (8 -> 5).
- * -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
+ * -DTHREADS=n shares the rows of the convolution among n threads; -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>
@@ -15,6 +15,9 @@
 #ifndef KEY
 #define KEY "tiny"
 #endif
+#ifndef NEEDS
+#define NEEDS 0
+#endif
 #ifndef ABI
 #define ABI NPAS_PLAN_ABI
 #endif
@@ -28,6 +31,9 @@ static int prepare(void) {
   float *w = &weight[0][0][0][0], *d = &dense[0][0];
   for (int i = 0; i < F * 9 * C; ++i) w[i] = npas_uniform(SEED, 1, (uint64_t)i);
   for (int i = 0; i < CLASSES * F; ++i) d[i] = npas_uniform(SEED, 2, (uint64_t)i);
+#ifdef THREADS
+  npas_start_threads(THREADS);
+#endif
 #ifdef FAULT_PREPARE
   return 42;
 #endif
@@ -40,22 +46,47 @@ static void set_input(const float *nhwc) {
       for (int c = 0; c < C; ++c) bordered[y + 1][x + 1][c] = nhwc[(y * W + x) * C + c];
 }
 
-static void convolution(void) {
+static void rows(int first, int last) {
+  for (int y = first; y < last; ++y)
+    for (int x = 0; x < W; ++x)
+      for (int f = 0; f < F; ++f) {
+        float sum = 0;
+        for (int ky = 0; ky < 3; ++ky)
+          for (int kx = 0; kx < 3; ++kx)
+            for (int c = 0; c < C; ++c) sum += weight[f][ky][kx][c] * bordered[y + ky][x + kx][c];
+        features[y][x][f] = sum > 0 ? sum : 0;
+      }
+}
+
+#ifdef THREADS
+static void part(int32_t index) {
+#ifdef FAULT_WORKER_CRASH
+  if (index == THREADS - 1) __builtin_trap();
+#endif
+#ifdef FAULT_WORKER_HANG
+  if (index == THREADS - 1) {
+    struct timespec hour = {3600, 0};
+    nanosleep(&hour, NULL);
+  }
+#endif
+  rows(H * index / THREADS, H * (index + 1) / THREADS);
+}
+#endif
+
+static void convolution(const void *state) {
+  (void)state;
   for (int repeat = 0; repeat < REPEATS; ++repeat) {
-    for (int y = 0; y < H; ++y)
-      for (int x = 0; x < W; ++x)
-        for (int f = 0; f < F; ++f) {
-          float sum = 0;
-          for (int ky = 0; ky < 3; ++ky)
-            for (int kx = 0; kx < 3; ++kx)
-              for (int c = 0; c < C; ++c) sum += weight[f][ky][kx][c] * bordered[y + ky][x + kx][c];
-          features[y][x][f] = sum > 0 ? sum : 0;
-        }
+#ifdef THREADS
+    npas_parallel(part);
+#else
+    rows(0, H);
+#endif
     __asm__ volatile("" : : : "memory");
   }
 }
 
-static void average(void) {
+static void average(const void *state) {
+  (void)state;
   for (int f = 0; f < F; ++f) {
     float sum = 0;
     for (int y = 0; y < H; ++y)
@@ -72,7 +103,8 @@ extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 extern int (*__TVMBackendFreeWorkspace)(int, int, void *);
 #endif
 
-static void classifier(void) {
+static void classifier(const void *state) {
+  (void)state;
   for (int k = 0; k < CLASSES; ++k) {
     float sum = 0;
     for (int f = 0; f < F; ++f) sum += dense[k][f] * pooled[f];
@@ -118,9 +150,11 @@ static void get_output(float *flat) {
 }
 
 static const npas_step_t steps[] = {
-    {"stem", "conv2d", H * W * F * 9 * C, H * W * F * 9 * C, convolution},
-    {"pool", "pool2d", 0, 0, average},
-    {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier},
+    {"stem", "conv2d", H * W * F * 9 * C, H * W * F * 9 * C, convolution, NULL},
+    {"pool", "pool2d", 0, 0, average, NULL},
+    {"head \"quoted\"", "conv2d", CLASSES * F, CLASSES * F, classifier, NULL},
 };
 
-const npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output};
+npas_plan_t npas_plan = {ABI, KEY, H * W * C, CLASSES, 3, steps, prepare, set_input, get_output, NEEDS};
+
+const char *npas_load_plan(void) { return NULL; }

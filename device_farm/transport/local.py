@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device_farm.compiler.target import host_target
-from device_farm.errors import DeviceGone, Refused
+from device_farm.compiler.target import HALF_FEATURES, Precision, host_features, host_target
+from device_farm.errors import CompileError, DeviceGone, Refused
 from device_farm.measurement.types import DeviceFacts
 from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
 from device_farm.transport.process import run_process
@@ -24,24 +24,30 @@ _partial_numbers = itertools.count()
 class LocalTransport(Transport):
     """Files live in `work_dir` (made if missing, not deleted). Measurements pin themselves to core `cpu`, if given.
 
+    `precision` chooses the target: what this machine is asked to compute with.
+
     Example:
         >>> with tempfile.TemporaryDirectory() as work:
         ...     device = LocalTransport(Path(work), cpu=cores.reserve().reserved)
         ...     measure(device, artifact).latency_ms
 
-    Raises ValueError if there is no core `cpu`.
+    Raises ValueError if there is no core `cpu`, Refused if its processor cannot compute at that precision.
     """
 
-    def __init__(self, work_dir: Path, cpu: int | None = None) -> None:
+    def __init__(self, work_dir: Path, cpu: int | None = None, *, precision: Precision = Precision.FP32) -> None:
         if cpu is not None and not 0 <= cpu < (os.cpu_count() or 1):
             raise ValueError(f"cpu: this machine has cores 0 to {(os.cpu_count() or 1) - 1}, got {cpu}")
+        try:
+            target = host_target(precision)
+        except CompileError as error:
+            raise Refused(f"this machine: {error}") from error
         work_dir.mkdir(parents=True, exist_ok=True)
         self._work_dir = work_dir.resolve()
         self._closed = False
         self._facts = DeviceFacts(
             serial=f"local-{socket.gethostname()}",
             model="local",
-            target=host_target().name,
+            target=target.name,
             cpu=cpu,
             details=_details(),
         )
@@ -129,6 +135,7 @@ def _details() -> dict[str, Any]:
     return {
         "processor": fields.get("model name", fields.get("CPU part", platform.machine())),
         "features": (fields.get("flags") or fields.get("Features") or "").split(),
+        "half_arithmetic": host_features() >= HALF_FEATURES,
         "cores": os.cpu_count(),
         "allowed_cores": sorted(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.release()}",

@@ -20,6 +20,7 @@ class Plan:
     run_state: str
     layers: int
     space_size: int
+    left_out: int = 0  # choices that a calibration found slower than dense
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -27,7 +28,7 @@ class Plan:
             "run_dir": str(self.run_dir),
             "run_state": self.run_state,
             "digest": self.config.digest,
-            "space": {"layers": self.layers, "size": self.space_size},
+            "space": {"layers": self.layers, "size": self.space_size, "left_out": self.left_out},
             "config": self.config.to_json(),
         }
 
@@ -39,10 +40,11 @@ class Plan:
             + [f"{share:.0%} of the dense network on {model}" for model, share in objective.budgets_of_dense.items()]
         )
         devices = ", ".join(f"{device.model} (core {device.cpu})" for device in config.devices)
+        slower = f" without {self.left_out} choices that are slower than dense" if self.left_out else ""
         rows = {
             "run": f"{self.run_dir} ({self.run_state})",
             "task": f"{config.task.name}, {config.task.train_images} training images",
-            "space": f"{config.space.backbone}: {self.layers} layers, {_size(self.space_size)} architectures",
+            "space": f"{config.space.backbone}: {self.layers} layers, {_size(self.space_size)} architectures{slower}",
             "search": f"{config.search.policy}, {config.search.candidates} candidates, seed {config.seed}",
             "budget": budgets or "none: the whole front",
             "training": f"{config.training.epochs} epochs a candidate, {config.training.final_epochs} for the best one",
@@ -56,18 +58,22 @@ class Plan:
 def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     """Checks all that can be checked without starting anything.
 
-    Raises SpaceError (no legal candidate), ConfigError (settings of the policy), RunError (the run directory).
+    Raises SpaceError (no legal candidate), CalibrationUnusable, ConfigError (settings of the policy, a device's
+    precision), RunError (the run directory).
     """
-    from npas_ray.runs.setting import make_objective, make_space
+    from npas_ray.runs.calibrated import check_calibrations
+    from npas_ray.runs.directory import RunDirectory
+    from npas_ray.runs.setting import make_objective, targets_of
     from npas_ray.search.registry import make_policy
 
-    space = make_space(config)
+    targets_of(config)
+    space, left_out = check_calibrations(config, RunDirectory(run_dir))
     policy = config.search
     objective = make_objective(
         config, dict.fromkeys(config.models, 1.0)
     )  # what the dense network takes is not known yet
     make_policy(policy.policy, space, objective, seed=config.seed, settings=policy.settings)
-    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size)
+    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size, left_out)
 
 
 def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:

@@ -65,6 +65,17 @@ def number(phrase: str, holds: Callable[[float], bool]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def yes_or_no() -> BeforeValidator:
+    """A boolean; no words and no numbers."""
+
+    def check(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise refused("true or false")
+
+    return BeforeValidator(check)
+
+
 def text(pattern: str, expected: str) -> BeforeValidator:
     """Text that matches the pattern as a whole."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from device_farm.compiler.target import Precision
 from device_farm.measurement.types import Protocol
 from npas_ray.config.fields import (
     Count,
@@ -28,6 +29,7 @@ from npas_ray.config.fields import (
     text,
     whole,
     whole_or_auto,
+    yes_or_no,
 )
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.space.choices import RATES, Operator, Scheme
@@ -43,6 +45,9 @@ Operators = Annotated[
 ]
 Schemes = Annotated[tuple[Annotated[Scheme, member(Scheme)], ...], *listed("schemes", sort=list(Scheme).index)]
 Rates = Annotated[tuple[Rate, ...], *listed("rates", sort=float)]
+CalibrationFile = Annotated[
+    str, text(r"[^\x00-\x1f]{1,4096}", "'auto' or the file that `npas calibrate` wrote")
+]  # "auto": what lies in its default place
 
 
 class Section(BaseModel):
@@ -74,6 +79,7 @@ class SpaceConfig(Section):
     schemes: Schemes = _SCHEMES
     rates: Rates = RATES
     layers: Annotated[Mapping[str, LayerConfig], mapping] = Field(default_factory=dict)  # by block name, or "fc"
+    breakeven: CalibrationFile | None = None  # leaves out what is slower than dense
 
     @model_validator(mode="after")
     def _layers_exist(self) -> SpaceConfig:
@@ -86,7 +92,7 @@ class SpaceConfig(Section):
 
     def spec(self) -> dict[str, Any]:
         """What SearchSpace.from_spec takes."""
-        return self.model_dump(mode="json", exclude={"backbone"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"backbone", "breakeven"}, exclude_none=True)
 
 
 class PolicyConfig(Section):
@@ -95,6 +101,14 @@ class PolicyConfig(Section):
     policy: Annotated[Literal["npas", "paper", "random", "local"], one_of("npas", "paper", "random", "local")] = "npas"
     candidates: Annotated[int, whole(1, 1_000_000)] = 48
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
+    predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
+    skip_over_budget: Annotated[bool, yes_or_no()] = False  # what surely exceeds a budget is not even compiled
+
+    @model_validator(mode="after")
+    def _skipping_needs_a_predictor(self) -> PolicyConfig:
+        if self.skip_over_budget and self.predictor is None:
+            raise misplaced(("skip_over_budget",), "false, as there is no search.predictor", True)
+        return self
 
 
 class ObjectiveConfig(Section):
@@ -121,11 +135,12 @@ class LocalDevice(Section):
 
     kind: Annotated[Literal["local"], one_of("local")]
     cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the core that measures
+    precision: Annotated[Precision, member(Precision)] = Precision.FP32
 
     @property
     def model(self) -> str:
         """What budgets and measurements call it."""
-        return "local"
+        return "local" if self.precision is Precision.FP32 else f"local-{self.precision}"
 
 
 class CompilationConfig(Section):

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
+from npas_ray.runs.calibrated import policy_of
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.setting import make_space
-from npas_ray.search.registry import make_policy
 from npas_ray.search.reward import Objective
 
 
@@ -21,13 +20,7 @@ class ConductorActor(Conductor):
         run = RunDirectory(run_path)
         self._held = ExitStack()  # for the life of the process
         self._held.enter_context(run.writing())
-        policy = make_policy(
-            config.search.policy,
-            make_space(config),
-            objective,
-            seed=config.seed,
-            settings=config.search.settings,
-        )
+        policy = policy_of(config, run, objective)
         super().__init__(
             Journal.open(run.journal), policy, candidates=config.search.candidates, batch_size=policy.batch_size
         )

@@ -42,6 +42,10 @@ class RunDirectory:
         return self.path / "artifacts"
 
     @property
+    def calibrations(self) -> Path:
+        return self.path / "calibrations"
+
+    @property
     def tune(self) -> Path:
         return self.path / "tune"
 

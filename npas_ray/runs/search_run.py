@@ -10,10 +10,11 @@ from typing import Any, cast
 from npas_ray.config import SearchConfig, difference
 from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
 from npas_ray.journal import Journal
+from npas_ray.runs.calibrated import check_calibrations, settle_calibrations
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import in_a_line, prepare_ray
-from npas_ray.runs.setting import make_space
+from npas_ray.runs.setting import make_space, targets_of
 from npas_ray.runs.tally import Tally
 
 
@@ -24,14 +25,18 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
 
     Raises:
         SpaceError: a layer has no legal choice.
+        CalibrationUnusable: a calibration that the configuration names is damaged, stale or of something else.
         RunError: the directory cannot be used, or holds a run of another configuration.
         InfrastructureError: Ray, the farm or the trainers broke down; resume later.
         NoFeasibleCandidate: no candidate kept the budgets.
     """
     make_space(config)  # refuses what cannot be searched before anything is made
+    targets_of(config)  # and devices that cannot compute as they are asked to
+    check_calibrations(config, RunDirectory(run_dir))
     run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():
         concluded = _take_up(run, config)
+        settle_calibrations(config, run, progress)
         if concluded < config.search.candidates or not run.is_shipped:
             _search_and_ship(config, run, progress)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from device_farm.compiler import host_target
+from device_farm.compiler import Target, host_target
+from device_farm.errors import CompileError
 from npas_ray.config import SearchConfig
+from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
 from npas_ray.search.reward import Objective
@@ -13,6 +17,12 @@ from npas_ray.space.search_space import SearchSpace
 
 # the journal's note with a measurement of the dense network
 DENSE = "dense"
+
+
+def cache_dir() -> Path:
+    """Where compiled kernels are kept between runs: $NPAS_CACHE_DIR, or npas in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NPAS_CACHE_DIR") or Path(home) / "npas")
 
 
 def dense_latencies(journal: Journal) -> dict[str, float]:
@@ -31,7 +41,7 @@ def task_of(config: SearchConfig) -> dict[str, int]:
 
 
 def make_space(config: SearchConfig) -> SearchSpace:
-    """The search space. Raises SpaceError: a layer has no legal choice."""
+    """The search space, before a calibration leaves anything out. Raises SpaceError: a layer has no legal choice."""
     return SearchSpace.from_spec(backbone_of(config), config.space.spec())
 
 
@@ -48,4 +58,15 @@ def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objec
 
 def block_height_of(config: SearchConfig) -> int:
     """Filters that share a tap list: those of the widest target, as a narrower one can split its blocks."""
-    return max(host_target().block_height for _ in config.devices)
+    return max(target.block_height for target in targets_of(config))
+
+
+def targets_of(config: SearchConfig) -> tuple[Target, ...]:
+    """Of the devices, in their order. Raises ConfigError: a device cannot compute at the precision that it is asked."""
+    targets = []
+    for index, device in enumerate(config.devices):
+        try:
+            targets.append(host_target(device.precision))
+        except CompileError as error:
+            raise ConfigError(f"devices[{index}].precision: {error}") from error
+    return tuple(targets)

@@ -15,9 +15,8 @@ from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.setting import task_of
+from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
-from npas_ray.runs.staff import cache_dir
 from npas_ray.search.policy import Status
 from npas_ray.search.reward import Objective
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from device_farm.fleet.config import FarmConfig
-from device_farm.fleet.devices import LocalDevice
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
@@ -17,19 +14,21 @@ from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.operators import dense_architecture
+from npas_ray.runs.devices import spec_of
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import ray_session
-from npas_ray.runs.setting import DENSE, backbone_of, block_height_of, dense_latencies, make_objective
+from npas_ray.runs.setting import (
+    DENSE,
+    backbone_of,
+    block_height_of,
+    cache_dir,
+    dense_latencies,
+    make_objective,
+)
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
-
-
-def cache_dir() -> Path:
-    """Where compiled kernels are kept between runs: $NPAS_CACHE_DIR, or npas in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("NPAS_CACHE_DIR") or Path(home) / "npas")
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
             Trainers(config, run, workers=workers) as trainers,
-            _farm(config, reserved=plan.reserved, progress=progress) as farm,
+            farm_of(config, reserved=plan.reserved, progress=progress) as farm,
         ):
             objective = _objective(config, run, farm=farm)
             lab = Laboratory(
@@ -86,18 +85,21 @@ def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) ->
 
 
 @contextmanager
-def _farm(config: SearchConfig, *, reserved: int | None, progress: Progress) -> Iterator[Farm]:
+def farm_of(
+    config: SearchConfig, *, reserved: int | None, progress: Progress, compile_workers: int = 1
+) -> Iterator[Farm]:
+    """The device farm of a configuration, for the length of the with statement. Raises FarmError.
+
+    `compile_workers` is how many there are where the configuration leaves it to us.
+    """
     progress.phase("starting the device farm")
-    devices = tuple(
-        LocalDevice(cpu=reserved if device.cpu == "auto" else device.cpu, model=device.model, num_cpus=0)
-        for device in config.devices
-    )
+    devices = tuple(spec_of(device, reserved=reserved) for device in config.devices)
     workers = config.compilation.workers
     farm = Farm.start(
         FarmConfig(
             devices=devices,
             cache_dir=cache_dir(),
-            compile_workers=1 if workers == "auto" else workers,
+            compile_workers=compile_workers if workers == "auto" else workers,
             protocol=config.measurement.protocol(),
             name=f"farm-{config.name}",
         )

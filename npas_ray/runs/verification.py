@@ -47,7 +47,8 @@ def verify_run(run_dir: Path) -> Verification:
     """
     import torch
 
-    from device_farm.compiler import host_target, load_artifact
+    from device_farm.compiler import load_artifact
+    from device_farm.compiler.target import host_targets
     from device_farm.errors import CompileError
     from device_farm.measurement.classify import classify
     from device_farm.transport.local import LocalTransport
@@ -59,16 +60,16 @@ def verify_run(run_dir: Path) -> Verification:
         raise RunError(f"{run_dir} has shipped nothing yet; finish it with `npas search CONFIG --resume`")
     reported = float(shipped.summary["test_accuracy"])
     network = shipped.network()
-    runnable = {}
+    runnable, here = {}, {target.name for target in host_targets()}
     for model in shipped.models:
         try:
             artifact = load_artifact(shipped.artifact(model))
         except CompileError as error:
             raise RunError(str(error)) from error
-        if artifact.target == host_target().name:
+        if artifact.target in here:
             runnable[model] = artifact
     if not runnable:
-        raise RunError(f"{run.best} has no artifact for this machine ({host_target().name})")
+        raise RunError(f"{run.best} has no artifact for this machine ({', '.join(sorted(here))})")
     model, artifact = next(iter(runnable.items()))
     test = shipped.task().test
     torch.set_num_threads(1)  # as in training: the same bits

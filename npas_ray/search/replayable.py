@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -16,6 +16,11 @@ from npas_ray.search.settings import whole
 from npas_ray.search.unseen import unseen
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
+
+Veto = Callable[[Sequence[Architecture]], Sequence[bool]]
+
+#: random architectures for each one that is missing, before a vetoed one is taken
+_DRAWS = 50
 
 
 @functools.cache
@@ -36,6 +41,10 @@ class ReplayablePolicy(Policy):
 
     #: how many the caller should ask for at a time, if it can
     batch_size: int = 5
+
+    #: which of some architectures are not worth an evaluation, whatever they may be; belongs to the settings, so it is
+    #: set before the first proposal. What it refuses is proposed only if nothing else can be found
+    veto: Veto | None = None
 
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int) -> None:
         self.space = space
@@ -78,16 +87,28 @@ class ReplayablePolicy(Policy):
         rng = np.random.default_rng([self.seed, len(self._proposed), len(self._observations)])
         chosen: dict[Architecture, None] = {}
         with _threads().limit(limits=1):
-            for candidate in self._candidates(count, rng):
+            for candidate in self._allowed(self._candidates(count, rng)):
                 if len(chosen) == count:
                     break
                 if candidate in self.space and not self.is_known(candidate):
                     chosen[candidate] = None
+        if len(chosen) < count and self.veto is not None:
+            known = {**self._proposed, **self._observed, **chosen}
+            drawn = unseen(self.space, known=known, count=_DRAWS * (count - len(chosen)), rng=rng)
+            chosen.update(dict.fromkeys(list(self._allowed(drawn))[: count - len(chosen)]))
         if len(chosen) < count:
             known = {**self._proposed, **self._observed, **chosen}
             chosen.update(dict.fromkeys(unseen(self.space, known=known, count=count - len(chosen), rng=rng)))
         self._proposed.update(chosen)
         return list(chosen)
+
+    def _allowed(self, candidates: Iterable[Architecture]) -> Iterable[Architecture]:
+        """Those that there is no veto against, in their order."""
+        if self.veto is None:
+            return candidates
+        listed = [candidate for candidate in candidates if candidate in self.space]
+        refused = self.veto(listed)
+        return [candidate for candidate, no in zip(listed, refused, strict=True) if not no]
 
     def observe(self, observations: Sequence[Observation]) -> None:
         for observation in observations:

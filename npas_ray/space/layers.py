@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from npas_ray.errors import SpaceError
@@ -22,6 +22,7 @@ class Layer:
     allowed: Allowed
     choices: tuple[LayerChoice, ...]  # one for each distinct network, in a fixed order
     representative: Mapping[LayerChoice, LayerChoice]  # every allowed and possible choice -> the one that stands for it
+    left_out: Mapping[LayerChoice, str] = field(default_factory=dict)  # equal to a legal choice, but why it is none
 
     @cached_property
     def position(self) -> Mapping[LayerChoice, int]:
@@ -32,6 +33,15 @@ class Layer:
     def near(self) -> tuple[tuple[int, ...], ...]:
         """For each choice the positions of those one small step away."""
         return near_choices(self.choices)
+
+    def without(self, reasons: Mapping[LayerChoice, str]) -> Layer:
+        """This without some of its choices, and why. Raises SpaceError if none would be left."""
+        choices = tuple(choice for choice in self.choices if choice not in reasons)
+        if not choices:
+            raise SpaceError(f"layer {self.place.name!r} would be left without a choice")
+        gone = {choice: reasons[stands] for choice, stands in self.representative.items() if stands in reasons}
+        stay = {choice: stands for choice, stands in self.representative.items() if stands not in reasons}
+        return replace(self, choices=choices, representative=stay, left_out={**self.left_out, **gone})
 
 
 def enumerate_layer(place: Place, allowed: Allowed) -> Layer:

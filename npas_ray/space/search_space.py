@@ -6,6 +6,7 @@ its layers' choices, and its size is a product of small numbers even where it is
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,14 @@ class SearchSpace:
         except SpaceError as error:
             raise SpaceError(f"{where}: {error}") from None
 
+    def without(self, reasons: Mapping[str, Mapping[LayerChoice, str]]) -> SearchSpace:
+        """This without some choices, by layer name, with the reason why. Raises SpaceError: a layer without any."""
+        mapping(reasons, "without", keys=self.layer_names, noun="layer")
+        space = copy.copy(self)
+        space.__dict__.pop("size", None)  # cached, of this one
+        space._layers = tuple(layer.without(reasons.get(layer.place.name, {})) for layer in self._layers)
+        return space
+
     def __repr__(self) -> str:
         magnitude = math.log10(self.size)
         return f"SearchSpace({self.backbone.name!r}, {self.layers} layers, 10^{magnitude:.1f} architectures)"
@@ -134,6 +143,8 @@ class SearchSpace:
         choice = plain(choice)
         if choice in layer.representative:
             return None
+        if choice in layer.left_out:
+            return layer.left_out[choice]
         return why_impossible(layer.place, choice) or why_not_allowed(layer.allowed, choice)
 
     def is_legal(self, architecture: Architecture) -> bool:

@@ -49,18 +49,21 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
       int32_t low = part * group_size > first ? part * group_size : first;
       int32_t high = (part + 1) * group_size < last ? (part + 1) * group_size : last;
       for (int32_t position = 0; position < positions; ++position) {
-        for (int32_t channel = 0; channel < conv->channels; ++channel) {
-          int32_t tap = channel * positions + position; /* torch's order */
+        for (int32_t channel = 0; channel < conv->channels; channel += group->tap_channels) {
+          int32_t behind = channel + group->tap_channels < conv->channels ? channel + group->tap_channels : conv->channels;
           int alive = 0;
-          for (int32_t s = low / sparsity_height; s <= (high - 1) / sparsity_height; ++s) alive |= marks[s * total + tap];
+          for (int32_t s = low / sparsity_height; s <= (high - 1) / sparsity_height; ++s) {
+            for (int32_t c = channel; c < behind; ++c) alive |= marks[s * total + c * positions + position];
+          }
           if (!alive) continue;
-          for (int32_t f = 0; f < group->height; ++f) {
-            int32_t filter = first + f, s = filter / sparsity_height;
+          for (int32_t i = 0; i < group->tap_channels * group->height; ++i) {
+            int32_t filter = first + i % group->height, s = filter / sparsity_height, c = channel + i / group->height;
+            int32_t tap = c * positions + position; /* torch's order */
             float value = 0.0f;
-            if (filter >= low && filter < high && marks[s * total + tap]) {
+            if (filter >= low && filter < high && c < behind && marks[s * total + tap]) {
               value = npas_uniform(seed, conv->stream + 1, (uint64_t)filter * (uint64_t)total + (uint64_t)tap) * scales[s];
             }
-            group->weights[(int64_t)at * group->height + f] = value;
+            group->weights[(int64_t)at * group->tap_channels * group->height + i] = value;
           }
           group->taps[at++] = position / conv->kernel_width * conv->line_stride +
                               position % conv->kernel_width * conv->pixel_stride + part * conv->channels + channel;
@@ -144,79 +147,109 @@ static const double filter_transform_4[6][3] = {
     {0, 0, 1},
 };
 
-/* The channels that block `block` multiplies, into `list`: how many. */
-static int32_t list_channels(const npas_conv_t *conv, const npas_group_t *group, const living_t *living, int32_t block,
-                             int32_t gathered, int32_t *list) {
+static const double stem_transform[7][4] = {
+    {-2, 0, 0, 0},
+    {-2.0 / 3, -2.0 / 3, -2.0 / 3, -2.0 / 3},
+    {-2.0 / 9, 2.0 / 9, -2.0 / 9, 2.0 / 9},
+    {16.0 / 9, 8.0 / 9, 4.0 / 9, 2.0 / 9},
+    {16.0 / 15, -8.0 / 15, 4.0 / 15, -2.0 / 15},
+    {2.0 / 45, 4.0 / 45, 8.0 / 45, 16.0 / 45},
+    {0, 0, 0, 1},
+};
+
+typedef struct {
+  uint64_t seed;
+  const npas_conv_t *conv;
+  living_t living;
+  int32_t tile, taps, gathered, channels; /* channels of the image that is transformed: of a stem, four phases of each */
+  int32_t *list;
+} transform_t;
+
+/* The channels that block `block` multiplies, into `t->list`: how many. */
+static int32_t list_channels(const transform_t *t, const npas_group_t *group, int32_t block) {
   int32_t low = group->first_filter + block * group->height, count = 0;
-  int32_t high = low + group->height < conv->filters ? low + group->height : conv->filters;
-  for (int32_t channel = 0; channel < conv->channels; ++channel) {
-    int lives = !gathered;
-    for (int32_t s = low / living->height; s <= (high - 1) / living->height; ++s) {
-      const char *taps = living->marks + (int64_t)s * living->total + channel * 9;
+  int32_t high = low + group->height < t->conv->filters ? low + group->height : t->conv->filters;
+  for (int32_t channel = 0; channel < t->channels; ++channel) {
+    int lives = !t->gathered;
+    for (int32_t s = low / t->living.height; t->gathered && s <= (high - 1) / t->living.height; ++s) {
+      const char *taps = t->living.marks + (int64_t)s * t->living.total + channel * 9;
       for (int32_t tap = 0; tap < 9; ++tap) lives |= taps[tap];
     }
-    if (lives) list[count++] = channel;
+    if (lives) t->list[count++] = channel;
   }
   return count;
 }
 
-static void transform_filter(const double w[9], int32_t tile, float *planes, int64_t plane_stride) {
-  const double(*g)[3] = tile == 2 ? filter_transform_2 : filter_transform_4;
-  int32_t size = tile + 2;
-  double rows[6][3];
-  for (int32_t y = 0; y < size; ++y) {
-    for (int32_t x = 0; x < 3; ++x) rows[y][x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
-  }
-  for (int32_t plane = 0; plane < size * size; ++plane) {
-    const double *row = rows[plane / size], *column = g[plane % size];
-    planes[plane * plane_stride] = (float)(row[0] * column[0] + row[1] * column[1] + row[2] * column[2]);
+/* The weights of one filter for one channel of the image that is transformed, [taps][taps]. */
+static void seed_filter(const transform_t *t, int32_t filter, int32_t channel, double *w) {
+  const npas_conv_t *conv = t->conv;
+  int32_t stem = t->taps == 4, phase = stem ? channel / conv->channels : 0, step = stem ? 2 : 1, rows = conv->kernel_height;
+  int32_t first = channel % conv->channels * rows * rows, s = filter / t->living.height;
+  for (int32_t tap = 0; tap < t->taps * t->taps; ++tap) {
+    int32_t y = tap / t->taps * step + phase / 2, x = tap % t->taps * step + phase % 2, index = first + y * rows + x;
+    int outside = filter >= conv->filters || y >= rows || x >= rows;
+    if (outside || !t->living.marks[(int64_t)s * t->living.total + index]) {
+      w[tap] = 0;
+    } else {
+      uint64_t place = (uint64_t)filter * (uint64_t)t->living.total + (uint64_t)index;
+      w[tap] = npas_uniform(t->seed, conv->stream + 1, place) * t->living.scales[s];
+    }
   }
 }
 
-static void seed_winograd_group(uint64_t seed, const npas_conv_t *conv, const npas_group_t *group,
-                                const living_t *living, int32_t tile, int32_t gathered, int32_t *list) {
+static void transform_filter(const transform_t *t, const double *w, npas_element_t *planes, int64_t plane_stride) {
+  const double *g = t->taps == 4 ? stem_transform[0] : t->tile == 2 ? filter_transform_2[0] : filter_transform_4[0];
+  int32_t taps = t->taps, size = t->tile + taps - 1;
+  double rows[7][4];
+  for (int32_t y = 0; y < size; ++y) {
+    for (int32_t x = 0; x < taps; ++x) {
+      rows[y][x] = 0;
+      for (int32_t i = 0; i < taps; ++i) rows[y][x] += g[y * taps + i] * w[i * taps + x];
+    }
+  }
+  for (int32_t plane = 0; plane < size * size; ++plane) {
+    const double *row = rows[plane / size], *column = &g[plane % size * taps];
+    double value = 0;
+    for (int32_t i = 0; i < taps; ++i) value += row[i] * column[i];
+    planes[plane * plane_stride] = (npas_element_t)value;
+  }
+}
+
+static void seed_winograd_group(const transform_t *t, const npas_group_t *group) {
   int64_t plane_floats = 0, at = 0;
   for (int32_t block = 0; block < group->blocks; ++block) {
-    plane_floats += (int64_t)list_channels(conv, group, living, block, gathered, list) * group->height;
+    plane_floats += (int64_t)list_channels(t, group, block) * group->height;
   }
   for (int32_t block = 0, listed = 0; block < group->blocks; ++block) {
-    int32_t first = group->first_filter + block * group->height;
-    int32_t count = list_channels(conv, group, living, block, gathered, list);
-    if (gathered) {
-      memcpy(group->taps + listed, list, (size_t)count * sizeof *list);
+    int32_t first = group->first_filter + block * group->height, count = list_channels(t, group, block);
+    if (t->gathered) {
+      memcpy(group->taps + listed, t->list, (size_t)count * sizeof *t->list);
       group->pointers[block] = listed;
       group->pointers[block + 1] = listed += count;
     }
     for (int32_t i = 0; i < count; ++i) {
       for (int32_t filter = first; filter < first + group->height; ++filter, ++at) {
-        double w[9] = {0};
-        for (int32_t tap = list[i] * 9; tap < list[i] * 9 + 9 && filter < conv->filters; ++tap) {
-          int32_t s = filter / living->height;
-          if (!living->marks[(int64_t)s * living->total + tap]) continue;
-          uint64_t place = (uint64_t)filter * (uint64_t)living->total + (uint64_t)tap;
-          w[tap % 9] = npas_uniform(seed, conv->stream + 1, place) * living->scales[s];
-        }
-        transform_filter(w, tile, group->weights + at, plane_floats);
+        double w[16];
+        seed_filter(t, filter, t->list[i], w);
+        transform_filter(t, w, group->weights + at, plane_floats);
       }
     }
   }
 }
 
-int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t gathered) {
-  living_t living;
-  if (make_living(seed, conv, &living)) return 1;
-  int32_t *list = malloc((size_t)conv->channels * sizeof *list);
-  if (list == NULL) return free_living(&living), 1;
-  for (int32_t i = 0; i < conv->group_count; ++i) {
-    seed_winograd_group(seed, conv, &conv->groups[i], &living, tile, gathered, list);
-  }
+int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps, int32_t gathered) {
+  transform_t t = {seed, conv, {0}, tile, taps, gathered, taps == 4 ? 4 * conv->channels : conv->channels, NULL};
+  if (make_living(seed, conv, &t.living)) return 1;
+  t.list = malloc((size_t)t.channels * sizeof *t.list);
+  if (t.list == NULL) return free_living(&t.living), 1;
+  for (int32_t i = 0; i < conv->group_count; ++i) seed_winograd_group(&t, &conv->groups[i]);
   seed_bias(seed, conv);
-  free_living(&living), free(list);
+  free_living(&t.living), free(t.list);
   return 0;
 }
 
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,
-                         float *weights, float *bias) {
+                         npas_element_t *weights, npas_element_t *bias) {
   float scale = sqrtf(gain / (float)taps);
   for (int32_t channel = 0; channel < padded; ++channel) {
     for (int32_t tap = 0; tap < taps; ++tap) {
@@ -238,37 +271,37 @@ int npas_seed_index(uint64_t seed, uint64_t stream, int32_t channels, int32_t pl
   return 0;
 }
 
-void npas_zero_border(float *buffer, int32_t top, int32_t bottom, int32_t height, int32_t left, int32_t right,
+void npas_zero_border(npas_element_t *buffer, int32_t top, int32_t bottom, int32_t height, int32_t left, int32_t right,
                       int32_t row_stride) {
-  memset(buffer, 0, sizeof(float) * ((size_t)top * (size_t)row_stride + (size_t)left));
-  float *row = buffer + (int64_t)top * row_stride;
+  memset(buffer, 0, sizeof(npas_element_t) * ((size_t)top * (size_t)row_stride + (size_t)left));
+  npas_element_t *row = buffer + (int64_t)top * row_stride;
   /* The right border of a row and the left border of the next one are neighbours. */
   for (int32_t y = 1; y < height; ++y) {
-    memset(row + row_stride - right, 0, sizeof(float) * ((size_t)left + (size_t)right));
+    memset(row + row_stride - right, 0, sizeof(npas_element_t) * ((size_t)left + (size_t)right));
     row += row_stride;
   }
-  memset(row + row_stride - right, 0, sizeof(float) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
+  memset(row + row_stride - right, 0, sizeof(npas_element_t) * ((size_t)right + (size_t)bottom * (size_t)row_stride));
 }
 
 /* Rows at once where pixels lie as close as in the flat image: a network's own input mostly does. */
-void npas_copy_in(float *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
+void npas_copy_in(npas_element_t *image, int32_t row_stride, int32_t pixel_stride, const float *flat, int32_t height,
                   int32_t width, int32_t channels) {
   int whole = pixel_stride == channels;
   int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    float *row = image + (int64_t)y * row_stride;
+    npas_element_t *row = image + (int64_t)y * row_stride;
     for (int32_t x = 0; x < pieces; ++x, flat += length) {
       for (int32_t i = 0; i < length; ++i) row[(int64_t)x * pixel_stride + i] = flat[i];
     }
   }
 }
 
-void npas_copy_out(float *flat, const float *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
+void npas_copy_out(float *flat, const npas_element_t *image, int32_t row_stride, int32_t pixel_stride, int32_t height,
                    int32_t width, int32_t channels) {
   int whole = pixel_stride == channels;
   int32_t pieces = whole ? 1 : width, length = whole ? width * channels : channels;
   for (int32_t y = 0; y < height; ++y) {
-    const float *row = image + (int64_t)y * row_stride;
+    const npas_element_t *row = image + (int64_t)y * row_stride;
     for (int32_t x = 0; x < pieces; ++x, flat += length) {
       for (int32_t i = 0; i < length; ++i) flat[i] = row[(int64_t)x * pixel_stride + i];
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_farm.compiler.frontend.limits import check_activation
 from device_farm.compiler.graph import DepthwiseConv2d, Input, Op, Padding, Shape
 from device_farm.errors import UnsupportedOperator
 
@@ -62,6 +63,12 @@ class Call:
         raise self.unsupported("needs weights that are constant", "weights computed from the input cannot be compiled")
 
 
+def last_line(error: Exception) -> str:
+    """What an error of TVM says in the end, behind its C++ stack."""
+    lines = str(error).strip().splitlines()
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
 Handler = Callable[["Builder", Call], Any]
 
 
@@ -109,7 +116,9 @@ class Builder:
         return shape.channels, shape.height, shape.width
 
     def _append(self, op: Op) -> None:
-        self.shapes[op.name] = op.output_shape(*(self.shapes[name] for name in op.inputs))
+        shape = op.output_shape(*(self.shapes[name] for name in op.inputs))
+        check_activation(op.name, shape)
+        self.shapes[op.name] = shape
         self.ops[op.name] = op
 
     def _unique(self, layer: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from device_farm.compiler.frontend.calls import Array, Call
+from device_farm.compiler.frontend.limits import check_constant
 
 _ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "abs": np.abs,
@@ -82,9 +83,11 @@ def evaluate(call: Call) -> Array | None:
     Raises UnsupportedOperator for constants combined by an operator that is not known here.
     """
     if call.operator in _SHAPE_ONLY:
+        check_constant(call.layer, call.dims)
         return _SHAPE_ONLY[call.operator](call.dims)
     if not all(map(_is_constant, call.args)):
         return None
+    check_constant(call.layer, call.dims)
     if call.operator in _ELEMENTWISE:
         return np.asarray(_ELEMENTWISE[call.operator](*call.args))
     if call.operator in _OTHERS:

@@ -8,23 +8,26 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from device_farm.compiler.frontend.calls import last_line
+from device_farm.compiler.frontend.onnx_checks import check_model, cut, node_name, read_model
 from device_farm.compiler.frontend.walk import Imported, import_function
 from device_farm.compiler.graph import Shape
-from device_farm.errors import InvalidGraph, UnsupportedOperator
+from device_farm.errors import FarmError, InvalidGraph, UnsupportedOperator
 
 if TYPE_CHECKING:
     import onnx
 
-_OLDEST_OPSET = 11  # before it, clips and pads carry their bounds where TVM compiles them in beyond recognition
+FLOAT32 = 1  # onnx.TensorProto.FLOAT
 
 
 def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None = None) -> Imported:
     """The network of an ONNX model of one NCHW image.
 
-    `input_shape` fixes an input whose shape is not fixed in the model, and is otherwise compared with it.
+    `input_shape` fixes an input whose shape is not fixed in the model, and is otherwise compared with it. A batch that
+    is not fixed is 1.
 
-    Raises InvalidGraph: not a model, opset below 11, not float32, batch other than 1, several inputs or
-    outputs, dynamic shape.
+    Raises InvalidGraph: not a model, damaged, opset below 11, not float32, batch other than 1, several inputs or
+    outputs, dynamic shape, weights that are not finite.
     Raises UnsupportedOperator: an operator without a kernel; the message names the node.
     """
     try:
@@ -33,15 +36,8 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
         raise InvalidGraph("reading an ONNX model needs the package onnx: pip install onnx") from error
 
     if not isinstance(model, onnx.ModelProto):
-        try:
-            model = onnx.load(model)
-        except FileNotFoundError as error:
-            raise InvalidGraph(f"{model}: there is no such file") from error
-        except Exception as error:  # protobuf's errors differ between its implementations
-            raise InvalidGraph(f"{model}: not an ONNX model ({error})") from error
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
-    if opset < _OLDEST_OPSET:
-        raise InvalidGraph(f"the model uses opset {opset}; export it with opset {_OLDEST_OPSET} or newer")
+        model = read_model(Path(model))
+    opset = check_model(model)
     name, shape = _input(model, input_shape)
     _check_operators(model)
 
@@ -50,8 +46,10 @@ def import_onnx(model: Path | str | onnx.ModelProto, input_shape: Shape | None =
         warnings.simplefilter("ignore")
         try:
             function, layers = _relax(model.graph, opset, {name: shape})
+        except FarmError:
+            raise
         except Exception as error:  # a converter raises whatever TVM's C++ raises
-            raise UnsupportedOperator(f"TVM's ONNX front end failed: {str(error).strip().splitlines()[-1]}") from error
+            raise UnsupportedOperator(f"TVM's ONNX front end failed: {last_line(error)}") from error
     return import_function(function, layers)
 
 
@@ -66,8 +64,17 @@ def _relax(graph: onnx.GraphProto, opset: int, shapes: dict[str, list[int]]) -> 
         """Binds what every node computes to a variable of its own, and remembers whose it is."""
 
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-            value = super()._convert_operator(op_name, inputs, attrs, opset)
-            return self._bound(value, attrs["tvm_custom"]["name"] or op_name)
+            layer = cut(attrs["tvm_custom"]["name"] or op_name)
+            try:
+                value = super()._convert_operator(op_name, inputs, attrs, opset)
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever TVM's C++ raises
+                raise UnsupportedOperator(
+                    f"layer {layer!r}: operator {op_name!r} is refused by TVM's front end: {last_line(error)}; "
+                    "check its attributes and the shapes that it reads, or replace it by supported operators"
+                ) from error
+            return self._bound(value, layer)
 
         def _bound(self, value: Any, layer: str) -> Any:
             if isinstance(value, relax.Tuple):
@@ -90,14 +97,26 @@ def _input(model: onnx.ModelProto, asked: Shape | None) -> tuple[str, list[int]]
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
         raise InvalidGraph(f"a network reads one image, this one has {len(inputs)} inputs")
-    dims = inputs[0].type.tensor_type.shape.dim
-    stated: list[Any] = [dim.dim_value or dim.dim_param or "?" for dim in dims]
+    kind, dims = inputs[0].type.tensor_type.elem_type, inputs[0].type.tensor_type.shape.dim
+    name = cut(inputs[0].name)
+    if kind != FLOAT32:
+        raise InvalidGraph(f"the input {name!r} is not float32; convert the model with .float()")
+    stated: list[Any] = [dim.dim_value if dim.HasField("dim_value") else cut(dim.dim_param) or "?" for dim in dims]
+    if len(stated) != 4 or any(isinstance(dim, int) and dim < 1 for dim in stated):
+        raise InvalidGraph(
+            f"the input {name!r} has the shape {stated}; expected float32 (1, channels, height, width), "
+            "every extent at least 1"
+        )
+    if isinstance(stated[0], str):
+        stated[0] = 1
     expected = None if asked is None else [1, asked.channels, asked.height, asked.width]
     shape = stated if expected is None else expected
     if any(isinstance(dim, str) for dim in shape):
-        raise InvalidGraph(f"the input {inputs[0].name!r} has the dynamic shape {stated}; give input_shape")
+        raise InvalidGraph(
+            f"the input {name!r} has the dynamic shape {stated}; give input_shape (npas bench: --input HxWxC)"
+        )
     if len(shape) != len(stated) or any(isinstance(s, int) and s != e for s, e in zip(stated, shape, strict=True)):
-        raise InvalidGraph(f"the input {inputs[0].name!r} has the shape {stated}, input_shape asks for {shape}")
+        raise InvalidGraph(f"the input {name!r} has the shape {stated}, input_shape asks for {shape}")
     return inputs[0].name, shape
 
 
@@ -108,6 +127,6 @@ def _check_operators(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type not in known:
             raise UnsupportedOperator(
-                f"layer {node.name or node.output[0]!r}: TVM's front end does not know the operator {node.op_type}; "
+                f"layer {node_name(node)!r}: TVM's front end does not know the operator {cut(node.op_type)}; "
                 "replace it by supported operators"
             )

@@ -45,7 +45,8 @@ def _export(module: torch.nn.Module, shape: Shape | None) -> ExportedProgram:
 
     if shape is None:
         raise InvalidGraph(
-            "a module does not know the size of its image: give input_shape=Shape(height, width, channels)"
+            "a module does not know the size of its image: give input_shape=Shape(height, width, channels) "
+            "(npas bench: --input HxWxC)"
         )
     for name, tensor in module.named_parameters():
         if tensor.dtype != torch.float32:

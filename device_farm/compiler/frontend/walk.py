@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from device_farm.compiler.frontend.calls import Builder, Call, Tensor
 from device_farm.compiler.frontend.constants import evaluate
+from device_farm.compiler.frontend.limits import check_network
 from device_farm.compiler.frontend.operators import map_call
 from device_farm.compiler.graph import Graph, Shape
 from device_farm.compiler.passes import fuse
@@ -69,7 +70,10 @@ def _finish(builder: Builder, output: Any) -> Imported:
     ops = list(builder.ops.values())
     last = next(index for index, op in enumerate(ops) if op.name == output.op)
     graph, weights = fuse(Graph(tuple(ops[: last + 1])), builder.weights)
-    return Imported(graph, {key: _single(value) for key, value in weights.items()})
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, and is refused
+        single = {key: _single(value) for key, value in weights.items()}
+    check_network(graph, single)
+    return Imported(graph, single)
 
 
 def _single(value: NDArray[Any]) -> NDArray[Any]:

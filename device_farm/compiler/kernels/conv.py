@@ -6,14 +6,19 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
+LINE = 16  # floats of a cache line
+
 
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
-    """band of rows -> block -> row -> column -> taps, so that a band of the input stays in the cache for all blocks."""
-    e = Emitter(spec, target)
+    """band of rows -> strip of columns -> block -> row -> column -> taps.
+
+    So the input of a strip stays near for all blocks, and a block's weights stay near for a strip.
+    """
+    e = Emitter(spec, target, lanes=spec.vector_lanes)
     row_tiles, column_tiles = tile_count(e.rows, spec.tile_rows), tile_count(e.columns, spec.tile_columns)
 
     def in_column(block: Any, row: Any, column: Any) -> Any:
@@ -21,18 +26,18 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
             spec, e, block, tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
         )
 
+    def in_strip(first_row: Any, first_column: Any) -> Any:
+        rows = tirx.Min(e.band, row_tiles - first_row)
+        columns = tirx.Min(e.strip, column_tiles - first_column)
+
+        def in_row(block: Any, row: Any) -> Any:
+            return loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
+
+        return loop("block", e.blocks, lambda block: loop("row", rows, lambda row: in_row(block, row), start=first_row))
+
     def in_band(band: Any) -> Any:
-        first = band * e.band
-        return loop(
-            "block",
-            e.blocks,
-            lambda block: loop(
-                "row",
-                tirx.Min(e.band, row_tiles - first),
-                lambda row: loop("column", column_tiles, lambda column: in_column(block, row, column)),
-                start=first,
-            ),
-        )
+        strips = tirx.floordiv(column_tiles + e.strip - 1, e.strip)
+        return loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
 
     return e.function(symbol, loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
 
@@ -53,30 +58,45 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     if spec.residual:
         statements.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel + block * height))
     statements += [tirx.AllocBuffer(vector) for unrolled in sums for pixel in unrolled for vector in pixel]
-    for u, unrolled in enumerate(sums):
-        for pixel in unrolled:
-            for v, vector in enumerate(pixel):
-                start = e.load(e.bias, block * height + v * lanes) if u == 0 else e.splat(0.0)
-                statements.append(e.store(vector, start))
+    totals = [[e.wide.accumulator(f"total_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
+    totals = totals if spec.part_taps else []
+    statements += [tirx.AllocBuffer(vector) for pixel in totals for vector in pixel]
+    for pixel in totals:
+        for v, vector in enumerate(pixel):
+            statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
+
+    def start_sums() -> list[Any]:
+        return [
+            e.store(vector, e.splat(0.0) if totals or u else e.load(e.bias, block * height + v * lanes))
+            for u, unrolled in enumerate(sums)
+            for pixel in unrolled
+            for v, vector in enumerate(pixel)
+        ]
 
     def add_tap(tap: Any, u: int) -> list[Any]:
         at = e.integer(f"at_{u}")
-        weights = [e.vector(f"w_{u}_{v}") for v in range(spec.vectors)]
         body = [tirx.Bind(at, x_start + e.scalar(e.taps, tap))]
-        body += [tirx.Bind(w, e.load(e.weights, tap * height + v * lanes)) for v, w in enumerate(weights)]
-        for p, (r, c) in enumerate(pixels):
-            value = e.vector(f"x_{u}_{p}")
-            body.append(tirx.Bind(value, e.splat(e.scalar(e.x, at + (r * spec.line_stride + c * spec.pixel_stride)))))
-            body += [e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)]
+        places = [at + (r * spec.line_stride + c * spec.pixel_stride) for r, c in pixels]
+        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if spec.tap_channels > 1 else []
+        body += [tirx.Bind(quad, e.load_quad(e.x, place)) for quad, place in zip(quads, places, strict=False)]
+        for channel in range(spec.tap_channels):
+            weights = [e.vector(f"w_{u}_{channel}_{v}") for v in range(spec.vectors)]
+            first = (tap * spec.tap_channels + channel) * height
+            body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
+            for p, place in enumerate(places):
+                value = e.vector(f"x_{u}_{channel}_{p}")
+                activation = tirx.Shuffle([quads[p]], [channel]) if quads else e.scalar(e.x, place)
+                body.append(tirx.Bind(value, e.splat(activation)))
+                body += [
+                    e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
+                ]
         return body
 
-    begin, end, whole = e.integer("begin"), e.integer("end"), e.integer("whole")
-    statements += [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
-    if spec.tap_unroll == 1:
-        statements.append(loop("tap", end - begin, lambda tap: sequence(add_tap(tap, 0)), start=begin))
-    else:
-        unroll = spec.tap_unroll
-        statements += [
+    def add_taps(begin: Any, end: Any) -> list[Any]:
+        if spec.tap_unroll == 1:
+            return [loop("tap", end - begin, lambda tap: sequence(add_tap(tap, 0)), start=begin)]
+        whole, unroll = e.integer("whole"), spec.tap_unroll
+        return [
             tirx.Bind(whole, tirx.floordiv(end - begin, unroll)),
             loop(
                 "taps",
@@ -85,13 +105,52 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             ),
             loop("tap", end - begin - whole * unroll, lambda t: sequence(add_tap(begin + whole * unroll + t, 0))),
         ]
+
+    def summed(p: int, v: int) -> Any:
+        value = e.load(sums[0][p][v])
+        for u in range(1, spec.tap_unroll):
+            value = value + e.load(sums[u][p][v])
+        return value
+
+    def add_part(first: Any, last: Any) -> Any:
+        """Taps first .. last, summed apart and added to the totals."""
+        return sequence(
+            start_sums(),
+            add_taps(first, last),
+            [
+                e.wide.store(total, e.wide.load(total) + e.wide.converted(summed(p, v)))
+                for p, pixel in enumerate(totals)
+                for v, total in enumerate(pixel)
+            ],
+        )
+
+    if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
+        for r, c in pixels:
+            for channel in range(0, height, LINE):
+                statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
+
+    begin, end = e.integer("begin"), e.integer("end")
+    bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
+    if not totals:
+        statements += [*start_sums(), *bounds, *add_taps(begin, end)]
+    else:  # parts of one length, as nearly as may be
+        parts, length = e.integer("parts"), e.integer("length")
+        statements += [
+            *bounds,
+            tirx.Bind(parts, tile_count(end - begin, spec.part_taps)),
+            tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm(INDEX, 1)))),
+            loop(
+                "part",
+                parts,
+                lambda part: add_part(begin + part * length, tirx.Min(begin + (part + 1) * length, end)),
+            ),
+        ]
     for p, (r, c) in enumerate(pixels):
         for v in range(spec.vectors):
-            value = e.load(sums[0][p][v])
-            for u in range(1, spec.tap_unroll):
-                value = value + e.load(sums[u][p][v])
+            value = e.wide.load(totals[p][v]) if totals else summed(p, v)
             if spec.residual:
-                value = value + e.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * lanes))
+                other = e.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * lanes))
+                value = value + (e.wide.converted(other) if totals else other)
             place = y_start + (r * e.y_row + c * e.y_pixel + v * lanes)
             statements.append(e.store(e.y, e.activate(value, spec.activation), place))
     return sequence(statements)

@@ -15,53 +15,29 @@ from tvm.tirx import ForKind
 
 from device_farm.compiler.graph import Activation
 from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import Target
 
 Expr = Any
 Stmt = Any
+INDEX = "int64"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
-class Emitter:
-    """Expressions and statements of one kernel."""
+class Vectors:
+    """Arithmetic on SIMD vectors of one floating-point type, all of the same number of lanes."""
 
-    def __init__(self, spec: KernelSpec, target: Target) -> None:
-        self.lanes = target.simd_lanes
-        self.parameters: list[Any] = []
-        self._declarations: list[Stmt] = []
-        self._arguments: dict[str, Any] = {}
-        for name, kind in spec.parameters:
-            if kind in (INT, FLOAT):
-                self._arguments[name] = tirx.Var(name, "int32" if kind == INT else "float32")
-                self.parameters.append(self._arguments[name])
-                continue
-            dtype = "int32" if kind == INTS_IN else "float32"
-            pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
-            buffer = tirx.decl_buffer((ANY_LENGTH,), dtype, f"{name}_buffer", data=pointer)
-            self.parameters.append(pointer)
-            self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
-            self._arguments[name] = buffer
-
-    def __getattr__(self, name: str) -> Any:
-        """The argument of that name: a buffer for a pointer, a variable for a number."""
-        try:
-            return self._arguments[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def function(self, symbol: str, body: Stmt) -> Any:
-        function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))
-        return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
-
-    def integer(self, name: str) -> Any:
-        return tirx.Var(name, "int32")
+    def __init__(self, dtype: str, lanes: int) -> None:
+        self.dtype = dtype
+        self.lanes = lanes
+        self.type = ir.PrimType(f"{dtype}x{lanes}")
 
     def vector(self, name: str) -> Any:
-        return tirx.Var(name, ir.PrimType(f"float32x{self.lanes}"))
+        return tirx.Var(name, self.type)
 
     def accumulator(self, name: str) -> Any:
         """One vector on the stack, which LLVM turns into a register."""
-        return tirx.decl_buffer((self.lanes,), "float32", name, scope="local")
+        return tirx.decl_buffer((self.lanes,), self.dtype, name, scope="local")
 
     def load(self, buffer: Any, index: Expr = 0) -> Expr:
         """One vector."""
@@ -70,17 +46,25 @@ class Emitter:
     def store(self, buffer: Any, value: Expr, index: Expr = 0) -> Stmt:
         return tirx.BufferStore(buffer, value, [tirx.Ramp(index, 1, self.lanes)])
 
-    def scalar(self, buffer: Any, index: Expr) -> Expr:
-        return tirx.BufferLoad(buffer, [index])
-
-    def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
-        return tirx.BufferStore(buffer, value, [index])
+    def number(self, value: float) -> Expr:
+        return tirx.FloatImm(self.dtype, float(value))
 
     def splat(self, value: Expr | float) -> Expr:
         """A number in all lanes."""
-        if isinstance(value, int | float):
-            value = tirx.FloatImm("float32", float(value))
-        return tirx.Broadcast(value, self.lanes)
+        return tirx.Broadcast(self.number(value) if isinstance(value, int | float) else value, self.lanes)
+
+    def converted(self, value: Expr) -> Expr:
+        """A vector of another type in this one."""
+        return value if value.ty == self.type else tirx.Cast(self.type, value)
+
+    def clamp(self, value: Expr, low: float, high: float | None = None) -> Expr:
+        value = tirx.Max(value, self.splat(low))
+        return value if high is None else tirx.Min(value, self.splat(high))
+
+    def bound(self, value: Expr, body: Callable[[Any], Expr]) -> Expr:
+        """The body for a value that it uses several times: computed once."""
+        variable = self.vector("bound")
+        return tirx.Let(variable, value, body(variable))
 
     def activate(self, value: Expr, activation: Activation) -> Expr:
         if activation is Activation.NONE:
@@ -100,14 +84,70 @@ class Emitter:
                 return self.bound(value, lambda x: x / (self.splat(1.0) + exponential(self, x, sign=-1)))
         raise ValueError(f"no code for the activation {activation}")
 
-    def clamp(self, value: Expr, low: float, high: float | None = None) -> Expr:
-        value = tirx.Max(value, self.splat(low))
-        return value if high is None else tirx.Min(value, self.splat(high))
 
-    def bound(self, value: Expr, body: Callable[[Any], Expr]) -> Expr:
-        """The body for a value that it uses several times: computed once."""
-        variable = self.vector("bound")
-        return tirx.Let(variable, value, body(variable))
+class Emitter(Vectors):
+    """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32."""
+
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None) -> None:
+        lanes = target.simd_lanes if lanes is None else lanes
+        super().__init__(target.element.value, lanes)
+        self.wide = Vectors("float32", lanes)
+        self.parameters: list[Any] = []
+        self._declarations: list[Stmt] = []
+        self._arguments: dict[str, Any] = {}
+        for name, kind in spec.parameters:
+            if kind in (INT, FLOAT):
+                number = tirx.Var(name, "int32" if kind == INT else "float32")
+                self._arguments[name] = wide(number) if kind == INT else number
+                self.parameters.append(number)
+                continue
+            dtype = "int32" if kind == INTS_IN else self.dtype
+            pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
+            buffer = tirx.decl_buffer((ANY_LENGTH,), dtype, f"{name}_buffer", data=pointer)
+            self.parameters.append(pointer)
+            self._declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+            self._arguments[name] = buffer
+
+    def __getattr__(self, name: str) -> Any:
+        """The argument of that name: a buffer for a pointer, a variable for a number."""
+        try:
+            return self._arguments[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def function(self, symbol: str, body: Stmt) -> Any:
+        function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))
+        return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
+
+    def integer(self, name: str) -> Any:
+        return tirx.Var(name, INDEX)
+
+    def quad(self, name: str) -> Any:
+        """A variable for four adjacent numbers."""
+        return tirx.Var(name, ir.PrimType(f"{self.dtype}x{QUAD_CHANNELS}"))
+
+    def load_quad(self, buffer: Any, index: Expr) -> Expr:
+        return tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, QUAD_CHANNELS)])
+
+    def scalar(self, buffer: Any, index: Expr) -> Expr:
+        value = tirx.BufferLoad(buffer, [index])
+        return wide(value) if buffer.dtype == "int32" else value
+
+    def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
+        return tirx.BufferStore(buffer, value, [index])
+
+    def prefetch(self, buffer: Any, index: Expr) -> Stmt:
+        """Asks for the cache line, to be read soon."""
+        address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+
+    def activate(self, value: Expr, activation: Activation) -> Expr:
+        """A vector of the element's type or a wide one, as an element; exponentials are computed wide."""
+        if activation in (Activation.SIGMOID, Activation.SWISH):
+            value = self.wide.converted(value)
+        if value.ty == self.type:
+            return super().activate(value, activation)
+        return self.converted(self.wide.activate(value, activation))
 
 
 # e^x = 2^n * 2^f with n = round(x / ln 2) and |f| <= 1/2. The polynomial has the least relative error of its degree,
@@ -118,8 +158,8 @@ _ROUNDING = 12582912.0  # 1.5 * 2^23: a sum with it has the nearest integer in i
 _LARGEST = 87.3  # results are normal numbers up to here, and so are their reciprocals
 
 
-def exponential(e: Emitter, value: Expr, *, sign: int = 1) -> Expr:
-    """e^(sign * value) in all lanes; beyond an argument of +-87.3, what it is there."""
+def exponential(e: Vectors, value: Expr, *, sign: int = 1) -> Expr:
+    """e^(sign * value) in all lanes of float32; beyond an argument of +-87.3, what it is there."""
     integers, exponent = ir.PrimType(f"int32x{e.lanes}"), e.splat(sign * _LOG2_E)
 
     def scaled(x: Any) -> Expr:
@@ -128,7 +168,7 @@ def exponential(e: Emitter, value: Expr, *, sign: int = 1) -> Expr:
         for coefficient in _POLYNOMIAL[1:]:
             power = power * f + e.splat(coefficient)
         whole = tirx.reinterpret(integers, shifted) << tirx.Broadcast(tirx.IntImm("int32", 23), e.lanes)
-        result = tirx.reinterpret(ir.PrimType(f"float32x{e.lanes}"), tirx.reinterpret(integers, power) + whole)
+        result = tirx.reinterpret(e.type, tirx.reinterpret(integers, power) + whole)
         # one fused multiply-add, so the product is exact before the integer is taken off
         result = tirx.Let(f, x * exponent - (shifted - e.splat(_ROUNDING)), result)
         return tirx.Let(shifted, x * exponent + e.splat(_ROUNDING), result)
@@ -136,11 +176,16 @@ def exponential(e: Emitter, value: Expr, *, sign: int = 1) -> Expr:
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
+def wide(value: Expr) -> Expr:
+    """As an index: numbers of 64 bits become addresses without an instruction, those of 32 do not."""
+    return tirx.Cast(INDEX, value)
+
+
 def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
     """for (name = start; name < start + extent; ++name) body(name)"""
-    variable = tirx.Var(name, "int32")
-    start = tirx.IntImm("int32", start) if isinstance(start, int) else start
-    extent = tirx.IntImm("int32", extent) if isinstance(extent, int) else extent
+    variable = tirx.Var(name, INDEX)
+    start = tirx.IntImm(INDEX, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(INDEX, extent) if isinstance(extent, int) else extent
     return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 
@@ -163,6 +208,11 @@ def tile_start(index: Expr, tile: int, extent: Expr) -> Expr:
 
 def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) -> None:
     """Generates `spec`'s kernel as the C function `symbol` into the object file `path`."""
+    build_module(spec, symbol=symbol, target=target).write_to_file(path, "o")
+
+
+def build_module(spec: KernelSpec, *, symbol: str, target: Target) -> Any:
+    """The kernel as TVM's runtime module."""
     emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
     # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
     # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
@@ -177,4 +227,4 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
         [tirx.transform.BindTarget(llvm.with_host(llvm)), *passes, tirx.transform.LowerIntrin()]
     )
     module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
-    tvm.get_global_func("target.build.llvm")(module, llvm).write_to_file(path, "o")
+    return tvm.get_global_func("target.build.llvm")(module, llvm)

@@ -14,7 +14,9 @@ from typing import ClassVar
 
 from device_farm.compiler.graph import Activation, PoolKind
 
-FLOATS_IN, FLOATS_OUT, INTS_IN, INT, FLOAT = "const float *", "float *", "const int32_t *", "int32_t", "float"
+# FLOATS are of the target's element type, FLOAT is float32 always
+FLOATS_IN, FLOATS_OUT, INTS_IN = "const npas_element_t *", "npas_element_t *", "const int32_t *"
+INT, FLOAT = "int32_t", "float"
 Parameters = tuple[tuple[str, str], ...]  # (name, C type)
 
 
@@ -41,10 +43,13 @@ class ConvKernel(KernelSpec):
 
     A tile is `tile_rows` x `tile_columns` output pixels. The last tile of a row or column is shifted back to fit, and
     computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
-    Strides are in floats. `rows` and `columns` are pixels of the output; `band` is in tiles.
+    A tap may stand for `tap_channels` adjacent channels, whose weights follow one another.
+    Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
     """
 
     vectors: int
+    vector_lanes: int  # of the vectors of filters, which may be narrower than the target's widest
+    tap_channels: int
     tile_rows: int
     tile_columns: int
     pixel_stride: int  # in x, from one output pixel's window to the next
@@ -54,6 +59,8 @@ class ConvKernel(KernelSpec):
     tap_unroll: int  # independent sums over taps, which hide the latency of small tiles
     activation: Activation
     residual: bool
+    # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
+    part_taps: int = 0
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
@@ -61,7 +68,7 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band rows columns x_row y_row y_pixel r_row r_pixel")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel")
     )
 
 
@@ -194,10 +201,27 @@ class ScatterKernel(KernelSpec):
 
 
 @dataclass(frozen=True)
+class PhasesKernel(KernelSpec):
+    """Pixel (r, c) of y: pixels (2r, 2c), (2r, 2c + 1), (2r + 1, 2c), (2r + 1, 2c + 1) of x, and anything behind them.
+
+    Rows and columns of y are written in rising order, so the vectors of a pixel may stick out into the next.
+    """
+
+    channels: int  # of x, whose pixels follow one another without a gap
+    pixel: int  # floats a pixel of y
+
+    emitter: ClassVar[str] = "phases"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x") + _signature(FLOATS_OUT, "y") + _signature(INT, "rows columns x_row")
+    )
+
+
+@dataclass(frozen=True)
 class WinogradInput(KernelSpec):
     """Input -> V (compiler/winograd.py) for `tiles` tiles from `first` on. `rows` and `columns` are the output's."""
 
     tile: int  # output pixels of a tile in each direction
+    taps: int = 3  # rows and columns of the kernel
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
@@ -247,10 +271,23 @@ class WinogradOutput(KernelSpec):
     tile: int
     activation: Activation
     residual: bool
+    taps: int = 3
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
         _signature(FLOATS_IN, "m bias residual")
         + _signature(FLOATS_OUT, "y")
         + _signature(INT, "first tiles tile_columns rows columns vectors m_tile m_plane y_row y_pixel r_row r_pixel")
+    )
+
+
+@dataclass(frozen=True)
+class PeakKernel(KernelSpec):
+    """Nothing but multiply-adds in registers: `chains` vectors that converge to x. No layer needs it; peak.py does."""
+
+    chains: int
+
+    emitter: ClassVar[str] = "peak"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x") + _signature(FLOATS_OUT, "y") + _signature(INT, "rounds")
     )

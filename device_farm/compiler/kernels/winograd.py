@@ -80,8 +80,43 @@ def _output_of_4(b: _Binder, m: Sequence[Any]) -> list[Any]:
     ]
 
 
-_INPUT: dict[int, Transform] = {2: _input_of_2, 4: _input_of_4}
-_OUTPUT: dict[int, Transform] = {2: _output_of_2, 4: _output_of_4}
+def _input_of_stem(b: _Binder, d: Sequence[Any]) -> list[Any]:
+    def outer(d: Sequence[Any]) -> Any:
+        even = b(d[5] - b.times(2, d[4]) + b.times(0.25, d[1]))
+        return b(even + b.times(2.5, d[2]) - b.times(1.25, d[3]) - b.times(0.5, d[0]))
+
+    step, double = b(d[5] - b.times(2, d[4])), b(d[4] - b.times(2, d[3]))
+    one, one_odd = (
+        b(step - b.times(0.25, d[3]) + b.times(0.5, d[2])),
+        b(double - b.times(0.25, d[2]) + b.times(0.5, d[1])),
+    )
+    half = b(step + b.times(2, d[2]) - d[3])
+    half_odd = b(b.times(0.5, d[4]) - d[3] - b.times(0.5, d[2]) + d[1])
+    return [
+        outer(d[:6]),
+        b(one + one_odd),
+        b(one - one_odd),
+        b(half + half_odd),
+        b(half - half_odd),
+        b(d[5] - b.times(1.25, d[3]) + b.times(0.25, d[1])),
+        outer(d[1:]),
+    ]
+
+
+def _output_of_stem(b: _Binder, m: Sequence[Any]) -> list[Any]:
+    one, one_odd = b(m[1] + m[2]), b(m[1] - m[2])
+    half, half_odd = b(m[3] + m[4]), b(m[3] - m[4])
+    return [
+        b(m[0] + one + half + m[5]),
+        b(one_odd + b.times(0.5, half_odd) + b.times(2, m[5])),
+        b(one + b.times(0.25, half) + b.times(4, m[5])),
+        b(one_odd + b.times(0.125, half_odd) + b.times(8, m[5]) + m[6]),
+    ]
+
+
+# by pixels of a tile and taps of a kernel, in each direction
+_INPUT: dict[tuple[int, int], Transform] = {(2, 3): _input_of_2, (4, 3): _input_of_4, (4, 4): _input_of_stem}
+_OUTPUT: dict[tuple[int, int], Transform] = {(2, 3): _output_of_2, (4, 3): _output_of_4, (4, 4): _output_of_stem}
 
 
 def _both_ways(transform: Transform, b: _Binder, square: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -91,7 +126,7 @@ def _both_ways(transform: Transform, b: _Binder, square: Sequence[Sequence[Any]]
 
 
 def _input(spec: WinogradInput, e: Emitter) -> Any:
-    size = spec.tile + 2
+    size = spec.tile + spec.taps - 1
 
     def in_tile(index: Any) -> Any:
         x_start, row, column, tile = (e.integer(name) for name in ("x_start", "row", "column", "tile"))
@@ -103,7 +138,7 @@ def _input(spec: WinogradInput, e: Emitter) -> Any:
             binds = [tirx.Bind(at, index * e.v_tile + vector * e.lanes)]
             binds += [tirx.Bind(start, x_start + i * e.x_row + vector * e.lanes) for i, start in enumerate(rows)]
             square = [[b(e.load(e.x, start + j * e.x_pixel)) for j in range(size)] for start in rows]
-            planes = [value for line in _both_ways(_INPUT[spec.tile], b, square) for value in line]
+            planes = [value for line in _both_ways(_INPUT[spec.tile, spec.taps], b, square) for value in line]
             stores = [e.store(e.v, value, at + p * e.v_plane) for p, value in enumerate(planes)]
             return sequence(binds, b.statements, stores)
 
@@ -185,7 +220,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
 
 
 def _output(spec: WinogradOutput, e: Emitter) -> Any:
-    size = spec.tile + 2
+    size = spec.tile + spec.taps - 1
 
     def in_tile(index: Any) -> Any:
         y_start, r_start, row, column, tile = (
@@ -202,7 +237,7 @@ def _output(spec: WinogradOutput, e: Emitter) -> Any:
             square = [[b(e.load(e.m, at + (i * size + j) * e.m_plane)) for j in range(size)] for i in range(size)]
             bias = b(e.load(e.bias, channel))
             stores = []
-            for i, line in enumerate(_both_ways(_OUTPUT[spec.tile], b, square)):
+            for i, line in enumerate(_both_ways(_OUTPUT[spec.tile, spec.taps], b, square)):
                 for j, value in enumerate(line):
                     value = value + bias
                     if spec.residual:

@@ -48,7 +48,7 @@ def check(tmp_path: Path, cache_dir: Path, answer: Answer) -> Check:
         # Twice the same image: the second run meets the memory that the first one left.
         for got in answer(artifact, np.stack([image, image])):
             error = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-6)
-            assert error < 2e-5, f"{graph.to_json()} on {target.name}"
+            assert error < (2e-5 if target.element == "float32" else 5e-3), f"{graph.to_json()} on {target.name}"
         return artifact
 
     return run

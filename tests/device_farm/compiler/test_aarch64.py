@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from device_farm.compiler import NEON, Graph
+from device_farm.compiler import NEON, NEON_FP16, Graph, Target
 from device_farm.compiler.graph import (
     Activation,
     BlockSparsity,
@@ -25,10 +26,13 @@ from device_farm.compiler.graph import (
 )
 from device_farm.compiler.testing import Check, chain, random_weights
 
-pytestmark = pytest.mark.qemu
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.parametrize("target", [NEON, NEON_FP16], ids=lambda target: target.name),
+]
 
 
-def test_gates_and_channels_on_neon(check: Check) -> None:
+def test_gates_and_channels_on_neon(check: Check, target: Target) -> None:
     same = {"padding": Padding.same(3)}
     graph = Graph(
         (
@@ -49,10 +53,10 @@ def test_gates_and_channels_on_neon(check: Check) -> None:
             Softmax("softmax", ("head",)),
         )
     )
-    check(graph, target=NEON)
+    check(graph, target=target)
 
 
-def test_every_operator_on_neon(check: Check) -> None:
+def test_every_operator_on_neon(check: Check, target: Target) -> None:
     same = {"padding": Padding.same(3), "activation": Activation.RELU6}
     graph = chain(
         (17, 15, 3),
@@ -65,7 +69,7 @@ def test_every_operator_on_neon(check: Check) -> None:
         DepthwiseConv2d("dw5", (), kernel=(5, 5), padding=Padding.same(5)),
         Conv2d("last", (), filters=6, kernel=(5, 4)),
     )
-    check(graph, target=NEON)
+    check(graph, target=target)
     weights = random_weights(graph, seed=1, density=0.4)
-    weights["scatter.index"] = (10 + __import__("numpy").arange(30)).astype("int32")
-    check(graph, target=NEON, weights=weights)
+    weights["scatter.index"] = (10 + np.arange(30)).astype("int32")
+    check(graph, target=target, weights=weights)

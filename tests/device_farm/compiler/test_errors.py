@@ -65,3 +65,10 @@ def test_a_seed_that_the_device_cannot_hold_is_refused(seed: int, tmp_path: Path
 def test_names_of_layers_may_hold_anything(tmp_path: Path) -> None:
     graph = chain((2, 2, 3), Conv2d('a "quoted" \\ name?\n%s µ1', (), filters=8))
     build(graph, tmp_path)
+
+
+def test_more_memory_than_an_executable_can_address_is_refused(tmp_path: Path) -> None:
+    wide = chain((4000, 4000, 3), Conv2d("wide", (), filters=32))
+    with pytest.raises(InvalidGraph, match=r"take 2\.\d GiB, an artifact holds at most 1\.9"):
+        build(wide, tmp_path)
+    assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").iterdir())

@@ -7,8 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_farm.compiler import AVX512, NEON, Target, winograd
-from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Graph, Input, Padding, Shape, TapUnit
+from device_farm.compiler import AVX512, NEON, NEON_FP16, Target, winograd
+from device_farm.compiler.graph import (
+    Activation,
+    BlockSparsity,
+    Conv2d,
+    DepthwiseConv2d,
+    Graph,
+    Input,
+    Padding,
+    Pool2d,
+    Shape,
+    TapUnit,
+)
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
 from device_farm.compiler.packing import PackedConv, PackedWinograd, pack
@@ -75,6 +86,31 @@ def test_residual_blocks_with_and_without_a_shared_arena(
     assert way(graph, native, "c") is not None
     check(graph, target=native)
     check(graph, target=native, weights=random_weights(graph, seed=3))
+
+
+STEM = Conv2d("stem", (), 40, (7, 7), (2, 2), Padding.same(7), activation=Activation.RELU)
+
+
+STEM_OF_X = Conv2d("stem", ("x",), 40, (7, 7), (2, 2), Padding.same(7))
+
+
+@pytest.mark.parametrize("shape", [(31, 29, 3), (32, 38, 1), (23, 17, 4)], ids=str)
+def test_a_stem_is_a_smaller_convolution_of_its_phases(
+    shape: tuple[int, int, int], native: Target, check: Check
+) -> None:
+    graph = chain(shape, STEM, Conv2d("behind", (), 8))
+    chosen = way(graph, native, "stem")
+    assert chosen is not None and chosen.is_stem
+    check(graph, target=native)
+    check(graph, target=native, weights=random_weights(graph, seed=5))
+
+
+def test_stems_that_stay_direct(check: Check) -> None:
+    """An image whose pixels have padding because others read it, and a stem whose output never is a whole image."""
+    padded = Graph((Input("x", (), Shape(32, 32, 3)), STEM_OF_X, Pool2d("mean", ("x",)), Conv2d("c", ("stem",), 8)))
+    assert way(padded, AVX512, "stem") is None
+    depthwise = DepthwiseConv2d("depthwise", (), padding=Padding.same(3))
+    check(chain((96, 96, 3), STEM, depthwise, Conv2d("project", (), 8)), target=native_targets()[0])
 
 
 def test_many_channels_stay_accurate_and_seeded_executables_small(check: Check) -> None:
@@ -150,6 +186,10 @@ def test_on_neon(check: Check) -> None:
     assert way(graph, NEON, "c") is not None
     check(graph, target=NEON)
     check(graph, target=NEON, weights=random_weights(graph, seed=4))
+    stem = chain((22, 25, 3), STEM)
+    assert way(stem, NEON, "stem") is not None
+    check(stem, target=NEON)
+    check(stem, target=NEON, weights=random_weights(stem, seed=6))
     small = in_context((4, 5, 40), layer("conv", 36, activation=Activation.RELU))
     chosen = way(small, NEON)
     assert chosen is not None and chosen.tile == 2
@@ -173,7 +213,7 @@ def test_what_stays_direct(target: Target) -> None:
     }
     for op in others.values():
         assert way(in_context((16, 16, 64), op), target) is None, op
-    assert way(in_context((16, 16, 64), layer("conv", 64, sparsity=dense)), target) is not None
+    assert (way(in_context((16, 16, 64), layer("conv", 64, sparsity=dense)), target) is None) == (target == NEON_FP16)
     assert way(in_context((1, 9, 64), layer("conv", 64)), target) is None  # lower than any tile
     assert way(chain((16, 16, 3), layer("conv", 64)), target) is None  # the image's pixels are no whole vectors
 

@@ -207,7 +207,7 @@ def test_a_wrong_command_line_is_one_line_of_help(build: Build, arguments: tuple
 @pytest.mark.parametrize(
     ("switch", "status", "message"),
     [
-        ("ABI=99", 4, "ABI 99, this runner 1: build the artifact again"),
+        ("ABI=99", 4, "ABI 99, this runner 2: build the artifact again"),
         ("FAULT_PREPARE", 4, "error 42"),
         ("FAULT_KERNEL", 5, "ValueError: shape mismatch in dense"),
         ("FAULT_CRASH", 9, "memory that is not its own"),
@@ -243,6 +243,17 @@ def test_the_end_of_stdin_ends_a_hanging_network(build: Build) -> None:
 
 def test_without_the_flag_stdin_does_not_matter(build: Build) -> None:
     assert run(build(), "bench", *_SHORT, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_missing_instruction_is_refused_before_any_kernel_runs(build: Build) -> None:
+    """No processor that is not an Arm one has what a half-precision plan needs."""
+    if host_target().triple.startswith("aarch64"):
+        pytest.skip("this machine may have half-precision arithmetic; see test_float16.py for the cores of qemu")
+    program = build("NEEDS=NPAS_NEEDS_HALF", "FAULT_ILLEGAL")
+    status, line = failure(program, "bench", *_SHORT)
+    assert status == 10
+    assert "half-precision" in line and "fp32" in line
+    assert run(program, "info").returncode == 0
 
 
 @pytest.mark.parametrize("target", [AVX2, NEON])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device_farm.compiler.target import host_target
+from device_farm.compiler.target import NEON_FP16, Precision, host_target
 from device_farm.errors import DeviceGone, Refused
 from device_farm.testing.build import build_device_program
 from device_farm.testing.tiny import tiny_artifact
@@ -34,6 +34,18 @@ def test_facts_describe_this_machine(tmp_path: Path) -> None:
     assert (facts.model, facts.target, facts.cpu, facts.emulated) == ("local", host_target().name, 0, False)
     assert facts.details["cores"] == os.cpu_count()
     assert facts.details["features"]
+
+
+def test_a_precision_that_this_machine_lacks_is_refused(tmp_path: Path) -> None:
+    has_it = LocalTransport(tmp_path).facts().details["half_arithmetic"]
+    assert has_it == ("asimdhp" in LocalTransport(tmp_path).facts().details["features"])
+    if has_it:
+        facts = LocalTransport(tmp_path, precision=Precision.FP16).facts()
+        assert facts.target == NEON_FP16.name
+        return
+    with pytest.raises(Refused, match=r"this machine: precision fp16 .*choose precision fp32"):
+        LocalTransport(tmp_path / "device", precision=Precision.FP16)
+    assert not (tmp_path / "device").exists()
 
 
 def test_a_core_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -272,3 +272,12 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
             main(argv)
         assert ended.value.code == 2
     assert "usage: npas" in capsys.readouterr().err
+
+
+def test_a_precision_that_the_machine_lacks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "asimdhp" in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip("this machine computes at fp16")
+    lines = refuse_yaml(capsys, config, "name: x\ndevices: [{kind: local}, {kind: local, precision: fp16}]\n")
+    assert len(lines) == 1
+    assert lines[0].startswith("devices[1].precision: precision fp16 ")
+    assert lines[0].endswith("choose precision fp32")

@@ -65,6 +65,15 @@ def test_what_decides_results_is_its_identity(changed: dict[str, object], line: 
     assert difference(config(), other) == [line]
 
 
+def test_a_device_at_another_precision_is_another_model() -> None:
+    other = config(devices=[{"kind": "local"}, {"kind": "local", "precision": "fp16"}])
+    assert other.models == ("local", "local-fp16")
+    assert difference(config(), other) == ['devices: ["local"] -> ["local", "local-fp16"]']
+    assert SearchConfig.from_json(other.to_json()) == other
+    with pytest.raises(ConfigError, match=r"devices\[0\]\.precision: expected one of fp32, fp16; got"):
+        config(devices=[{"kind": "local", "precision": "fp8"}])
+
+
 def test_measurement_is_the_protocol() -> None:
     assert config().measurement.protocol() == Protocol()
 

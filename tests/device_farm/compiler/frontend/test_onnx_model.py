@@ -115,10 +115,11 @@ def test_gates_and_channels_are_imported_and_equal_onnx_runtime(evaluate: Any) -
 
 def test_input_shape_fixes_a_dynamic_input() -> None:
     relu = helper.make_node("Relu", ["x"], ["y"], name="relu")
-    with pytest.raises(InvalidGraph, match=r"dynamic shape \['batch', 3, 'height', 8\]; give input_shape"):
+    with pytest.raises(InvalidGraph, match=r"dynamic shape \[1, 3, 'height', 8\]; give input_shape"):
         import_onnx(model(relu, shape=("batch", 3, "height", 8)))
     imported = import_onnx(model(relu, shape=("batch", 3, "height", 8)), Shape(4, 8, 3))
     assert imported.graph.input.shape == Shape(4, 8, 3)
+    assert import_onnx(model(relu, shape=("batch", 3, 8, 8))).graph.input.shape == Shape(8, 8, 3)
     with pytest.raises(InvalidGraph, match=r"has the shape \[1, 3, 8, 8\], input_shape asks for \[1, 3, 4, 8\]"):
         import_onnx(model(relu), Shape(4, 8, 3))
 

@@ -1,0 +1,110 @@
+"""In which order a convolution walks through its tiles and blocks: by the bytes that each order moves.
+
+Loops go: band of rows -> strip of columns -> block of filters -> tiles of that rectangle -> taps. A large rectangle
+reads the weights seldom, a small one keeps its input near while all blocks use it. Which is better depends on the sizes
+of both and of the caches, so the bytes that come into each level are counted for every
+rectangle, and the cheapest is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from device_farm.compiler.target import Target
+from device_farm.compiler.tiling import Tiling
+
+LINE = 64  # bytes of a cache line
+USABLE = 0.75  # share of a cache that a loop may count on: sets fill unevenly, and others live there too
+FAR_COST = 4.0  # a byte from behind the second level, in bytes from there
+RECTANGLE_BYTES = 64  # what a block costs in each rectangle: its pointers, and loops that start
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call of the kernel, in pixels, elements and bytes."""
+
+    tiling: Tiling
+    stride: tuple[int, int]
+    reach: tuple[int, int]  # rows and columns of a window beyond its first pixel
+    pixel_floats: int  # channels of the input that are read
+    blocks: int
+    block_filters: int
+    weight_bytes: int  # of all blocks, taps included
+    element_bytes: int = 4  # of an activation
+
+
+@dataclass(frozen=True)
+class Order:
+    """A rectangle of band x strip tiles."""
+
+    band: int
+    strip: int
+
+
+@cache
+def loop_order(work: Work, target: Target) -> Order:
+    """The rectangle that moves least; of equals the largest."""
+    return min(_orders(work.tiling), key=lambda order: (cost(work, order, target), -order.strip, -order.band))
+
+
+def cost(work: Work, order: Order, target: Target) -> float:
+    """In bytes from the second level."""
+    rectangles = _count(work.tiling, order)
+    near, far = (moved_bytes(work, order, size) for size in (target.near_bytes, target.far_bytes))
+    return near + FAR_COST * far + rectangles * work.blocks * RECTANGLE_BYTES
+
+
+def moved_bytes(work: Work, order: Order, cache_bytes: int) -> int:
+    """What comes into a cache of that size, and what partly written lines cost, over the whole call. A model."""
+    tiling, room = work.tiling, USABLE * cache_bytes
+    rows, columns = min(order.band, _row_tiles(tiling)), min(order.strip, _column_tiles(tiling))
+    source = _input_bytes(work, rows * tiling.tile_rows, columns * tiling.tile_columns)
+    tile_source = _input_bytes(work, tiling.tile_rows, tiling.tile_columns)
+    slice_bytes = rows * columns * tiling.pixels * work.block_filters * work.element_bytes
+    result, block = slice_bytes * work.blocks, work.weight_bytes / work.blocks
+    rectangles, tiles = _count(tiling, order), rows * columns
+
+    all_stays = source + work.weight_bytes + result <= room
+    weights = work.weight_bytes * (1 if all_stays else rectangles)
+    if tile_source + block > room:  # not even from one tile to the next
+        weights = work.weight_bytes * rectangles * tiles
+    source_stays = work.blocks == 1 or source + block + slice_bytes <= room
+    reads = source * rectangles * (1 if source_stays else work.blocks)
+    visits = max(1.0, LINE / (work.element_bytes * work.block_filters))  # how often a line of the result is written to
+    writes = result * rectangles * (1 if source + result + block <= room else 2 * visits - 1)
+    return round(weights + reads + writes)
+
+
+def _input_bytes(work: Work, rows: int, columns: int) -> int:
+    """Of a rectangle of output pixels."""
+    height = (min(rows, work.tiling.rows) - 1) * work.stride[0] + work.reach[0] + 1
+    width = (min(columns, work.tiling.columns) - 1) * work.stride[1] + work.reach[1] + 1
+    return work.element_bytes * height * width * work.pixel_floats
+
+
+def _row_tiles(tiling: Tiling) -> int:
+    return math.ceil(tiling.rows / tiling.tile_rows)
+
+
+def _column_tiles(tiling: Tiling) -> int:
+    return math.ceil(tiling.columns / tiling.tile_columns)
+
+
+def _count(tiling: Tiling, order: Order) -> int:
+    """Rectangles of the image."""
+    return math.ceil(_row_tiles(tiling) / order.band) * math.ceil(_column_tiles(tiling) / order.strip)
+
+
+def _orders(tiling: Tiling) -> Iterator[Order]:
+    for band in _extents(_row_tiles(tiling)):
+        for strip in _extents(_column_tiles(tiling)):
+            yield Order(band, strip)
+
+
+def _extents(tiles: int) -> list[int]:
+    """Powers of two below `tiles`, made even over the image, and all of them."""
+    parts = (math.ceil(tiles / (1 << shift)) for shift in range(tiles.bit_length()))
+    return sorted({math.ceil(tiles / count) for count in parts})

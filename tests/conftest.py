@@ -1,0 +1,68 @@
+"""What tests of both packages share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+from device_farm.errors import InvalidGraph
+
+
+@pytest.fixture
+def load_in_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are loaded in forks of this process instead of new ones: the same child, without seconds of imports."""
+    import onnx  # noqa: F401
+    import torch
+    import tvm.relax.frontend.onnx  # noqa: F401
+
+    import device_farm.compiler.frontend.torch_module  # noqa: F401
+    from device_farm.compiler.frontend import loading
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(loading, "_run", _run)
+
+
+def _run(job: str, folder: Path, *, timeout_s: float) -> int:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_the_child(job, folder, reader, writer)
+    os.close(reader)
+    try:
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise InvalidGraph(f"the network was not loaded within {timeout_s:g} s")
+    finally:
+        os.close(writer)
+
+
+def _be_the_child(job: str, folder: Path, reader: int, writer: int) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        from device_farm.compiler.frontend import loader
+
+        os.close(writer)
+        said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT)
+        os.dup2(reader, 0)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        loader.main(json.loads(job))
+        status = 0
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        os._exit(status)
