@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from device_farm.compiler.frontend import Imported
-from device_farm.compiler.graph import BlockSparsity, Conv2d, Graph, Op
+from device_farm.compiler.graph import BlockSparsity, Conv2d, Graph, Op, TapUnit
 from device_farm.compiler.passes import find_sparsity, prunable, sparsify
 from device_farm.compiler.passes.narrowing import narrow
 from device_farm.errors import InvalidGraph
@@ -24,6 +24,7 @@ class Scheme(StrEnum):
 
     BLOCK_PUNCHED = "block-punched"
     BLOCK_BASED = "block-based"
+    KERNEL_BLOCK = "kernel-block"  # whole kernels of a filter block
     PATTERN = "pattern"
     FILTER = "filter"
 
@@ -86,6 +87,7 @@ def _patterns(graph: Graph, rate: float, block_height: int) -> Graph:
 _PRUNE: dict[Scheme, Callable[[Graph, float, int], Graph]] = {
     Scheme.BLOCK_PUNCHED: sparsify,
     Scheme.BLOCK_BASED: sparsify,
+    Scheme.KERNEL_BLOCK: lambda graph, rate, height: sparsify(graph, rate, height, unit=TapUnit.KERNEL),
     Scheme.PATTERN: _patterns,
     Scheme.FILTER: lambda graph, rate, _: narrow(graph, rate),
 }
