@@ -27,7 +27,7 @@ class Scheme(StrEnum):
 
     BLOCK_PUNCHED = "block-punched"
     BLOCK_BASED = "block-based"
-    KERNEL_BLOCK = "kernel-block"
+    KERNEL_BLOCK = "kernel-block"  # whole kernels of a filter block
     PATTERN = "pattern"
     FILTER = "filter"
 

@@ -17,6 +17,7 @@ from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
 from device_farm.compiler.kernels.spec import INTS_IN
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import INTEGER_BYTES, pack
 from device_farm.compiler.steps import Call, Place, Step, Variable
@@ -42,7 +43,8 @@ def describe(graph: Graph, target: Target) -> tuple[StepShape, ...]:
 
     Raises UnsupportedOperator.
     """
-    memory = plan_memory(graph, target, fused_blocks(graph))
+    living = living_blocks(graph, target, weights=None, seed=0)
+    memory = plan_memory(graph, target, fused_blocks(graph), living)
     packed, parameters = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
     sizes = _sizes(steps, target, parameters.bytes)

@@ -194,6 +194,8 @@ def _channels(call: Call, cost: float, target: Target) -> Cuttable:
 
 
 def _pixel_cost(call: Call) -> float:
+    if isinstance(call.spec, PhasesKernel):
+        return COPIED
     vectors = number(call, "vectors")
     match call.spec:
         case PoolKernel():
@@ -228,10 +230,9 @@ def _tiles(call: Call, name: str, cost: float) -> Cuttable:
 
 def _planes(call: Call, spec: WinogradProduct, target: Target) -> Cuttable:
     """By planes: weights, input and output of a plane belong to nobody else."""
-    blocks, channels, tiles = (number(call, name) for name in ("blocks", "channels", "tiles"))
-    rows = sum(call.block_taps) or blocks * channels  # of weights in a plane: blocks may have lists of channels
-    plane = rows * spec.vectors * target.simd_lanes
-    cost = math.ceil(tiles / spec.tiles) * rows * spec.vectors * (spec.tiles + TILE_OVERHEAD)
+    channels, tiles = number(call, "all_channels"), number(call, "tiles")
+    plane = channels * spec.vectors * target.simd_lanes
+    cost = math.ceil(tiles / spec.tiles) * channels * spec.vectors * (spec.tiles + TILE_OVERHEAD)
 
     def piece(first: int, last: int) -> tuple[Call, ...]:
         places = moved(

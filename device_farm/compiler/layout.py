@@ -73,15 +73,15 @@ def plan_memory(
     *,
     threads: int = 1,
 ) -> Memory:
-    """`living` (living.py) says what is left of the layers that Winograd may compute: those that it names."""
+    """`living` (living.py) says what is left of the layers that Winograd may compute; without, none of them is."""
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
     ways = {
         op.name: way
         for op in graph.ops
-        if isinstance(op, Conv2d) and living is not None and op.name in living
-        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living[op.name])) is not None
+        if isinstance(op, Conv2d) and living is not None
+        if (way := winograd.choose(op, layouts[op.inputs[0]], target, living.get(op.name, ()))) is not None
     }
     scratch = max(
         max((way.workspace for way in ways.values()), default=0),

@@ -201,6 +201,7 @@ class _Lowering:
                 "planes": way.planes,
                 "blocks": len(group.kept),
                 "channels": way.channels,
+                "all_channels": sum(group.kept),
                 "lists": Place("parameters", group.taps),
                 "pointers": Place("parameters", group.pointers),
             }

@@ -267,29 +267,27 @@ def _pack_winograd(
     for vectors, first, blocks in block_groups(op, target):
         own, kept = kept[:blocks], kept[blocks:]
         height, total = vectors * target.simd_lanes, sum(own)
-        lists = pointers = 0
         if parts is None:
-            place = parameters.reserve(way.planes * total * height)
+            place, lists, pointers = parameters.reserve(way.planes * total * height), 0, 0
             if way.gathered:
                 lists, pointers = parameters.reserve_integers(total), parameters.reserve_integers(blocks + 1)
         else:
             compact, channels = zip(*(next(parts) for _ in range(blocks)), strict=True)
-            place = parameters.put(np.concatenate(compact, axis=1), f"{op.name}.weight")
+            place, lists, pointers = parameters.put(np.concatenate(compact, axis=1), f"{op.name}.weight"), 0, 0
             if way.gathered:
                 lists = parameters.put(np.concatenate(channels))
                 pointers = parameters.put(np.cumsum((0, *own)).astype(np.int32))
         groups.append(Group(vectors, height, first, tuple(own), place, lists, pointers))
     width = padded_filters(op, target)
     bias = None if weights is None else np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
-    place = parameters.reserve(width) if bias is None else parameters.put(bias, f"{op.name}.bias")
-    return PackedWinograd(way, tuple(groups), place)
+    bias_place = parameters.reserve(width) if bias is None else parameters.put(bias, f"{op.name}.bias")
+    return PackedWinograd(way, tuple(groups), bias_place)
 
 
 def _winograd_parts(
     op: Conv2d, way: winograd.Winograd, target: Target, weight: Array
 ) -> Iterator[tuple[Array, NDArray[np.int32]]]:
     """Transformed weights [planes, channels of the block, height] and channels of every block of filters."""
-    # planes x channels x filters
     planes = winograd.transformed_stem(weight) if way.is_stem else winograd.transformed(weight, way.tile)
     for vectors, first, blocks in block_groups(op, target):
         height = vectors * target.simd_lanes

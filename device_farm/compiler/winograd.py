@@ -22,6 +22,7 @@ behind V and M; blocks of tiles do not reach from one row of them into the next.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -189,18 +190,17 @@ def product_pixels(block: int, vectors: int, target: Target) -> int:
 
 def eligible(op: Conv2d) -> bool:
     """Whether Winograd can compute such a layer at all."""
-    strides = {(3, 3): (1, 1), STEM_KERNEL: (2, 2)}
-    return strides.get(op.kernel) == op.stride and op.dilation == (1, 1) and op.groups == 1
+    return op.kernel == (3, 3) and op.stride == op.dilation == (1, 1) and op.groups == 1
 
 
 def choose(op: Conv2d, x: Layout, target: Target, blocks: tuple[LivingBlock, ...]) -> Winograd | None:
     """The cheapest way by Winograd, or None where the direct convolution is faster or the only one."""
     out = op.output_shape(x.shape)
-    if op.kernel == STEM_KERNEL and is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
+    if is_stem(op, x.shape.channels) and x.pixel_stride == x.shape.channels:
         if target.element is not Element.FLOAT32:
             return None  # F(4x4) loses too many digits
-        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target, blocks)
-    if op.kernel != (3, 3) or not eligible(op) or x.pixel_stride % target.simd_lanes:
+        return _cheapest_stem(out.height, out.width, x.shape.channels, op.filters, target)
+    if not blocks or not eligible(op) or x.pixel_stride % target.simd_lanes:
         return None  # or an image whose pixels are not whole vectors
     return _cheapest(out.height, out.width, x.shape.channels, op.filters, target, blocks)
 
@@ -210,8 +210,7 @@ def _cheapest(
     height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
 ) -> Winograd | None:
     dense = all(block.taps == 9 * channels for block in blocks)
-    # Without a margin for pruned layers: they must not be slower than the dense one is by Winograd.
-    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else 1.0)
+    best, least = None, direct_cost(height, width, blocks, target) * (MARGIN if dense else PRUNED_MARGIN)
     for tile in TILES[target.element]:
         if min(height, width) < tile:
             continue
@@ -228,28 +227,28 @@ def is_stem(op: Conv2d, channels: int) -> bool:
 
     Such an image needs a border that makes its rows and columns even.
     """
-    return op.kernel == STEM_KERNEL and eligible(op) and 4 * channels <= LINE and op.sparsity is None
+    shape = (op.kernel, op.stride, op.dilation, op.groups)
+    return shape == (STEM_KERNEL, (2, 2), (1, 1), 1) and 4 * channels <= LINE and op.sparsity is None
 
 
 @lru_cache(4096)
-def _cheapest_stem(
-    height: int, width: int, channels: int, filters: int, target: Target, blocks: tuple[LivingBlock, ...]
-) -> Winograd | None:
+def _cheapest_stem(height: int, width: int, channels: int, filters: int, target: Target) -> Winograd | None:
     if min(height, width) < 4:
         return None
+    vectors = math.ceil(filters / target.simd_lanes)
+    blocks = tuple(LivingBlock(min(2, vectors - i), 49 * channels, 4 * channels) for i in range(0, vectors, 2))
     best, least = None, direct_cost(height, width, blocks, target) * MARGIN
-    living = tuple(block._replace(channels=4 * channels) for block in blocks)
     columns = math.ceil(width / 4)
     for block in range(min(columns, 4), min(columns, MOST_TILES) + 1):
-        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, living, STEM_TAPS)
+        way = Winograd(4, height, width, 4 * channels, filters, target.simd_lanes, block, blocks, STEM_TAPS)
         near = way.workspace - way.phase_floats <= NEAR_STEM_WORKSPACE
         if near and (cost := winograd_cost(way, target)) < least:
             best, least = way, cost
     return best
 
 
-NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
 MARGIN = 0.9  # what Winograd must come below in dense layers, as its cost is known less well
+PRUNED_MARGIN = 1.15  # in pruned ones: near a tie the way of the dense layer stays, as pruning must not make slower
 
 
 @dataclass(frozen=True)
@@ -265,16 +264,19 @@ class Costs:
     band_weights: int  # that stay in a cache from one block of tiles to the next
 
 
-# Fitted to times on Zen 4 (docs/kernel_blocks.md), for both widths: the vector's cost in multiply-adds is the same. The
-# far weight is half as much again as on the idle machine: memory is slower where every core is busy.
-_X86 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
+# Fitted to times on Zen 4 (docs/kernel_blocks.md). Transforms cost as many multiply-adds at either width. A far weight
+# of AVX-512 is half as much again as on the idle machine, as memory is slower where every core is busy.
+_AVX512 = Costs({4: 320.0, 2: 70.0}, {4: 250.0, 2: 60.0}, 160_000, 1.0, 500_000, 6.0, 2_500_000)
 # No ARM hardware was at hand: llvm-mca's cycles of the transforms' loops, times what Zen 4 takes beyond its own model
 # (1.5); between Cortex-A76 and the in-order A55, which pays more. Caches of a phone's middle cores.
 _NEON = Costs({4: 400.0, 2: 150.0}, {4: 280.0, 2: 140.0}, 64_000, 3.0, 500_000, 8.0, 500_000)
+_AVX2 = dataclasses.replace(_AVX512, far_weight=12.0)
+NEAR_STEM_WORKSPACE = 80_000  # with a dozen channels, products do little with what they read and write
 
 
 def costs(target: Target) -> Costs:
-    return _NEON if target.triple.startswith("aarch64") else _X86
+    """Of the processors that a target stands for."""
+    return _NEON if target.triple.startswith("aarch64") else _AVX512 if target.simd_lanes == 16 else _AVX2
 
 
 def direct_cost(height: int, width: int, blocks: Sequence[LivingBlock], target: Target) -> float:

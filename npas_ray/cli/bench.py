@@ -46,7 +46,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "network", metavar="NETWORK", help="FILE.onnx, FILE.pt2, package.module:function, FILE.py:function"
     )
     parser.add_argument(
-        "--scheme", default="block-punched", help="block-punched (or block-based), kernel-block, pattern, filter"
+        "--scheme", default="block-punched", help="block-punched, block-based, kernel-block, pattern or filter"
     )
     parser.add_argument("--rates", metavar="R,R,...", help="weights before / weights kept (default: 1,2,3,5)")
     parser.add_argument("--device", metavar="MODEL", default="local", help="where it runs (default: local)")

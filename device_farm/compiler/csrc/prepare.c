@@ -158,39 +158,49 @@ static const double stem_transform[7][4] = {
     {0, 0, 0, 1},
 };
 
-/* The channels that block `block` multiplies, into `list`: how many. A stem's are those of its image of phases. */
-static int32_t list_channels(const npas_conv_t *conv, const npas_group_t *group, const living_t *living, int32_t block,
-                             int32_t taps, int32_t gathered, int32_t *list) {
-  int32_t low = group->first_filter + block * group->height, all = taps == 4 ? 4 * conv->channels : conv->channels;
-  int32_t high = low + group->height < conv->filters ? low + group->height : conv->filters, count = 0;
-  for (int32_t channel = 0; channel < all; ++channel) {
-    int lives = !gathered;
-    for (int32_t s = low / living->height; gathered && s <= (high - 1) / living->height; ++s) {
-      const char *own = living->marks + (int64_t)s * living->total + channel * 9;
-      for (int32_t tap = 0; tap < 9; ++tap) lives |= own[tap];
+typedef struct {
+  uint64_t seed;
+  const npas_conv_t *conv;
+  living_t living;
+  int32_t tile, taps, gathered, channels; /* channels of the image that is transformed: of a stem, four phases of each */
+  int32_t *list;
+} transform_t;
+
+/* The channels that block `block` multiplies, into `t->list`: how many. */
+static int32_t list_channels(const transform_t *t, const npas_group_t *group, int32_t block) {
+  int32_t low = group->first_filter + block * group->height, count = 0;
+  int32_t high = low + group->height < t->conv->filters ? low + group->height : t->conv->filters;
+  for (int32_t channel = 0; channel < t->channels; ++channel) {
+    int lives = !t->gathered;
+    for (int32_t s = low / t->living.height; t->gathered && s <= (high - 1) / t->living.height; ++s) {
+      const char *taps = t->living.marks + (int64_t)s * t->living.total + channel * 9;
+      for (int32_t tap = 0; tap < 9; ++tap) lives |= taps[tap];
     }
-    if (lives) list[count++] = channel;
+    if (lives) t->list[count++] = channel;
   }
   return count;
 }
 
 /* The weights of one filter for one channel of the image that is transformed, [taps][taps]. */
-static void seed_filter(uint64_t seed, const npas_conv_t *conv, const living_t *living, int32_t filter, int32_t channel,
-                        int32_t taps, double *w) {
-  int32_t phase = channel / conv->channels, step = taps == 4 ? 2 : 1, size = conv->kernel_height;
-  int32_t s = filter / living->height, first = channel % conv->channels * size * size;
-  for (int32_t i = 0; i < taps * taps; ++i) {
-    int32_t y = i / taps * step + phase / 2, x = i % taps * step + phase % 2, tap = first + y * size + x;
-    w[i] = 0;
-    if (filter >= conv->filters || y >= size || x >= size || !living->marks[(int64_t)s * living->total + tap]) continue;
-    uint64_t place = (uint64_t)filter * (uint64_t)living->total + (uint64_t)tap;
-    w[i] = npas_uniform(seed, conv->stream + 1, place) * living->scales[s];
+static void seed_filter(const transform_t *t, int32_t filter, int32_t channel, double *w) {
+  const npas_conv_t *conv = t->conv;
+  int32_t stem = t->taps == 4, phase = stem ? channel / conv->channels : 0, step = stem ? 2 : 1, rows = conv->kernel_height;
+  int32_t first = channel % conv->channels * rows * rows, s = filter / t->living.height;
+  for (int32_t tap = 0; tap < t->taps * t->taps; ++tap) {
+    int32_t y = tap / t->taps * step + phase / 2, x = tap % t->taps * step + phase % 2, index = first + y * rows + x;
+    int outside = filter >= conv->filters || y >= rows || x >= rows;
+    if (outside || !t->living.marks[(int64_t)s * t->living.total + index]) {
+      w[tap] = 0;
+    } else {
+      uint64_t place = (uint64_t)filter * (uint64_t)t->living.total + (uint64_t)index;
+      w[tap] = npas_uniform(t->seed, conv->stream + 1, place) * t->living.scales[s];
+    }
   }
 }
 
-static void transform_filter(const double *w, int32_t tile, int32_t taps, npas_element_t *planes, int64_t plane_stride) {
-  const double *g = taps == 4 ? stem_transform[0] : tile == 2 ? filter_transform_2[0] : filter_transform_4[0];
-  int32_t size = tile + taps - 1;
+static void transform_filter(const transform_t *t, const double *w, npas_element_t *planes, int64_t plane_stride) {
+  const double *g = t->taps == 4 ? stem_transform[0] : t->tile == 2 ? filter_transform_2[0] : filter_transform_4[0];
+  int32_t taps = t->taps, size = t->tile + taps - 1;
   double rows[7][4];
   for (int32_t y = 0; y < size; ++y) {
     for (int32_t x = 0; x < taps; ++x) {
@@ -206,40 +216,36 @@ static void transform_filter(const double *w, int32_t tile, int32_t taps, npas_e
   }
 }
 
-static void seed_winograd_group(uint64_t seed, const npas_conv_t *conv, const npas_group_t *group,
-                                const living_t *living, int32_t tile, int32_t taps, int32_t gathered, int32_t *list) {
+static void seed_winograd_group(const transform_t *t, const npas_group_t *group) {
   int64_t plane_floats = 0, at = 0;
   for (int32_t block = 0; block < group->blocks; ++block) {
-    plane_floats += (int64_t)list_channels(conv, group, living, block, taps, gathered, list) * group->height;
+    plane_floats += (int64_t)list_channels(t, group, block) * group->height;
   }
   for (int32_t block = 0, listed = 0; block < group->blocks; ++block) {
-    int32_t first = group->first_filter + block * group->height;
-    int32_t count = list_channels(conv, group, living, block, taps, gathered, list);
-    if (gathered) {
-      memcpy(group->taps + listed, list, (size_t)count * sizeof *list);
+    int32_t first = group->first_filter + block * group->height, count = list_channels(t, group, block);
+    if (t->gathered) {
+      memcpy(group->taps + listed, t->list, (size_t)count * sizeof *t->list);
       group->pointers[block] = listed;
       group->pointers[block + 1] = listed += count;
     }
     for (int32_t i = 0; i < count; ++i) {
       for (int32_t filter = first; filter < first + group->height; ++filter, ++at) {
         double w[16];
-        seed_filter(seed, conv, living, filter, list[i], taps, w);
-        transform_filter(w, tile, taps, group->weights + at, plane_floats);
+        seed_filter(t, filter, t->list[i], w);
+        transform_filter(t, w, group->weights + at, plane_floats);
       }
     }
   }
 }
 
 int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps, int32_t gathered) {
-  living_t living;
-  if (make_living(seed, conv, &living)) return 1;
-  int32_t *list = malloc(4 * (size_t)conv->channels * sizeof *list);
-  if (list == NULL) return free_living(&living), 1;
-  for (int32_t i = 0; i < conv->group_count; ++i) {
-    seed_winograd_group(seed, conv, &conv->groups[i], &living, tile, taps, gathered, list);
-  }
+  transform_t t = {seed, conv, {0}, tile, taps, gathered, taps == 4 ? 4 * conv->channels : conv->channels, NULL};
+  if (make_living(seed, conv, &t.living)) return 1;
+  t.list = malloc((size_t)t.channels * sizeof *t.list);
+  if (t.list == NULL) return free_living(&t.living), 1;
+  for (int32_t i = 0; i < conv->group_count; ++i) seed_winograd_group(&t, &conv->groups[i]);
   seed_bias(seed, conv);
-  free_living(&living), free(list);
+  free_living(&t.living), free(t.list);
   return 0;
 }
 

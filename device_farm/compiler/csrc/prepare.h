@@ -36,9 +36,9 @@ void npas_ask_huge_pages(void *memory, int64_t bytes);
 
 /* Weights, taps and bias from a seed, as weights.py makes them. 0 = well, else out of memory. */
 int npas_seed_conv(uint64_t seed, const npas_conv_t *conv);
-/* The same weights of a layer, transformed for Winograd tiles of `tile` x `tile` pixels and `taps` x `taps` weights (winograd.py), as
-   [planes][channels of all blocks][height]. `gathered`: a block has its living channels only, named in taps from its
-   pointer on; else it has all, and taps and pointers are not used. */
+/* The same weights of a 3x3 layer, or of a 7x7 stem if `taps` is 4, transformed for Winograd tiles of `tile` x `tile`
+   pixels (winograd.py), as [planes][channels of all blocks][height]. `gathered`: a block has its living channels only,
+   named in taps from its pointer on; else it has all, and taps and pointers are not used. */
 int npas_seed_winograd(uint64_t seed, const npas_conv_t *conv, int32_t tile, int32_t taps, int32_t gathered);
 void npas_seed_depthwise(uint64_t seed, uint64_t stream, int32_t channels, int32_t padded, int32_t taps, float gain,
                          npas_element_t *weights, npas_element_t *bias);

@@ -37,6 +37,7 @@ from device_farm.compiler.kernels.spec import (
     WinogradProduct,
 )
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.steps import Call, Place, Step
@@ -104,7 +105,13 @@ def work(call: Call, target: Target) -> Iterator[Work]:
 
 
 def steps_of(graph: Graph, target: Target, *, fuse: bool = False) -> tuple[Step, ...]:
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), threads=4)
+    memory = plan_memory(
+        graph,
+        target,
+        fused_blocks(graph) if fuse else (),
+        living_blocks(graph, target, weights=None, seed=0),
+        threads=4,
+    )
     packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
     return lower(graph, memory, packed, target)
 

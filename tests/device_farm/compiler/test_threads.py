@@ -39,6 +39,7 @@ from device_farm.compiler.graph import (
 )
 from device_farm.compiler.kernels.spec import WinogradInput, WinogradProduct
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.parting import Phase, phases
@@ -191,7 +192,9 @@ def test_on_neon(name: str, answer: Answer, tmp_path: Path, cache_dir: Path) -> 
 
 
 def steps_of(graph: Graph, threads: int, target: Target = AVX512) -> list[tuple[Step, tuple[Phase, ...]]]:
-    memory = plan_memory(graph, target, fused_blocks(graph), threads=threads)
+    memory = plan_memory(
+        graph, target, fused_blocks(graph), living_blocks(graph, target, weights=None, seed=0), threads=threads
+    )
     packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
     return [(step, phases(step, threads, memory=memory, target=target)) for step in steps]
