@@ -271,7 +271,8 @@ def _pack_winograd(
             if way.gathered:
                 pointers = np.cumsum((0, *own)).astype(np.int32)
                 places += [parameters.put(np.concatenate(channels)), parameters.put(pointers)]
-        groups.append(Group(vectors, height, first, tuple(own), *places, *(0,) * (3 - len(places))))
+        own_weights, lists, pointers_place = [*places, 0, 0][:3]
+        groups.append(Group(vectors, height, first, tuple(own), own_weights, lists, pointers_place))
     width = padded_filters(op, target)
     bias = None if weights is None else np.pad(weights[f"{op.name}.bias"], (0, width - op.filters))
     place = parameters.reserve(width) if bias is None else parameters.put(bias, f"{op.name}.bias")
