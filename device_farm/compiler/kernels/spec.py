@@ -50,7 +50,6 @@ class ConvKernel(KernelSpec):
     vectors: int
     vector_lanes: int  # of the vectors of filters, which may be narrower than the target's widest
     tap_channels: int
-    lane_channels: int  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
     tile_rows: int
     tile_columns: int
     pixel_stride: int  # in x, from one output pixel's window to the next
@@ -62,6 +61,7 @@ class ConvKernel(KernelSpec):
     residual: bool
     # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
     part_taps: int = 0
+    lane_channels: int = 1  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
