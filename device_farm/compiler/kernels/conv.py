@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.parts import sum_in_parts
 from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
@@ -32,17 +32,15 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
         columns = tirx.Min(e.strip, column_tiles - first_column)
 
         def in_row(block: Any, row: Any) -> Any:
-            return e.loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
+            return loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
 
-        return e.loop(
-            "block", e.blocks, lambda block: e.loop("row", rows, lambda row: in_row(block, row), start=first_row)
-        )
+        return loop("block", e.blocks, lambda block: loop("row", rows, lambda row: in_row(block, row), start=first_row))
 
     def in_band(band: Any) -> Any:
         strips = tirx.floordiv(column_tiles + e.strip - 1, e.strip)
-        return e.loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
+        return loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
 
-    return e.function(symbol, e.loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
+    return e.function(symbol, loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
 
 
 def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> Any:
@@ -103,16 +101,16 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
 
     def add_taps(begin: Any, end: Any) -> list[Any]:
         if spec.tap_unroll == 1:
-            return [e.loop("tap", end - begin, lambda tap: sequence(add_tap(tap, 0)), start=begin)]
+            return [loop("tap", end - begin, lambda tap: sequence(add_tap(tap, 0)), start=begin)]
         whole, unroll = e.integer("whole"), spec.tap_unroll
         return [
             tirx.Bind(whole, tirx.floordiv(end - begin, unroll)),
-            e.loop(
+            loop(
                 "taps",
                 whole,
                 lambda t: sequence([s for u in range(unroll) for s in add_tap(begin + t * unroll + u, u)]),
             ),
-            e.loop("tap", end - begin - whole * unroll, lambda t: sequence(add_tap(begin + whole * unroll + t, 0))),
+            loop("tap", end - begin - whole * unroll, lambda t: sequence(add_tap(begin + whole * unroll + t, 0))),
         ]
 
     def summed(p: int, v: int) -> Any:

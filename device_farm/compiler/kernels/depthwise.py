@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import SHORT_INDEX, Emitter, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import INDEX, SHORT_INDEX, Emitter, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.spec import DepthwiseKernel, RingDepthwiseKernel
 from device_farm.compiler.target import Target
 
@@ -17,7 +17,7 @@ SMALL_WINDOW = 16  # weights
 def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
     """row -> vector of channels -> column: the weights stay in registers along a row."""
     # By measurement: a 3x3 is 15-30 % slower with long indices, as LLVM then spills; a 5x5 is 5-20 % faster.
-    numbers = SHORT_INDEX if math.prod(spec.kernel) <= SMALL_WINDOW else None
+    numbers = SHORT_INDEX if math.prod(spec.kernel) <= SMALL_WINDOW else INDEX
     e = Emitter(spec, target, index=numbers)
     lanes, pixel = e.lanes, spec.pixel_stride
     in_ring = isinstance(spec, RingDepthwiseKernel)
@@ -57,12 +57,13 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(channel, vector * lanes),
             binds,
             tirx.Bind(bias, e.load(e.bias, channel)),
-            e.loop(
+            loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
                 lambda column: in_tile(
                     row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
                 ),
+                index=numbers,
             ),
         )
 
@@ -73,7 +74,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
         return sequence(
             tirx.Bind(row, tile_start(index, spec.tile_rows, e.rows)),
             [tirx.Bind(line, start) for line, start in zip(lines, starts, strict=True)],
-            e.loop("vector", vectors, lambda vector: in_channels(row, lines, vector)),
+            loop("vector", vectors, lambda vector: in_channels(row, lines, vector), index=numbers),
         )
 
-    return e.function(symbol, e.loop("row_index", tile_count(e.rows, spec.tile_rows), in_row))
+    return e.function(symbol, loop("row_index", tile_count(e.rows, spec.tile_rows), in_row, index=numbers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from device_farm.compiler.kernels.emit import Emitter
+from device_farm.compiler.kernels.emit import Emitter, loop
 from device_farm.compiler.kernels.spec import Elementwise, ElementwiseKernel
 from device_farm.compiler.target import Target
 
@@ -21,8 +21,8 @@ def emit(spec: ElementwiseKernel, symbol: str, target: Target) -> Any:
         return e.store(e.y, e.activate(value, spec.activation), row * e.y_row + place)
 
     def pixel(row: Any, column: Any) -> Any:
-        return e.loop("vector", e.vectors, lambda vector: at(row, column, vector))
+        return loop("vector", e.vectors, lambda vector: at(row, column, vector))
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

@@ -94,15 +94,14 @@ class Vectors:
 class Emitter(Vectors):
     """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32.
 
-    Indices of 64 bits become addresses without an instruction, those of 32 bits take fewer registers. By measurement
-    the former are better on x86; by llvm-mca the latter are on ARM's in-order cores (docs/neon.md).
+    Indices of 64 bits become addresses without an instruction, those of 32 bits take fewer registers.
     """
 
-    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None, index: str | None = None) -> None:
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None, index: str = INDEX) -> None:
         lanes = target.simd_lanes if lanes is None else lanes
         super().__init__(target.element.value, lanes)
         self.wide = Vectors("float32", lanes)
-        self.index_type = index = index or (SHORT_INDEX if target.triple.startswith("aarch64") else INDEX)
+        self._index = index
         self.parameters: list[Any] = []
         self._declarations: list[Stmt] = []
         self._arguments: dict[str, Any] = {}
@@ -147,14 +146,7 @@ class Emitter(Vectors):
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def integer(self, name: str) -> Any:
-        return tirx.Var(name, self.index_type)
-
-    def loop(self, name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
-        """for (name = start; name < start + extent; ++name) body(name)"""
-        variable = self.integer(name)
-        start = tirx.IntImm(self.index_type, start) if isinstance(start, int) else start
-        extent = tirx.IntImm(self.index_type, extent) if isinstance(extent, int) else extent
-        return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
+        return tirx.Var(name, self._index)
 
     def quad(self, name: str) -> Any:
         """A variable for four adjacent numbers."""
@@ -165,7 +157,7 @@ class Emitter(Vectors):
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         value = tirx.BufferLoad(buffer, [index])
-        return tirx.Cast(self.index_type, value) if buffer.dtype == "int32" else value
+        return tirx.Cast(self._index, value) if buffer.dtype == "int32" else value
 
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
@@ -208,6 +200,14 @@ def exponential(e: Vectors, value: Expr, *, sign: int = 1) -> Expr:
         return tirx.Let(shifted, x * exponent + e.splat(_ROUNDING), result)
 
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
+
+
+def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0, index: str = INDEX) -> Stmt:
+    """for (name = start; name < start + extent; ++name) body(name)"""
+    variable = tirx.Var(name, index)
+    start = tirx.IntImm(index, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(index, extent) if isinstance(extent, int) else extent
+    return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 
 def sequence(*statements: Stmt | Sequence[Stmt]) -> Stmt:

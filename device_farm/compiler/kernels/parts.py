@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence, tile_count
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence, tile_count
 
 
 def sum_in_parts(
@@ -42,6 +42,6 @@ def sum_in_parts(
 
     return [
         tirx.Bind(parts, tile_count(end - begin, longest)),
-        tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm(e.index_type, 1)))),
-        e.loop("part", parts, add_part),
+        tirx.Bind(length, tirx.floordiv(end - begin + parts - 1, tirx.Max(parts, tirx.IntImm(INDEX, 1)))),
+        loop("part", parts, add_part),
     ]

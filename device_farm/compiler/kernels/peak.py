@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import PeakKernel
 from device_farm.compiler.target import Target
 
@@ -23,7 +23,7 @@ def emit(spec: PeakKernel, symbol: str, target: Target) -> Any:
         tirx.Bind(step, e.load(e.x) * half),
         [tirx.AllocBuffer(chain) for chain in chains],
         [e.store(chain, e.splat(1.0 + index)) for index, chain in enumerate(chains)],
-        e.loop("round", e.rounds, lambda _: sequence([e.store(c, e.load(c) * half + step) for c in chains])),
+        loop("round", e.rounds, lambda _: sequence([e.store(c, e.load(c) * half + step) for c in chains])),
         e.store(e.y, mean * e.splat(1.0 / spec.chains)),
     )
     return e.function(symbol, body)

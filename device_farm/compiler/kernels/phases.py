@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import PhasesKernel
 from device_farm.compiler.target import Target
 
@@ -29,5 +29,5 @@ def emit(spec: PhasesKernel, symbol: str, target: Target) -> Any:
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: in_pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: in_pixel(row, column)))
     )

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from device_farm.compiler.graph import PoolKind
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import INDEX, Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import PoolKernel
 from device_farm.compiler.target import Target
 
@@ -19,7 +19,7 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
     e = Emitter(spec, target)
     sums = e if spec.pool is PoolKind.MAX else e.wide  # a sum over a large window outgrows float16's digits
     lowest = -target.element.largest
-    zero = tirx.IntImm(e.index_type, 0)
+    zero = tirx.IntImm(INDEX, 0)
 
     def reduce(total: Any, value: Any) -> Any:
         return tirx.Max(total, value) if spec.pool is PoolKind.MAX else total + value
@@ -51,7 +51,7 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
                 tirx.Bind(at, y_first * e.x_row + x_first * e.x_pixel + vector * e.lanes),
                 [tirx.AllocBuffer(total) for total in totals],
                 [sums.store(total, sums.splat(lowest if spec.pool is PoolKind.MAX else 0.0)) for total in totals],
-                e.loop("i", y_last - y_first, lambda i: e.loop("j", x_last - x_first, lambda j: in_window(i, j))),
+                loop("i", y_last - y_first, lambda i: loop("j", x_last - x_first, lambda j: in_window(i, j))),
                 [e.store(e.y, result(t), out + (vector + u) * e.lanes) for u, t in enumerate(totals)],
             )
 
@@ -62,10 +62,10 @@ def emit(spec: PoolKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(x_last, tirx.Min(x + e.window_width, e.width)),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
             tirx.Bind(whole, tirx.floordiv(e.vectors, VECTORS)),
-            e.loop("block", whole, lambda block: channels(block * VECTORS, VECTORS)),
-            e.loop("vector", e.vectors - whole * VECTORS, lambda v: channels(whole * VECTORS + v, 1)),
+            loop("block", whole, lambda block: channels(block * VECTORS, VECTORS)),
+            loop("vector", e.vectors - whole * VECTORS, lambda v: channels(whole * VECTORS + v, 1)),
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

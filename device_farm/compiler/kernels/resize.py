@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import ResizeKernel
 from device_farm.compiler.target import Target
 
@@ -20,11 +20,11 @@ def emit(spec: ResizeKernel, symbol: str, target: Target) -> Any:
         return sequence(
             tirx.Bind(source, row * e.x_row + column * e.x_pixel),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
-            e.loop("v", e.copied, lambda v: e.store(e.y, e.load(e.x, source + v * e.lanes), out + v * e.lanes)),
-            e.loop("z", e.vectors - e.copied, lambda z: e.store(e.y, e.splat(0.0), out + done + z * e.lanes)),
-            e.loop("c", e.tail, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + done + c), out + done + c)),
+            loop("v", e.copied, lambda v: e.store(e.y, e.load(e.x, source + v * e.lanes), out + v * e.lanes)),
+            loop("z", e.vectors - e.copied, lambda z: e.store(e.y, e.splat(0.0), out + done + z * e.lanes)),
+            loop("c", e.tail, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + done + c), out + done + c)),
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

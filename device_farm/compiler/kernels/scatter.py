@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import ScatterKernel
 from device_farm.compiler.target import Target
 
@@ -19,12 +19,10 @@ def emit(spec: ScatterKernel, symbol: str, target: Target) -> Any:
         return sequence(
             tirx.Bind(source, row * e.x_row + column * e.x_pixel),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
-            e.loop("z", e.vectors, lambda z: e.store(e.y, e.splat(0.0), out + z * e.lanes)),
-            e.loop(
-                "c", e.channels, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + c), out + e.scalar(e.index, c))
-            ),
+            loop("z", e.vectors, lambda z: e.store(e.y, e.splat(0.0), out + z * e.lanes)),
+            loop("c", e.channels, lambda c: e.store_scalar(e.y, e.scalar(e.x, source + c), out + e.scalar(e.index, c))),
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

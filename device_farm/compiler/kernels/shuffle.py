@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, sequence
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence
 from device_farm.compiler.kernels.spec import ShuffleKernel
 from device_farm.compiler.target import Target
 
@@ -25,9 +25,9 @@ def emit(spec: ShuffleKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(source, row * e.x_row + column * e.x_pixel),
             tirx.Bind(out, row * e.y_row + column * e.y_pixel),
             e.store(e.y, e.splat(0.0), out + (e.vectors - 1) * e.lanes),
-            e.loop("i", e.channels, lambda i: e.loop("g", e.groups, lambda g: channel(i, g))),
+            loop("i", e.channels, lambda i: loop("g", e.groups, lambda g: channel(i, g))),
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, exponential, sequence
+from device_farm.compiler.kernels.emit import Emitter, exponential, loop, sequence
 from device_farm.compiler.kernels.spec import SoftmaxKernel
 from device_farm.compiler.target import Target
 
@@ -23,7 +23,7 @@ def emit(spec: SoftmaxKernel, symbol: str, target: Target) -> Any:
 
     def across(lanes: Any, result: Any, combine: Any) -> Any:
         """All lanes of a vector combined into one number."""
-        return e.loop(
+        return loop(
             "lane", e.lanes, lambda i: e.store_scalar(result, combine(e.scalar(result, 0), e.scalar(lanes, i)), 0)
         )
 
@@ -58,14 +58,14 @@ def emit(spec: SoftmaxKernel, symbol: str, target: Target) -> Any:
             wide.store(total, wide.splat(0.0)),
             e.store_scalar(most, wide.number(lowest), 0),
             e.store_scalar(whole, wide.number(0.0), 0),
-            e.loop("vector", e.vectors, find_largest),
+            loop("vector", e.vectors, find_largest),
             across(largest, most, tirx.Max),
-            e.loop("vector", e.vectors, add_exponential),
+            loop("vector", e.vectors, add_exponential),
             across(total, whole, lambda a, b: a + b),
             e.store_scalar(whole, wide.number(1.0) / e.scalar(whole, 0), 0),
-            e.loop("vector", e.vectors, divide),
+            loop("vector", e.vectors, divide),
         )
 
     return e.function(
-        symbol, e.loop("row", e.rows, lambda row: e.loop("column", e.columns, lambda column: pixel(row, column)))
+        symbol, loop("row", e.rows, lambda row: loop("column", e.columns, lambda column: pixel(row, column)))
     )

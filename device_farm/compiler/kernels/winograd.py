@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import Emitter, Vectors, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import INDEX, Emitter, Vectors, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.parts import sum_in_parts
 from device_farm.compiler.kernels.spec import (
     KernelSpec,
@@ -146,10 +146,10 @@ def _input(spec: WinogradInput, e: Emitter) -> Any:
         return sequence(
             _tile_place(spec.tile, e, index, tile=tile, row=row, column=column),
             tirx.Bind(x_start, row * e.x_row + column * e.x_pixel),
-            e.loop("vector", e.vectors, in_vector),
+            loop("vector", e.vectors, in_vector),
         )
 
-    return e.loop("index", e.tiles, in_tile)
+    return loop("index", e.tiles, in_tile)
 
 
 def _tile_place(size: int, e: Emitter, index: Any, *, tile: Any, row: Any, column: Any) -> list[Any]:
@@ -213,14 +213,14 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
                 e,
                 [total for tile in totals for total in tile],
                 [e.load(vector) for tile in sums for vector in tile],
-                begin=tirx.IntImm(e.index_type, 0),
+                begin=tirx.IntImm(INDEX, 0),
                 end=channels,
                 longest=spec.part_channels,
-                part=lambda first, last: [*start, e.loop("channel", last - first, in_channel, start=first)],
+                part=lambda first, last: [*start, loop("channel", last - first, in_channel, start=first)],
             )
         else:
             totals = sums
-            statements += [*start, e.loop("channel", channels, in_channel)]
+            statements += [*start, loop("channel", channels, in_channel)]
         statements += [
             e.store(e.m, e.converted(e.load(total)), m_start + p * e.m_tile + v * lanes)
             for p, tile in enumerate(totals)
@@ -229,9 +229,9 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
         return sequence(statements)
 
     def in_block(plane: Any, block: Any) -> Any:
-        return e.loop("tile", tile_count(e.tiles, spec.tiles), lambda index: in_tiles(plane, block, index))
+        return loop("tile", tile_count(e.tiles, spec.tiles), lambda index: in_tiles(plane, block, index))
 
-    return e.loop("plane", e.planes, lambda plane: e.loop("block", e.blocks, lambda block: in_block(plane, block)))
+    return loop("plane", e.planes, lambda plane: loop("block", e.blocks, lambda block: in_block(plane, block)))
 
 
 def _output(spec: WinogradOutput, e: Emitter) -> Any:
@@ -270,7 +270,7 @@ def _output(spec: WinogradOutput, e: Emitter) -> Any:
         return sequence(
             _tile_place(spec.tile, e, index, tile=tile, row=row, column=column),
             places,
-            e.loop("vector", e.vectors, in_vector),
+            loop("vector", e.vectors, in_vector),
         )
 
-    return e.loop("index", e.tiles, in_tile)
+    return loop("index", e.tiles, in_tile)
