@@ -16,7 +16,7 @@ from benchmarks.models import calibrate, initialised
 from device_farm.compiler import Graph, compile_network
 from device_farm.compiler.frontend import Imported, import_module
 from device_farm.compiler.fusing import fused_blocks
-from device_farm.compiler.graph import Shape
+from device_farm.compiler.graph import Conv2d, Shape, TapUnit
 from device_farm.compiler.passes import find_sparsity, prune_weights, sparsify
 from device_farm.compiler.target import Target
 from device_farm.compiler.testing import run_artifact
@@ -42,6 +42,7 @@ class Build:
     """One rate of one network, compiled in every way that is timed."""
 
     rate: float
+    unit: TapUnit
     kept_macs: int
     bench: Path  # weights and taps from a seed: what a search times
     shipped: Path  # a pruned module's weights
@@ -50,7 +51,9 @@ class Build:
 
     @property
     def label(self) -> str:
-        return "dense" if self.rate == 1 else f"{self.rate:g}x"
+        if self.rate == 1:
+            return "dense"
+        return f"{self.rate:g}x kernels" if self.unit is TapUnit.KERNEL else f"{self.rate:g}x"
 
     def sessions(self) -> dict[str, Session]:
         made = {self.label: artifact_session(self.bench), f"{self.label} shipped": artifact_session(self.shipped)}
@@ -68,18 +71,27 @@ def case(name: str, pixels: int) -> Case:
     return Case(name, imported.graph, image, _answer(module, image), model)
 
 
-def build(case: Case, rate: float, *, target: Target, scratch: Path, cache: Path) -> Build:
+def units(graph: Graph, rate: float) -> tuple[TapUnit, ...]:
+    """In which units a rate is worth timing: whole kernels where there are 3x3 convolutions to prune."""
+    kernels = any(
+        isinstance(op, Conv2d) and op.kernel == (3, 3) and graph.input.name not in op.inputs for op in graph.ops
+    )
+    return (TapUnit.TAP, TapUnit.KERNEL) if rate > 1 and kernels else (TapUnit.TAP,)
+
+
+def build(case: Case, rate: float, unit: TapUnit, *, target: Target, scratch: Path, cache: Path) -> Build:
     """Compile one rate. Raises RuntimeError where a user's pruned module would be compiled to something else."""
-    shape = sparsify(case.graph, rate, target.block_height)
+    shape = sparsify(case.graph, rate, target.block_height, unit=unit)
     bench = compile_network(shape, target=target, out_dir=scratch, cache_dir=cache).path
     unfused = None
     if fused_blocks(shape):
         unfused = compile_network(shape, target=target, out_dir=scratch, cache_dir=cache, fuse=False).path
 
     # the way of a user: prune the module, recalibrate it, import it; its sparsity is found in its weights
-    module = calibrate(_pruned(initialised(case.name), case.graph, rate, target.block_height), pixels=case.pixels)
+    module = _pruned(initialised(case.name), case.graph, rate, target.block_height, unit)
+    module = calibrate(module, pixels=case.pixels)
     user = _imported(module, case.pixels)
-    found = find_sparsity(user.graph, user.weights, target.block_height)
+    found = find_sparsity(user.graph, user.weights, target.block_height, unit=unit)
     if found != shape:
         raise RuntimeError(
             f"{case.name} at {rate:g}x: the pruned module has another sparsity than the one that is timed"
@@ -87,7 +99,7 @@ def build(case: Case, rate: float, *, target: Target, scratch: Path, cache: Path
     shipped = compile_network(found, target=target, out_dir=scratch, cache_dir=cache, weights=user.weights)
     nhwc = case.image.permute(0, 2, 3, 1).contiguous().numpy()
     error = relative_error(run_artifact(shipped, nhwc, scratch=scratch), _answer(module, case.image))
-    return Build(rate, shape.kept_macs, bench, shipped.path, unfused, error)
+    return Build(rate, unit, shape.kept_macs, bench, shipped.path, unfused, error)
 
 
 def _imported(module: nn.Module, pixels: int) -> Imported:
@@ -100,9 +112,9 @@ def _answer(module: nn.Module, image: torch.Tensor) -> NDArray[np.float32]:
     return answer
 
 
-def _pruned(module: nn.Module, graph: Graph, rate: float, block_height: int) -> nn.Module:
-    """Zero the weakest taps of the module's weights; a convolution's name in the graph is its path in the module."""
+def _pruned(module: nn.Module, graph: Graph, rate: float, block_height: int, unit: TapUnit) -> nn.Module:
+    """Zero the weakest units of the module's weights; a convolution's name in the graph is its path in the module."""
     weights = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
-    _, pruned = prune_weights(graph, weights, rate, block_height)
+    _, pruned = prune_weights(graph, weights, rate, block_height, unit=unit)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in pruned.items()}, strict=False)
     return module

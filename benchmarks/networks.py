@@ -5,11 +5,12 @@
 
 All in the same run, in turns. `ours` is the benchmark artifact (weights and taps from a seed: what a search times);
 `shipped` is the deployable one of the same shape with a pruned module's weights, whose answer is compared with the
-module's own in torch. A rate applies to every convolution and the classifier, in whole columns of the target's blocks;
-the stem is dense. `unfused` is the benchmark artifact without fused inverted residuals, where the network has any.
-Ratios are given by the best rounds and as the median of the ratios of every round; a bar must be held by both.
-A missed speed bar ends a full run with exit status 1; a wrong answer of ours ends any run so. Peers that are not
-installed (pip install -e '.[bench]'), or that answer wrongly, are named and left out.
+module's own in torch. A rate applies to every convolution and the classifier, in whole columns of the target's blocks,
+or, as `kernels`, in whole kernels of them; the stem is dense. `unfused` is the benchmark artifact without fused
+inverted residuals, where the network has any. Ratios are given by the best rounds and as the median of the ratios of
+every round; a bar must be held by both. A missed speed bar ends a full run with exit status 1; a wrong answer of ours
+ends any run so. Peers that are not installed (pip install -e '.[bench]'), or that answer wrongly, are named and left
+out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks._harness import bench_artifact, finish, interleave, parser
-from benchmarks._network_builds import Build, build, case
+from benchmarks._network_builds import Build, build, case, units
 from benchmarks._network_report import bars, print_network, slowest_steps
 from benchmarks.models import MODELS
 from benchmarks.peers import PEERS
@@ -44,7 +45,11 @@ def measure(
     """Verify and time one network at every rate beside the peers."""
     target, subject = host_target(), case(name, pixels)
     with contextlib.ExitStack() as open_until_timed, tempfile.TemporaryDirectory(prefix="networks-") as scratch:
-        builds = [build(subject, rate, target=target, scratch=Path(scratch), cache=cache) for rate in rates]
+        builds = [
+            build(subject, rate, unit, target=target, scratch=Path(scratch), cache=cache)
+            for rate in rates
+            for unit in units(subject.graph, rate)
+        ]
         ready, absent, errors = open_peers(peers, subject.model, subject.image.numpy(), subject.expected)
         for process in ready.values():
             open_until_timed.enter_context(process)
