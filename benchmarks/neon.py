@@ -49,7 +49,6 @@ def conv_loop(target: Target, vectors: int, lanes: int, tap_channels: int, pixel
     """The loop over taps of one tile, pixels 64 channels apart."""
     spec = ConvKernel(
         vectors=vectors, vector_lanes=lanes, tap_channels=tap_channels, tile_rows=1,
-        lane_channels=1 if tap_channels == 1 or target.quad_pixels else 2,
         tile_columns=pixels,
         pixel_stride=64, line_stride=0, tap_unroll=1, activation=Activation.RELU, residual=False,
     )  # fmt: skip
@@ -99,7 +98,7 @@ def main() -> int:
             shares[core] = least / whole if least and whole else None
         rows.append(
             {
-                "filters": vectors * lanes // (1 if tap_channels == 1 or target.quad_pixels else 2),
+                "filters": vectors * lanes,
                 "tap_channels": tap_channels, "pixels": pixels,
                 "multiply_adds": loop.multiply_adds, "vector_loads": loop.vector_loads,
                 "stack_accesses": len(loop.stack_accesses), "share_of_peak": shares,

@@ -11,9 +11,10 @@ from device_farm.compiler.convolving import conv_call
 from device_farm.compiler.fusing import FusedBlock, ring_count, ring_shape
 from device_farm.compiler.graph import NO_PADDING, Graph
 from device_farm.compiler.kernels.spec import RingDepthwiseKernel
-from device_farm.compiler.layout import Layout, Memory
+from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Variable, View
+from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import depthwise_tiling
 

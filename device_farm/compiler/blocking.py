@@ -91,6 +91,11 @@ def _cover(op: Conv2d, target: Target) -> list[tuple[RegisterTile, int, int]]:
     return groups + ([(one_vector, whole * tile.height, rest // one_vector.height)] if rest else [])
 
 
+def lowest_only(op: Conv2d, target: Target) -> bool:
+    """Whether a layer is cut into the target's lowest blocks."""
+    return all(tile == target.tiles[-1] for tile, _, _ in _cover(op, target))
+
+
 def spans(op: Conv2d, start: int, filters: int) -> list[tuple[int, int, int]]:
     """(group of channels, first filter, filter behind the last) for the groups that filters from `start` on belong to.
 
@@ -107,7 +112,7 @@ def tap_channels(groups: Iterable[BlockGroup], target: Target) -> int:
     """Channels of a tap: four where the target has kernels for that and hardly a tap is computed for nothing."""
     taps = quads = 0
     for group in groups:
-        if not target.quad_pixels and (target.paired_tile is None or group.tile.height != target.paired_tile.height):
+        if not target.quad_pixels:
             return 1
         taps += sum(group.kept)
         quads += sum(int(span.units(QUAD_CHANNELS).sum()) for block in group.blocks for span in block)

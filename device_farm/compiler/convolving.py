@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from device_farm.compiler.graph import Conv2d
-from device_farm.compiler.kernels.spec import ConvKernel
-from device_farm.compiler.layout import Layout
+from device_farm.compiler.kernels.spec import ConvKernel, PairsKernel
 from device_farm.compiler.ordering import Work, plan
 from device_farm.compiler.packing import Group, PackedConv
+from device_farm.compiler.pairing import PairImage
 from device_farm.compiler.steps import Call, Place, View
+from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
 
@@ -24,11 +27,18 @@ def conv_call(
     residual: View | None,
     target: Target,
     recut: bool = True,
+    pairs: PairImage | None = None,
 ) -> Call:
-    """Computes the blocks of `group`. `recut` allows rows of another length than the image's where it is flat."""
+    """Computes the blocks of `group`. `recut` allows rows of another length than the image's where it is flat.
+
+    With `pairs`, x holds those.
+    """
     layouts = [view.layout for view in (x, y, residual) if view is not None]
     flat = recut and op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
     height, width, _ = y.layout.shape
+    stride, lower = op.stride, 0
+    if pairs is not None:
+        flat, height, width, stride, lower = pairs.flat, pairs.rows, pairs.columns, pairs.stride, pairs.skipped
     assert group.tile is not None
     most = conv_pixels(group.tile, group.tap_channels, target)
     vectors = group.tile.vectors
@@ -39,31 +49,34 @@ def conv_call(
         ),
         Work(
             Tiling(height, width, 1, 1),
-            stride=op.stride,
+            stride=stride,
             reach=((op.kernel[0] - 1) * op.dilation[0], (op.kernel[1] - 1) * op.dilation[1]),
-            pixel_floats=x.layout.pixel_stride,
+            pixel_floats=x.layout.pixel_stride * group.tile.lane_pixels,
             blocks=len(group.kept),
             block_filters=group.height,
             weight_bytes=sum(group.kept) * (target.element.bytes * group.height + 4),
             element_bytes=target.element.bytes,
+            lane_pixels=group.tile.lane_pixels,
         ),
         target,
     )
     tiling, order = made.tiling, made.order
-    cut_anew = tiling.columns != width
 
     def row(layout: Layout) -> int:
-        return tiling.columns * layout.pixel_stride if cut_anew else layout.row_stride
+        return tiling.columns * layout.pixel_stride if flat else layout.row_stride
+
+    def half(layout: Layout) -> int:
+        return lower * (layout.pixel_stride if flat else layout.row_stride)
 
     spec = ConvKernel(
         vectors=group.tile.vectors,
         vector_lanes=group.tile.lanes,
         tap_channels=group.tap_channels,
-        lane_channels=group.tile.lane_channels,
+        lane_pixels=group.tile.lane_pixels,
         tile_rows=tiling.tile_rows,
         tile_columns=tiling.tile_columns,
-        pixel_stride=op.stride[1] * x.layout.pixel_stride if tiling.columns > 1 else 0,
-        line_stride=op.stride[0] * row(x.layout) if tiling.tile_rows > 1 else 0,
+        pixel_stride=stride[1] * x.layout.pixel_stride if tiling.columns > 1 else 0,
+        line_stride=stride[0] * row(x.layout) if tiling.tile_rows > 1 else 0,
         tap_unroll=tap_unroll(tiling, group.tile.vectors),
         activation=op.activation,
         residual=residual is not None,
@@ -72,7 +85,7 @@ def conv_call(
     return Call(
         spec,
         {
-            "x": x.at(-op.padding.top, -op.padding.left),
+            "x": x.at() if pairs else x.at(-op.padding.top, -op.padding.left),
             "y": y.at(channel=group.first_filter),
             "weights": Place("parameters", group.weights),
             "bias": Place("parameters", packed.bias + group.first_filter),
@@ -84,11 +97,34 @@ def conv_call(
             "strip": order.strip,
             "rows": tiling.rows,
             "columns": tiling.columns,
-            "x_row": op.stride[0] * row(x.layout),
+            "x_row": stride[0] * row(x.layout),
             "y_row": row(y.layout),
             "y_pixel": y.layout.pixel_stride,
+            "y_lower": half(y.layout),
             "r_row": row(residual.layout) if residual else 0,
             "r_pixel": residual.layout.pixel_stride if residual else 0,
+            "r_lower": half(residual.layout) if residual else 0,
         },
         block_taps=group.kept,
+    )
+
+
+def pairs_call(op: Conv2d, pairs: PairImage, *, x: View, scratch: Place, target: Target) -> Call:
+    """Writes the pairs of a layer's input to the scratch memory."""
+    source, made, (down, across) = x.layout, pairs.layout, pairs.x_step
+    row, pixel = down * source.row_stride, across * source.pixel_stride
+    return Call(
+        PairsKernel(),
+        {
+            "x": x.at(-op.padding.top, -op.padding.left),
+            "y": scratch,
+            "rows": made.shape.height,
+            "columns": made.shape.width,
+            "vectors": math.ceil(made.shape.channels / target.simd_lanes),
+            "lower": pairs.skipped * (pixel if pairs.flat else op.stride[0] * source.row_stride),
+            "x_row": pixel if pairs.flat else row,
+            "x_pixel": pixel,
+            "y_row": 2 * made.row_stride,
+            "y_pixel": 2 * made.pixel_stride,
+        },
     )

@@ -101,7 +101,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
     row_tiles, column_tiles = math.ceil(rows / spec.tile_rows), math.ceil(columns / spec.tile_columns)
     by_row = row_tiles > 1
     strips = row_tiles if by_row else column_tiles
-    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes // spec.lane_channels
+    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes // spec.lane_pixels
     a_tap = spec.tap_channels * spec.vectors * (max(pixels, FEWEST_SUMS / spec.vectors / 2) + TILE_OVERHEAD)
     tiles = column_tiles if by_row else 1
     costs = [tiles * (taps * a_tap + STORED * pixels * spec.vectors) for taps in call.block_taps]
@@ -115,7 +115,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
             first, count = tile_span(of_strips, spec.tile_columns, columns)
             x, y, r = first * spec.pixel_stride, first * number(call, "y_pixel"), first * number(call, "r_pixel")
         places = moved(
-            call, x=x, y=y + skipped, residual=r + skipped, bias=skipped, pointers=filters.start
+            call, x=x * spec.lane_pixels, y=y + skipped, residual=r + skipped, bias=skipped, pointers=filters.start
         )  # fmt: skip
         extents = {"blocks": len(filters), "rows" if by_row else "columns": count}
         return dataclasses.replace(
@@ -139,7 +139,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
         Cuttable([cost for cost in costs for _ in range(strips)], by_filters),
     )
     strips_first = (Cuttable([sum(costs)] * strips, whole_strips), Cuttable(costs * strips, by_strips))
-    weights, image = sum(call.block_taps) * spec.tap_channels * height, rows * number(call, "x_row")
+    weights, image = sum(call.block_taps) * spec.tap_channels * height, rows * number(call, "x_row") * spec.lane_pixels
     few_weights = strips > 1 and weights <= SMALLER_WEIGHTS * image
     return strips_first + filters_first if few_weights else filters_first + strips_first
 

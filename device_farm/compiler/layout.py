@@ -6,49 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from device_farm.compiler import winograd
+from device_farm.compiler import pairing, winograd
 from device_farm.compiler.fusing import FusedBlock, scratch_floats
-from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, Shape
+from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding
+from device_farm.compiler.pairing import PairImage
+from device_farm.compiler.strides import ALIGNMENT, Layout, pad_channels, spread
 from device_farm.compiler.target import Target
 from device_farm.compiler.winograd import LivingBlock, Winograd
 
-ALIGNMENT = 16  # elements: one cache line of float32, one AVX-512 vector
-SET_STRIDE = 512  # elements: pixels this far apart share two sets of a first-level cache of 4 KiB a way
 SHARING_THRESHOLD = 262_144  # elements: below this every buffer has its own place, and no border is written twice
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One activation in memory, NHWC: `border` zero pixels around `shape`, `pixel_stride` elements a pixel.
-
-    Lanes beyond the last channel are finite, but any number (a sigmoid of zero is none): no kernel may read them into
-    a channel.
-    """
-
-    shape: Shape
-    border: Padding
-    pixel_stride: int
-
-    @property
-    def row_stride(self) -> int:
-        return (self.border.left + self.shape.width + self.border.right) * self.pixel_stride
-
-    @property
-    def rows(self) -> int:
-        return self.border.top + self.shape.height + self.border.bottom
-
-    @property
-    def elements(self) -> int:
-        return self.rows * self.row_stride
-
-    def offset(self, y: int, x: int) -> int:
-        """Of pixel (y, x) of the image; negative coordinates lie in the border."""
-        return (self.border.top + y) * self.row_stride + (self.border.left + x) * self.pixel_stride
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether rows follow one another without a gap."""
-        return self.border.left == self.border.right == 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +29,7 @@ class Memory:
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
     scratch_floats: int = 0  # of one thread; each has its own, one behind the other
     winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
+    pairs: Mapping[str, PairImage] = field(default_factory=dict)  # the layers whose input becomes pairs
 
 
 def plan_memory(
@@ -76,6 +43,7 @@ def plan_memory(
     """`living` (living.py) says what is left of the layers that Winograd may compute; without, none of them is."""
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
+    fused = inner | {block.project.name for block in blocks}
     sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
     ways = {
         op.name: way
@@ -83,7 +51,14 @@ def plan_memory(
         if isinstance(op, Conv2d) and living is not None
         if (way := winograd.choose(op, layouts[op.inputs[0]], target, living.get(op.name, ()))) is not None
     }
+    pairs = {
+        op.name: image
+        for op in graph.ops
+        if isinstance(op, Conv2d) and op.name not in ways and op.name not in fused
+        if (image := pairing.choose(op, _layouts_of(op, layouts), target)) is not None
+    }
     scratch = max(
+        max((image.elements for image in pairs.values()), default=0),
         max((way.workspace for way in ways.values()), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
@@ -106,7 +81,13 @@ def plan_memory(
         scratch=end,
         scratch_floats=scratch,
         winograd=ways,
+        pairs=pairs,
     )
+
+
+def _layouts_of(op: Op, layouts: Mapping[str, Layout]) -> tuple[Layout, ...]:
+    """Of its first input, its output and its further inputs."""
+    return layouts[op.inputs[0]], layouts[op.name], *(layouts[name] for name in op.inputs[1:])
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:
@@ -132,21 +113,8 @@ def _layout(graph: Graph, op: Op, target: Target) -> Layout:
                         (right, out.width, padding.left, shape.width),
                     )
                 )
-    stride = _spread(shape.channels) if scalar_reads_only else pad_channels(shape.channels, target)
+    stride = spread(shape.channels) if scalar_reads_only else pad_channels(shape.channels, target)
     return Layout(shape, Padding(top, left, bottom, right), stride)
-
-
-def pad_channels(channels: int, target: Target) -> int:
-    """Floats a pixel: whole vectors, and a cache line more where neighbours would meet in a few sets of the cache.
-
-    The taps of a tile of 28 pixels that lie 4 KiB apart drive each other out: a layer of 1,024 channels took ten times
-    as long. What the further line holds is nobody's business.
-    """
-    return _spread(math.ceil(channels / target.simd_lanes) * target.simd_lanes)
-
-
-def _spread(floats: int) -> int:
-    return floats + (ALIGNMENT if floats % SET_STRIDE == 0 else 0)
 
 
 def _aligned(elements: int) -> int:

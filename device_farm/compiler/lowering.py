@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from device_farm.compiler import winograd
 from device_farm.compiler.banding import lower_block
-from device_farm.compiler.convolving import conv_call
+from device_farm.compiler.convolving import conv_call, pairs_call
 from device_farm.compiler.fusing import FusedBlock
 from device_farm.compiler.graph import (
     Activate,
@@ -43,9 +43,10 @@ from device_farm.compiler.kernels.spec import (
     WinogradOutput,
     WinogradProduct,
 )
-from device_farm.compiler.layout import Layout, Memory
+from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
 from device_farm.compiler.steps import Argument, Call, Place, Step, View
+from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import depthwise_tiling, part_taps
 from device_farm.compiler.winograd import product_pixels
@@ -79,7 +80,7 @@ class _Lowering:
             case Conv2d():
                 packed = self.packed[op.name]
                 assert isinstance(packed, PackedConv)
-                calls = tuple(self._conv(op, packed, group) for group in packed.groups)
+                calls = tuple(self._conv(op, packed))
             case DepthwiseConv2d():
                 calls = (self._depthwise(op),)
             case Pool2d():
@@ -146,10 +147,15 @@ class _Lowering:
     def _view(self, name: str) -> View:
         return View(self._layout(name), self.memory.offsets[name])
 
-    def _conv(self, op: Conv2d, packed: PackedConv, group: Group) -> Call:
+    def _conv(self, op: Conv2d, packed: PackedConv) -> Iterator[Call]:
         residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
-        x, y = self._view(op.inputs[0]), self._view(op.name)
-        return conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target)
+        x, y, pairs = self._view(op.inputs[0]), self._view(op.name), self.memory.pairs.get(op.name)
+        if pairs is not None:
+            scratch = Place("arena", self.memory.scratch)
+            yield pairs_call(op, pairs, x=x, scratch=scratch, target=self.target)
+            x = View(pairs.layout, scratch.offset)
+        for group in packed.groups:
+            yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target, pairs=pairs)
 
     def _winograd(self, op: Conv2d, packed: PackedWinograd) -> tuple[Call, ...]:
         way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)

@@ -13,7 +13,8 @@ from device_farm.compiler import winograd
 from device_farm.compiler.blocking import BlockGroup, Mask, cut, tap_channels
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
-from device_farm.compiler.layout import Layout, Memory, pad_channels
+from device_farm.compiler.layout import Memory
+from device_farm.compiler.strides import Layout, pad_channels
 from device_farm.compiler.target import RegisterTile, Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
@@ -141,16 +142,24 @@ def pack(
     packed: dict[str, PackedConv | PackedWinograd | PackedDepthwise | PackedScatter] = {}
     for op in graph.ops:
         if isinstance(op, Conv2d):
-            layout = memory.layouts[op.inputs[0]]
             way = memory.winograd.get(op.name)
             if way is not None:
                 packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
             else:
                 given = None if weights is None else (weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
+                image = memory.pairs.get(op.name)
+                layout = memory.layouts[op.inputs[0]] if image is None else image.layout
                 groups = cut(op, target, _living(graph, op, None if given is None else given[0], seed))
                 channels = weight_shape(graph, op)[1]
                 packed[op.name] = _pack_conv(
-                    op, layout, target, parameters, groups=groups, channels=channels, given=given
+                    op,
+                    layout,
+                    target,
+                    parameters,
+                    groups=groups,
+                    channels=channels,
+                    given=given,
+                    tile=None if image is None else target.pair_tile,
                 )
         elif isinstance(op, DepthwiseConv2d):
             channels, _, kh, kw = weight_shape(graph, op)
@@ -204,11 +213,14 @@ def _pack_conv(
     groups: tuple[BlockGroup, ...],
     channels: int,
     given: tuple[Array, Array] | None,
+    tile: RegisterTile | None,
 ) -> PackedConv:
-    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias."""
+    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias.
+
+    `tile` computes the blocks instead of their own.
+    """
     width, packed = tap_channels(groups, target), []
     for group in groups:
-        tile = target.paired_tile if width > 1 and target.paired_tile is not None else group.tile
         units = [[span.units(width) for span in block] for block in group.blocks]
         counts = [sum(int(mask.sum()) for mask in block) for block in units]
         if given is None:
@@ -218,16 +230,15 @@ def _pack_conv(
                 parameters.reserve_integers(len(counts) + 1),
             )
         else:
-            weights, taps = _compact(
-                group, units, (width, tile.lane_channels), given[0], tap_offsets(op, layout, channels)[..., ::width]
-            )
+            weights, taps = _compact(group, units, width, given[0], tap_offsets(op, layout, channels)[..., ::width])
             pointers = np.cumsum((0, *counts)).astype(np.int32)
             places = (
                 parameters.put(weights, f"{op.name}.weight"),
                 parameters.put(taps),
                 parameters.put(pointers),
             )
-        packed.append(Group(tile.vectors, tile.height, group.first_filter, group.kept, *places, tile, width))
+        by = tile or group.tile
+        packed.append(Group(by.vectors, by.height, group.first_filter, group.kept, *places, by, width))
     covered = groups[-1].first_filter + len(groups[-1].blocks) * groups[-1].tile.height
     if given is None:
         bias = parameters.reserve(covered)
@@ -238,23 +249,18 @@ def _pack_conv(
 
 
 def _compact(
-    group: BlockGroup, units: list[list[Mask]], widths: tuple[int, int], weight: Array, offsets: NDArray[np.int32]
+    group: BlockGroup, units: list[list[Mask]], width: int, weight: Array, offsets: NDArray[np.int32]
 ) -> tuple[Array, Array]:
-    """Weights [taps of all blocks, channels of a tap / of a lane, filters of a block, of a lane] and taps' offsets.
-
-    `widths` are the channels of a tap and those of them that share a vector.
-    """
-    width, lane = widths
+    """Weights [taps of all blocks, `width` channels of a tap, filters of a block] and taps' offsets."""
     by_tap, channels = weight.transpose(2, 3, 1, 0), weight.shape[1]  # kh, kw, channels, filters
-    weights, taps = [np.zeros((0, width // lane, group.tile.height, lane), np.float32)], [np.zeros(0, np.int32)]
+    weights, taps = [np.zeros((0, width, group.tile.height), np.float32)], [np.zeros(0, np.int32)]
     for index, (block, masks) in enumerate(zip(group.blocks, units, strict=True)):
         start = group.first_filter + index * group.tile.height
         for span, alive in zip(block, masks, strict=True):
             part = np.pad(by_tap[..., span.low : span.high], ((0, 0), (0, 0), (0, -channels % width), (0, 0)))
             kept = part.reshape(*alive.shape, width, part.shape[-1])[alive]
             behind = group.tile.height - (span.high - start)
-            kept = np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind)))
-            weights.append(kept.reshape(len(kept), width // lane, lane, group.tile.height).swapaxes(2, 3))
+            weights.append(np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind))))
             taps.append(offsets[alive] + np.int32(span.group * channels))
     return np.concatenate(weights), np.concatenate(taps)
 

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from device_farm.compiler.cutting import Cuttable, cuttable, number, overlaps
-from device_farm.compiler.kernels.spec import ConvKernel, PhasesKernel, WinogradInput, WinogradOutput, WinogradProduct
+from device_farm.compiler.kernels.spec import (
+    ConvKernel,
+    PairsKernel,
+    PhasesKernel,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+)
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.runs import runs
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Step
@@ -78,6 +85,8 @@ class _Cut:
             yield from self._by_tile_rows(step.calls)
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
+        elif isinstance(step.calls[0].spec, PairsKernel):
+            yield self._side_by_side(step.calls[:1]), self._side_by_side(step.calls[1:])
         elif isinstance(step.calls[0].spec, ConvKernel):
             yield (self._side_by_side(step.calls),)
         else:

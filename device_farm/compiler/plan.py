@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, ScatterChannels
 from device_farm.compiler.kernels.spec import INTS_IN, KernelSpec
-from device_farm.compiler.layout import Layout, Memory
+from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import (
     Packed,
     PackedConv,
@@ -26,6 +26,7 @@ from device_farm.compiler.packing import (
 from device_farm.compiler.parting import Part, phases
 from device_farm.compiler.sparsity import TapUnit, Units
 from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
+from device_farm.compiler.strides import Layout
 from device_farm.compiler.tape import Tape, float_bits
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
@@ -199,7 +200,8 @@ def _put_seed(tape: Tape, op: Op, plan: Plan) -> None:
 
 def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, plan: Plan) -> None:
     filters, channels, kh, kw = weight_shape(plan.graph, op)
-    layout, sparsity = plan.memory.layouts[op.inputs[0]], op.sparsity
+    image, sparsity = plan.memory.pairs.get(op.name), op.sparsity
+    layout = plan.memory.layouts[op.inputs[0]] if image is None else image.layout
     way = packed.way if isinstance(packed, PackedWinograd) else None
     tape.put(_SEED_CONV, stream, *((0, 0, 0) if way is None else (way.tile, way.taps, int(way.gathered))))
     tape.put(filters, channels, op.groups, kh, kw)
@@ -213,6 +215,5 @@ def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd
     covered = packed.padded_filters if isinstance(packed, PackedConv) else padded_filters(op, plan.target)
     tape.put(covered, packed.bias, len(packed.groups))
     for group in packed.groups:
-        lane_channels = 1 if group.tile is None else group.tile.lane_channels
-        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels, lane_channels)
+        tape.put(group.height, group.first_filter, len(group.kept), group.tap_channels)
         tape.put(group.weights, group.taps, group.pointers)

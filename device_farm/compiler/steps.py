@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from device_farm.compiler.graph import Op
 from device_farm.compiler.kernels.spec import KernelSpec
-from device_farm.compiler.layout import Layout
+from device_farm.compiler.strides import Layout
 
 
 class Variable(StrEnum):

@@ -18,18 +18,18 @@ from device_farm.errors import CompileError
 class RegisterTile:
     """A block of filters in registers: `vectors` vectors of `lanes` numbers, for `pixels` pixels at the most.
 
-    A vector holds `lane_channels` sums of each of its filters, over channels that lie side by side.
+    A vector holds a sum of each of its filters for `lane_pixels` pixels; `pixels` then counts pairs.
     """
 
     vectors: int
     lanes: int
     pixels: int
-    lane_channels: int = 1
+    lane_pixels: int = 1
 
     @property
     def height(self) -> int:
         """Filters of the block."""
-        return self.vectors * self.lanes // self.lane_channels
+        return self.vectors * self.lanes // self.lane_pixels
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ class Target:
     far_bytes: int  # second-level cache of one core
     tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
     quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
-    # What may compute the lowest blocks where their taps are four channels at one offset: vectors of full width, two
-    # channels in each. No target has one: slower than half vectors on Zen 4, better only by a model of Intel's
-    # processors with two multipliers of full width (docs/neon.md).
-    paired_tile: RegisterTile | None = None
+    pair_tile: RegisterTile | None = None  # of the lowest blocks, where their input becomes pairs
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
 
@@ -76,6 +73,7 @@ AVX512 = Target(
     simd_lanes=16,
     tile_pixels=7,
     small_tiles=(RegisterTile(1, 16, 28), RegisterTile(1, 8, 28)),
+    pair_tile=RegisterTile(1, 16, 14, lane_pixels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
 )

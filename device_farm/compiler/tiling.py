@@ -45,7 +45,7 @@ def conv_pixels(tile: RegisterTile, tap_channels: int, target: Target) -> int:
     A tile of one vector then has room for two pixels more: with four more, LLVM spills. Halves want the lower registers
     as operands, so they have no room.
     """
-    if tap_channels == 1 or tile.lane_channels > 1:
+    if tap_channels == 1:
         return tile.pixels
     more = 2 * (2 - tile.vectors) if target.element is Element.FLOAT32 else 0
     return target.quad_pixels + more

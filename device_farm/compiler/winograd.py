@@ -38,7 +38,7 @@ from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import FEWEST_SUMS, TILE_OVERHEAD, conv_tiling
 
 if TYPE_CHECKING:
-    from device_farm.compiler.layout import Layout
+    from device_farm.compiler.strides import Layout
 
 LINE = 16  # floats of a cache line
 MOST_TILES = 49  # tiles of a block

@@ -387,7 +387,7 @@ static int seed_conv(tape_t *tape) {
   npas_group_t *groups = allocate(conv.group_count, sizeof *groups);
   for (int32_t i = 0; i < conv.group_count; ++i) {
     groups[i].height = tape_int(tape), groups[i].first_filter = tape_int(tape), groups[i].blocks = tape_int(tape);
-    groups[i].tap_channels = tape_int(tape), groups[i].lane_channels = tape_int(tape);
+    groups[i].tap_channels = tape_int(tape);
     groups[i].weights = in_parameters(tape, tape_word(tape));
     groups[i].taps = in_integers(tape, tape_word(tape)), groups[i].pointers = in_integers(tape, tape_word(tape));
   }

@@ -57,8 +57,7 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
           }
           if (!alive) continue;
           for (int32_t i = 0; i < group->tap_channels * group->height; ++i) {
-            int32_t lanes = group->lane_channels, row = group->height * lanes; /* filters, channels of a lane inside */
-            int32_t filter = first + i % row / lanes, s = filter / sparsity_height, c = channel + i / row * lanes + i % lanes;
+            int32_t filter = first + i % group->height, s = filter / sparsity_height, c = channel + i / group->height;
             int32_t tap = c * positions + position; /* torch's order */
             float value = 0.0f;
             if (filter >= low && filter < high && c < behind && marks[s * total + tap]) {

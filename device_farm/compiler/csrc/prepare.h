@@ -11,8 +11,8 @@ typedef NPAS_ELEMENT npas_element_t;
 #define NPAS_HUGE_PAGE 2097152
 
 typedef struct { /* blocks of one height within a convolution, as in packing.py */
-  int32_t height, first_filter, blocks, tap_channels, lane_channels; /* a tap is tap_channels adjacent channels */
-  npas_element_t *weights; /* [taps of all blocks][tap_channels / lane_channels][height][lane_channels] */
+  int32_t height, first_filter, blocks, tap_channels; /* a tap is tap_channels adjacent channels */
+  npas_element_t *weights; /* [taps of all blocks][tap_channels][height] */
   int32_t *taps;     /* offsets in elements from the window's first pixel */
   int32_t *pointers; /* [blocks + 1] first tap of every block */
 } npas_group_t;

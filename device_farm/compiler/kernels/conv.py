@@ -40,13 +40,14 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
         strips = tirx.floordiv(column_tiles + e.strip - 1, e.strip)
         return loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
 
-    return e.function(symbol, loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
+    body = loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band)
+    return e.function(symbol, body if spec.lane_pixels == 1 else e.with_pairs(body))
 
 
 def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> Any:
     """All taps of one block for one tile of pixels; accumulators live in registers."""
-    lanes, out = e.lanes, e.narrowed(spec.lane_channels)
-    height = spec.vectors * out.lanes
+    filters = e.narrowed(spec.lane_pixels)  # of a vector
+    lanes, height = filters.lanes, spec.vectors * filters.lanes
     pixels = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     sums = [
         [[e.accumulator(f"sum_{u}_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
@@ -59,18 +60,25 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     ]
     if spec.residual:
         statements.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel + block * height))
+
+    def for_all_pixels(buffer: Any, index: Any) -> Any:
+        """What belongs to the filters of a vector, for each of its pixels."""
+        value = filters.load(buffer, index)
+        return value if spec.lane_pixels == 1 else e.joined(value, value)
+
     statements += [tirx.AllocBuffer(vector) for unrolled in sums for pixel in unrolled for vector in pixel]
     totals = [[e.wide.accumulator(f"total_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
     totals = totals if spec.part_taps else []
     statements += [tirx.AllocBuffer(vector) for pixel in totals for vector in pixel]
     for pixel in totals:
         for v, vector in enumerate(pixel):
-            statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
-    folds = spec.lane_channels > 1  # then the bias is added to the sums of lanes
+            statements.append(
+                e.wide.store(vector, e.wide.converted(for_all_pixels(e.bias, block * height + v * lanes)))
+            )
 
     def start_sums() -> list[Any]:
         return [
-            e.store(vector, e.splat(0.0) if totals or folds or u else e.load(e.bias, block * height + v * lanes))
+            e.store(vector, e.splat(0.0) if totals or u else for_all_pixels(e.bias, block * height + v * lanes))
             for u, unrolled in enumerate(sums)
             for pixel in unrolled
             for v, vector in enumerate(pixel)
@@ -80,19 +88,18 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
         at = e.integer(f"at_{u}")
         body = [tirx.Bind(at, x_start + e.scalar(e.taps, tap))]
         places = [at + (r * spec.line_stride + c * spec.pixel_stride) for r, c in pixels]
-        by_element = spec.tap_channels > spec.lane_channels == 1
-        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if by_element else []
+        quads = [e.quad(f"x_{u}_{p}") for p in range(len(pixels))] if spec.tap_channels > 1 else []
         body += [tirx.Bind(quad, e.load_quad(e.x, place)) for quad, place in zip(quads, places, strict=False)]
-        for channel in range(0, spec.tap_channels, spec.lane_channels):
+        for channel in range(spec.tap_channels):
             weights = [e.vector(f"w_{u}_{channel}_{v}") for v in range(spec.vectors)]
             first = (tap * spec.tap_channels + channel) * height
-            body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
+            body += [tirx.Bind(w, for_all_pixels(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
             for p, place in enumerate(places):
                 value = e.vector(f"x_{u}_{channel}_{p}")
                 if quads:
                     activation = e.splat(tirx.Shuffle([quads[p]], [channel]))
                 else:
-                    activation = e.repeated(e.x, place + channel, spec.lane_channels)
+                    activation = e.repeated(e.x, (place + channel) * spec.lane_pixels, spec.lane_pixels)
                 body.append(tirx.Bind(value, activation))
                 body += [
                     e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
@@ -122,7 +129,10 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
         for r, c in pixels:
             for channel in range(0, height, LINE):
-                statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
+                there = r_start + (r * e.r_row + c * e.r_pixel + channel)
+                statements.append(e.prefetch(e.residual, there))
+                if spec.lane_pixels == 2:
+                    statements.append(e.prefetch(e.residual, there + e.r_lower))
 
     begin, end = e.integer("begin"), e.integer("end")
     bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
@@ -141,13 +151,18 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     for p, (r, c) in enumerate(pixels):
         for v in range(spec.vectors):
             value = e.wide.load(totals[p][v]) if totals else summed(p, v)
-            if folds:
-                whole, folded = e.vector(f"whole_{p}_{v}"), out.vector(f"folded_{p}_{v}")
-                statements += [tirx.Bind(whole, value), tirx.Bind(folded, e.folded(whole, spec.lane_channels))]
-                value = folded + out.load(e.bias, block * height + v * out.lanes)
             if spec.residual:
-                other = out.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * out.lanes))
-                value = value + (out.wide.converted(other) if totals else other)
-            place = y_start + (r * e.y_row + c * e.y_pixel + v * out.lanes)
-            statements.append(out.store(e.y, out.activate(value, spec.activation), place))
+                there = r_start + (r * e.r_row + c * e.r_pixel + v * lanes)
+                other = filters.load(e.residual, there)
+                if spec.lane_pixels == 2:
+                    other = e.joined(other, filters.load(e.residual, there + e.r_lower))
+                value = value + (e.wide.converted(other) if totals else other)
+            place, result = y_start + (r * e.y_row + c * e.y_pixel + v * lanes), e.activate(value, spec.activation)
+            if spec.lane_pixels == 1:
+                statements.append(e.store(e.y, result, place))
+            else:
+                whole = e.vector(f"whole_{p}_{v}")
+                upper, lower = e.parted(whole)
+                statements += [tirx.Bind(whole, result), filters.store(e.y, upper, place)]
+                statements.append(filters.store(e.y, lower, place + e.y_lower))
     return sequence(statements)

@@ -5,7 +5,6 @@ A generated function takes plain pointers and integers, so it is called from C l
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +24,17 @@ INDEX, SHORT_INDEX = "int64", "int32"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
+# The integer instruction, as vbroadcastsd takes a multiplier's place on Zen 4 (a third of its multiply-adds), which
+# LLVM would use for float32 whatever the type of what is loaded. Inlined.
+PAIRED = "float32x16"
+_PAIR = """
+define <16 x float> @npas_pair(ptr %p) alwaysinline nounwind {
+  %r = call <16 x float> asm "vpbroadcastq $1, $0", "=v,*m"(ptr elementtype(i64) %p) nounwind memory(read)
+  ret <16 x float> %r
+}
+"""
+
+
 class Vectors:
     """Arithmetic on SIMD vectors of one floating-point type, all of the same number of lanes."""
 
@@ -36,10 +46,19 @@ class Vectors:
     def vector(self, name: str) -> Any:
         return tirx.Var(name, self.type)
 
-    def folded(self, value: Expr, count: int) -> Expr:
-        """Sums of `count` adjacent lanes, in as many times fewer lanes."""
-        parts = [tirx.Shuffle([value], list(range(first, self.lanes, count))) for first in range(count)]
-        return functools.reduce(lambda a, b: a + b, parts)
+    def interleaved(self, a: Expr, b: Expr) -> tuple[Expr, Expr]:
+        """a[0], b[0], a[1], b[1] and so on of two vectors of these lanes: the first vector of that and the second."""
+        order = [lane // 2 + lane % 2 * self.lanes for lane in range(2 * self.lanes)]
+        return tirx.Shuffle([a, b], order[: self.lanes]), tirx.Shuffle([a, b], order[self.lanes :])
+
+    def joined(self, a: Expr, b: Expr) -> Expr:
+        """Two vectors of half the lanes, interleaved."""
+        half = self.lanes // 2
+        return tirx.Shuffle([a, b], [lane // 2 + lane % 2 * half for lane in range(self.lanes)])
+
+    def parted(self, value: Expr) -> tuple[Expr, Expr]:
+        """What `joined` joined."""
+        return tuple(tirx.Shuffle([value], list(range(first, self.lanes, 2))) for first in range(2))
 
     def accumulator(self, name: str) -> Any:
         """One vector on the stack, which LLVM turns into a register."""
@@ -133,13 +152,17 @@ class Emitter(Vectors):
         return other
 
     def repeated(self, buffer: Any, index: Expr, count: int) -> Expr:
-        """One number or two adjacent float32, again and again in all lanes."""
+        """One number or two adjacent ones, again and again in all lanes."""
         if count == 1:
             return self.splat(self.scalar(buffer, index))
-        if (count, self.dtype) != (2, "float32"):
-            raise ValueError(f"pairs of float32 are repeated, as one number of their size; got {count} x {self.dtype}")
-        pair = tirx.reinterpret(ir.PrimType("float64"), tirx.BufferLoad(buffer, [tirx.Ramp(index, 1, count)]))
-        return tirx.reinterpret(self.type, tirx.Broadcast(pair, self.lanes // count))
+        if (count, str(self.type)) != (2, PAIRED):
+            raise ValueError(f"pairs are repeated in vectors of {PAIRED}; got {count} numbers in {self.type}")
+        address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
+        return tirx.call_extern(PAIRED, "npas_pair", address)
+
+    def with_pairs(self, body: Stmt) -> Stmt:
+        """The body, which may use pairs that are `repeated`."""
+        return tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", ir.StringImm(_PAIR), body)
 
     def function(self, symbol: str, body: Stmt) -> Any:
         function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))

@@ -45,6 +45,8 @@ class ConvKernel(KernelSpec):
     computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
     A tap may stand for `tap_channels` adjacent channels, whose weights follow one another.
     Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
+    With two `lane_pixels`, x is an image of pairs (pairing.py): taps and strides of x count pairs, an output pixel is
+    one of the upper half, and `y_lower` and `r_lower` lead from there to its partner.
     """
 
     vectors: int
@@ -61,7 +63,7 @@ class ConvKernel(KernelSpec):
     residual: bool
     # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
     part_taps: int = 0
-    lane_channels: int = 1  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
+    lane_pixels: int = 1  # that share a vector, side by side for every filter; x then holds such groups of pixels
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
@@ -69,7 +71,19 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel y_lower r_row r_pixel r_lower")
+    )
+
+
+@dataclass(frozen=True)
+class PairsKernel(KernelSpec):
+    """y holds every number of x beside the one `lower` floats behind it, for `vectors` vectors of x a pixel."""
+
+    emitter: ClassVar[str] = "pairs"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(INT, "rows columns vectors lower x_row x_pixel y_row y_pixel")
     )
 
 

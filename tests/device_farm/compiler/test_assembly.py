@@ -27,7 +27,7 @@ def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: A
         vectors=tile.vectors,
         vector_lanes=tile.lanes,
         tap_channels=tap_channels,
-        lane_channels=tile.lane_channels,
+        lane_pixels=tile.lane_pixels,
         **(fields | changed),
     )
     return inner_loops(kernel_assembly(spec, target))
@@ -56,14 +56,18 @@ def test_tiles_of_several_rows_stay_in_registers(target: Target, tile: RegisterT
         )
 
 
-@pytest.mark.parametrize("target", [AVX512, AVX2], ids=lambda target: target.name)
-def test_quads_on_x86_have_a_load_for_every_vector_of_full_width(target: Target) -> None:
-    tile = RegisterTile(1, 16, 14, lane_channels=2) if target is AVX512 else RegisterTile(2, 8, 6, lane_channels=2)
-    (loop,) = loops_of(target, tile, QUAD_CHANNELS)
-    check_registers((loop,))
-    assert loop.multiply_adds == tile.pixels * tile.vectors * QUAD_CHANNELS // tile.lane_channels
-    weights = tile.vectors * QUAD_CHANNELS // tile.lane_channels
-    assert loop.vector_loads == tile.pixels * QUAD_CHANNELS // tile.lane_channels + weights
+def test_pairs_are_loaded_without_a_multiplier() -> None:
+    """vbroadcastsd would take one: a third of the multiply-adds."""
+    tile = AVX512.pair_tile
+    assert tile is not None
+    for rows in (1, 2):
+        columns, line = tile.pixels // rows, 30 * 64 if rows > 1 else 0
+        loops = loops_of(AVX512, tile, 1, tile_rows=rows, tile_columns=columns, line_stride=line)
+        check_registers(loops)
+        (loop,) = loops
+        pairs = [text for text in loop.instructions if text.startswith("vpbroadcastq")]
+        assert len(pairs) == loop.multiply_adds == tile.pixels
+        assert not any(text.startswith(("vbroadcast", "vmova")) for text in loop.instructions)
 
 
 @pytest.mark.parametrize("tile", NEON.tiles, ids=str)

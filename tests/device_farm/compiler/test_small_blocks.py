@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 
 from device_farm.compiler import NEON, Graph, Target
@@ -23,7 +20,6 @@ from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
-from device_farm.compiler.target import RegisterTile
 from device_farm.compiler.testing import Check, chain, random_weights
 
 
@@ -32,12 +28,6 @@ def conv_kernels(graph: Graph, target: Target) -> list[ConvKernel]:
     packed, _ = pack(graph, memory, target=target, weights=None, seed=1)
     specs = [call.spec for step in lower(graph, memory, packed, target) for call in step.calls]
     return [spec for spec in specs if isinstance(spec, ConvKernel)]
-
-
-def pairing(target: Target) -> Target:
-    """The target with kernels for quads in blocks of eight."""
-    vectors = 16 // target.simd_lanes
-    return dataclasses.replace(target, paired_tile=RegisterTile(vectors, target.simd_lanes, 6, lane_channels=2))
 
 
 def sparse(filters: int, kernel: int, sparsity: BlockSparsity | None, *, stride: int = 1, groups: int = 1) -> Conv2d:
@@ -53,35 +43,6 @@ def test_blocks_of_any_multiple_of_eight_compute_their_own_taps_only(height: int
     kept = BlockSparsity(height, (10, 0, 25))
     graph = chain((5, 6, 32), sparse(blocks * height - 3, 1, kept))
     assert check(graph, target=native).kept_macs == graph.kept_macs
-
-
-@pytest.mark.parametrize(("channels", "stride", "groups"), [(16, 1, 1), (42, 2, 1), (24, 1, 2)])
-def test_quads_in_blocks_of_eight(channels: int, stride: int, groups: int, native: Target, check: Check) -> None:
-    own = channels // groups
-    kept = (own * 9 // 4 // 4 * 4, 0, own * 9 // 8 // 4 * 4, 8)
-    graph = chain((9, 7, channels), sparse(32, 3, BlockSparsity(8, kept, TapUnit.QUAD), stride=stride, groups=groups))
-    assert {kernel.tap_channels for kernel in conv_kernels(graph, pairing(native))} == {4}
-    assert check(graph, target=pairing(native)).kept_macs == graph.kept_macs
-
-
-def test_quads_of_deployed_weights_and_a_residual(native: Target, check: Check) -> None:
-    graph = Graph(
-        (
-            Input("x", (), Shape(6, 5, 16)),
-            Conv2d("a", ("x",), filters=16, sparsity=BlockSparsity(8, (8, 12), TapUnit.QUAD)),
-            Conv2d(
-                "b", ("a", "x"), filters=16, kernel=(3, 3), padding=Padding.same(3), activation=Activation.HARD_SWISH,
-                sparsity=BlockSparsity(8, (40, 24), TapUnit.QUAD),
-            ),
-        )
-    )  # fmt: skip
-    weights = random_weights(graph, seed=3)
-    random = np.random.default_rng(4)
-    for name, quads in (("a", (2, 4, 1, 1)), ("b", (2, 4, 3, 3))):
-        mask = np.repeat(np.repeat(random.random(quads) < 0.4, 8, 0), 4, 1)
-        weights[f"{name}.weight"] *= mask
-    for target in (native, pairing(native)):
-        assert check(graph, target=target, weights=weights).kept_macs < graph.macs
 
 
 def test_free_taps_in_blocks_of_eight_are_single(native: Target) -> None:

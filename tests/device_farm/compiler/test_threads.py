@@ -130,6 +130,11 @@ NETWORKS: dict[str, Graph] = {
             Softmax("softmax", ("dilated",)),
         )
     ),
+    "pairs of pixels": chain(
+        (21, 20, 64),
+        conv("a", (), 128, 3, sparsity=BlockSparsity(8, (90,) * 16)),
+        conv("b", (), 264, sparsity=BlockSparsity(8, (30,) * 33)),
+    ),
     "fewer rows than threads": chain((1, 3, 40), conv("a", (), 33), conv("b", (), 7), conv("c", (), 1)),
 }
 
