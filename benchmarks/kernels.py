@@ -71,7 +71,7 @@ class Bench:
         self._compile("dense", self.graph)
         if not self.layer.prunable:
             return
-        self._compile("direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))))
+        self._compile("direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))), by_winograd=False)
         rates, tall = [rate for rate in rates if rate > 1], self.target.block_height
         schemes = [("block", height, TapUnit.TAP) for height in heights]
         if self.layer.kernel == 3:
@@ -122,9 +122,16 @@ class Bench:
         mask = make_mask(torch.from_numpy(weight), scheme=scheme, rate=rate, block_height=height).numpy()
         self._compile(label, self.graph, self.weights | {f"{NAME}.weight": weight * mask})
 
-    def _compile(self, label: str, graph: Graph, weights: Mapping[str, Any] | None = None) -> None:
+    def _compile(
+        self, label: str, graph: Graph, weights: Mapping[str, Any] | None = None, *, by_winograd: bool = True
+    ) -> None:
         artifact = compile_network(
-            graph, target=self.target, out_dir=self.cache / "layers", cache_dir=self.cache, weights=weights
+            graph,
+            target=self.target,
+            out_dir=self.cache / "layers",
+            cache_dir=self.cache,
+            weights=weights,
+            by_winograd=by_winograd,
         )
         (macs,) = [op.macs(*graph.input_shapes(op)) for op in graph.ops if op.name == NAME]
         self.artifacts[label], self.rates[label] = artifact, macs / artifact.kept_macs

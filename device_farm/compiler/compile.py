@@ -43,6 +43,7 @@ def compile_network(
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
     fuse: bool = True,
+    by_winograd: bool = True,
     threads: int = 1,
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
@@ -51,7 +52,8 @@ def compile_network(
     lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
     with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
 
-    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py). With `threads` above 1 the steps
+    `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py), `by_winograd` lets convolutions go
+    by Winograd (winograd.py). With `threads` above 1 the steps
     are cut into parts that as many threads run side by side (parting.py); the answer's bits do not depend on it.
 
     Equal calls give equal keys; what is in `out_dir` already is not built again. `cache_dir` holds kernels by shape;
@@ -64,14 +66,16 @@ def compile_network(
     if not 1 <= threads <= MOST_THREADS:
         raise CompileError(f"threads must lie in 1..{MOST_THREADS}, got {threads}")
     checked = None if weights is None else checked_weights(graph, weights)
-    key = artifact_key(graph, target=target, weights=checked, seed=seed, fuse=fuse, threads=threads)
+    key = artifact_key(
+        graph, target=target, weights=checked, seed=seed, fuse=fuse, by_winograd=by_winograd, threads=threads
+    )
     out_dir.mkdir(parents=True, exist_ok=True)
     path = (out_dir / key).absolute()
     if (known := _load(path)) is not None:
         return known
 
     objects = ObjectCache(cache_dir)
-    living = living_blocks(graph, target, weights=checked, seed=seed)
+    living = living_blocks(graph, target, weights=checked, seed=seed) if by_winograd else None
     memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living, threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     if (needed := target.element.bytes * memory.elements + parameters.bytes) > MAX_MEMORY_BYTES:
@@ -141,10 +145,11 @@ def artifact_key(
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
     fuse: bool = True,
+    by_winograd: bool = True,
     threads: int = 1,
 ) -> str:
     """Content hash of an artifact, known before it is built."""
-    options = [str(seed), str(fuse), str(threads)]
+    options = [str(seed), str(fuse), str(by_winograd), str(threads)]
     parts: list[str | bytes] = [compiler_version(), graph.key, json.dumps(dataclasses.asdict(target)), *options]
     for name, array in sorted((weights or {}).items()):
         parts += [name, str(array.dtype), str(array.shape), array.tobytes()]
