@@ -71,7 +71,9 @@ class Bench:
         self._compile("dense", self.graph)
         if not self.layer.prunable:
             return
-        self._compile("direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))), by_winograd=False)
+        self._compile(
+            "direct", self._sparse(BlockSparsity(self.layer.filters, (self.layer.taps - 1,))), by_winograd=False
+        )
         rates, tall = [rate for rate in rates if rate > 1], self.target.block_height
         schemes = [("block", height, TapUnit.TAP) for height in heights]
         if self.layer.kernel == 3:

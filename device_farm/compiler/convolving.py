@@ -15,6 +15,7 @@ from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
 
 SMALLER_TILES = (20, 14, 10)  # pixels, tried beside the largest tile of a target
+FEWEST_PAIRS = 7  # tried too, as pairs fill the first level twice as fast
 
 
 def conv_call(
@@ -42,10 +43,11 @@ def conv_call(
     assert group.tile is not None
     most = conv_pixels(group.tile, group.tap_channels, target)
     vectors = group.tile.vectors
+    smaller = SMALLER_TILES if pairs is None else (*SMALLER_TILES, FEWEST_PAIRS)
     made = plan(
         (
             conv_tiling(height, width, flat=flat, vectors=vectors, target=target, pixels=pixels)
-            for pixels in dict.fromkeys((most, *(p for p in SMALLER_TILES if p < most)))
+            for pixels in dict.fromkeys((most, *(p for p in smaller if p < most)))
         ),
         Work(
             Tiling(height, width, 1, 1),

@@ -39,7 +39,7 @@ def taps(op: Conv2d, channels: int) -> BlockSparsity:
 
 
 def layer(channels: int, **fields: object) -> Conv2d:
-    op = Conv2d("conv", (), **({"filters": 72, "activation": Activation.RELU} | fields))  # type: ignore[arg-type]
+    op = Conv2d("conv", (), **({"filters": 120, "activation": Activation.RELU} | fields))  # type: ignore[arg-type]
     return dataclasses.replace(op, sparsity=taps(op, channels))
 
 
@@ -55,7 +55,7 @@ LAYERS = {
     "a dilation": ((12, 9, 16), layer(16, kernel=(3, 3), dilation=(2, 3), padding=Padding(2, 3, 2, 3))),
     "a border around single pixels": ((4, 6, 16), layer(16, padding=Padding(1, 2, 0, 1))),
     "groups of channels": ((6, 5, 32), layer(32, kernel=(3, 3), padding=Padding.same(3), groups=2, filters=80)),
-    "filters that fill no block": ((6, 5, 20), layer(20, filters=75, activation=Activation.HARD_SWISH)),
+    "filters that fill no block": ((6, 5, 20), layer(20, filters=123, activation=Activation.HARD_SWISH)),
     "pixels a way of the cache apart": ((4, 4, 256), layer(256)),
 }
 
@@ -98,7 +98,7 @@ def test_pairs_are_for_layers_that_they_make_faster() -> None:
         return is_paired(chain((size, size, 128), Conv2d("conv", (), filters=filters, sparsity=blocks)), target)
 
     assert paired(256, 2) and paired(256, 5) and paired(1024, 10)
-    assert not paired(32, 10), "the pairs cost more than they save"
+    assert not paired(32, 2) and not paired(128, 10), "the pairs cost more than they save"
     assert not paired(256, 2, height=16) and not paired(256, 2, height=32)
     assert not paired(256, 2, target=NEON)
     assert not paired(256, 2, size=1), "one pixel has no partner"
