@@ -65,8 +65,8 @@ class Target:
 
 
 # Blocks of 16 filters on AVX-512 are one vector: as many multiply-adds a load as two of half the width, and fewer
-# instructions; tiles of 14 pixels are up to 8 % faster than of 28. Those of 8 are half a vector, of which Zen 4 does two
-# a cycle, or pairs of pixels.
+# instructions; tiles of 14 pixels are up to 8 % faster than of 28. Those of 8 are half a vector, of which Zen 4 does
+# two a cycle, or pairs of pixels (pairing.py).
 AVX512 = Target(
     "x86_64-avx512",
     "x86_64-linux-musl",
