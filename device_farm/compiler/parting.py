@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Phase:
-    """Parts that may run side by side, when those of the phase before are done. `cost` is of the longest, if asked for."""
+    """Parts that may run side by side, when those of the phase before are done. `cost`: of the longest."""
 
     parts: tuple[Part, ...]
     cost: float
