@@ -59,6 +59,11 @@ def phases(step: Step, threads: int, *, memory: Memory, target: Target) -> tuple
     return best if cost(best) <= WORTH * cost(alone) else alone
 
 
+def work(step: Step, *, memory: Memory, target: Target) -> float:
+    """What one thread takes for the step, in the unit of a phase's cost."""
+    return _Cut(1, memory, target).alone(step)[0].cost
+
+
 @dataclass(frozen=True)
 class _Cut:
     threads: int
