@@ -24,8 +24,13 @@ def conv_call(
     residual: View | None,
     target: Target,
     recut: bool = True,
+    fixed: bool = False,
 ) -> Call:
-    """Computes the blocks of `group`. `recut` allows rows of another length than the image's where it is flat."""
+    """Computes the blocks of `group`.
+
+    `recut` allows rows of another length than the image's where it is flat. `fixed` makes y's distance of pixels a
+    constant of the kernel: faster, and another kernel for every distance.
+    """
     layouts = [view.layout for view in (x, y, residual) if view is not None]
     flat = recut and op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
     height, width, _ = y.layout.shape
@@ -68,6 +73,7 @@ def conv_call(
         activation=op.activation,
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
+        y_pixel=y.layout.pixel_stride if fixed else 0,
     )
     return Call(
         spec,
@@ -89,6 +95,7 @@ def conv_call(
             "y_pixel": y.layout.pixel_stride,
             "r_row": row(residual.layout) if residual else 0,
             "r_pixel": residual.layout.pixel_stride if residual else 0,
+            "apart": 0,
         },
         block_taps=group.kept,
     )

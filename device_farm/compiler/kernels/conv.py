@@ -12,6 +12,7 @@ from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
 LINE = 16  # floats of a cache line
+EMBEDDING_LANES = 16  # of AVX-512
 
 
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
@@ -47,6 +48,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     """All taps of one block for one tile of pixels; accumulators live in registers."""
     lanes, out = e.lanes, e.narrowed(spec.lane_channels)
     height = spec.vectors * out.lanes
+    y_pixel = spec.y_pixel or e.y_pixel
     pixels = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     sums = [
         [[e.accumulator(f"sum_{u}_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
@@ -55,7 +57,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     x_start, y_start, r_start = e.integer("x_start"), e.integer("y_start"), e.integer("r_start")
     statements = [
         tirx.Bind(x_start, row * e.x_row + column * spec.pixel_stride),
-        tirx.Bind(y_start, row * e.y_row + column * e.y_pixel + block * height),
+        tirx.Bind(y_start, row * e.y_row + column * y_pixel + block * height),
     ]
     if spec.residual:
         statements.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel + block * height))
@@ -67,6 +69,10 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
         for v, vector in enumerate(pixel):
             statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
     folds = spec.lane_channels > 1  # then the bias is added to the sums of lanes
+
+    # A multiply-add of AVX-512 may take its number from memory, repeated. Used by two vectors of weights LLVM would load
+    # it once instead, which is slower (docs/kernels.md): it must not see that both addresses are the same.
+    from_memory = e.lanes == EMBEDDING_LANES and spec.vectors > 1 and spec.tap_channels == 1
 
     def start_sums() -> list[Any]:
         return [
@@ -88,6 +94,12 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             first = (tap * spec.tap_channels + channel) * height
             body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
             for p, place in enumerate(places):
+                if from_memory:
+                    body += [
+                        e.store(vector, e.load(vector) + e.splat(e.scalar(e.x, place + v * e.apart)) * w)
+                        for v, (vector, w) in enumerate(zip(sums[u][p], weights, strict=True))
+                    ]
+                    continue
                 value = e.vector(f"x_{u}_{channel}_{p}")
                 if quads:
                     activation = e.splat(tirx.Shuffle([quads[p]], [channel]))
@@ -148,6 +160,6 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             if spec.residual:
                 other = out.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * out.lanes))
                 value = value + (out.wide.converted(other) if totals else other)
-            place = y_start + (r * e.y_row + c * e.y_pixel + v * out.lanes)
+            place = y_start + (r * e.y_row + c * y_pixel + v * out.lanes)
             statements.append(out.store(e.y, out.activate(value, spec.activation), place))
     return sequence(statements)
