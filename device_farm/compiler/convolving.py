@@ -9,7 +9,7 @@ from device_farm.compiler.ordering import Work, plan
 from device_farm.compiler.packing import Group, PackedConv
 from device_farm.compiler.steps import Call, Place, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
+from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, prefetches_weights, tap_unroll
 
 SMALLER_TILES = (20, 14, 10)  # pixels, tried beside the largest tile of a target
 
@@ -73,6 +73,7 @@ def conv_call(
         activation=op.activation,
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
+        prefetch_weights=prefetches_weights(group.kept, order.band * order.strip, target),
         y_pixel=y.layout.pixel_stride if fixed else 0,
     )
     return Call(

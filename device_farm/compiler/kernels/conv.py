@@ -23,14 +23,14 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
     e = Emitter(spec, target, lanes=spec.vector_lanes)
     row_tiles, column_tiles = tile_count(e.rows, spec.tile_rows), tile_count(e.columns, spec.tile_columns)
 
-    def in_column(block: Any, row: Any, column: Any) -> Any:
-        return _tile(
-            spec, e, block, tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
-        )
-
     def in_strip(first_row: Any, first_column: Any) -> Any:
         rows = tirx.Min(e.band, row_tiles - first_row)
         columns = tirx.Min(e.strip, column_tiles - first_column)
+
+        def in_column(block: Any, row: Any, column: Any) -> Any:
+            place = tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
+            before = (row - first_row) * columns + (column - first_column)
+            return _tile(spec, e, block, *place, share=(before, rows * columns))
 
         def in_row(block: Any, row: Any) -> Any:
             return loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
@@ -44,8 +44,11 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
     return e.function(symbol, loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band))
 
 
-def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> Any:
-    """All taps of one block for one tile of pixels; accumulators live in registers."""
+def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, share: tuple[Any, Any]) -> Any:
+    """All taps of one block for one tile of pixels; accumulators live in registers.
+
+    `share` is the tile's number in its rectangle, and their count: so much of the next block's weights it asks for.
+    """
     lanes, out = e.lanes, e.narrowed(spec.lane_channels)
     height = spec.vectors * out.lanes
     y_pixel = spec.y_pixel or e.y_pixel
@@ -109,6 +112,8 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
                 body += [
                     e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
                 ]
+        if spec.prefetch_weights:
+            body.append(e.prefetch(e.weights, next_start + tap * next_step))
         return body
 
     def add_taps(begin: Any, end: Any) -> list[Any]:
@@ -137,7 +142,14 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
                 statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
 
     begin, end = e.integer("begin"), e.integer("end")
+    next_start, next_step = e.integer("next_start"), e.integer("next_step")
     bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
+    if spec.prefetch_weights:  # they begin at `end`; one line a tap, or a part of it
+        number, count = share
+        bounds += [
+            tirx.Bind(next_step, tirx.floordiv(height + count - 1, count)),
+            tirx.Bind(next_start, end * height + (number * (end - begin) - begin) * next_step),
+        ]
     if totals:
         statements += bounds + sum_in_parts(
             e,

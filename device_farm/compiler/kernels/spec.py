@@ -64,6 +64,7 @@ class ConvKernel(KernelSpec):
     part_taps: int = 0
     lane_channels: int = 1  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
     y_pixel: int = 0  # in y, from one pixel to the next, where that is a constant; 0: the argument says it
+    prefetch_weights: bool = False  # of the next block, while this one is computed
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
