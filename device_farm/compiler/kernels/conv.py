@@ -73,8 +73,8 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
             statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
     folds = spec.lane_channels > 1  # then the bias is added to the sums of lanes
 
-    # A multiply-add of AVX-512 may take its number from memory, repeated. Used by two vectors of weights LLVM would load
-    # it once instead, which is slower (docs/kernels.md): it must not see that both addresses are the same.
+    # A multiply-add of AVX-512 may take its number from memory, repeated. Used by two vectors of weights LLVM would
+    # load it once instead, which is slower (docs/kernels.md): it must not see that both addresses are the same.
     from_memory = e.lanes == EMBEDDING_LANES and spec.vectors > 1 and spec.tap_channels == 1
 
     def start_sums() -> list[Any]:
