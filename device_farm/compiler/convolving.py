@@ -9,7 +9,7 @@ from device_farm.compiler.ordering import Work, plan
 from device_farm.compiler.packing import Group, PackedConv
 from device_farm.compiler.steps import Call, Place, View
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
+from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, prefetches_weights, tap_unroll
 
 SMALLER_TILES = (20, 14, 10)  # pixels, tried beside the largest tile of a target
 
@@ -24,8 +24,13 @@ def conv_call(
     residual: View | None,
     target: Target,
     recut: bool = True,
+    fixed: bool = False,
 ) -> Call:
-    """Computes the blocks of `group`. `recut` allows rows of another length than the image's where it is flat."""
+    """Computes the blocks of `group`.
+
+    `recut` allows rows of another length than the image's where it is flat. `fixed` makes y's distance of pixels a
+    constant of the kernel: faster, and another kernel for every distance.
+    """
     layouts = [view.layout for view in (x, y, residual) if view is not None]
     flat = recut and op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
     height, width, _ = y.layout.shape
@@ -68,6 +73,8 @@ def conv_call(
         activation=op.activation,
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
+        prefetch_weights=prefetches_weights(group.kept, order.band * order.strip, target),
+        y_pixel=y.layout.pixel_stride if fixed else 0,
     )
     return Call(
         spec,
@@ -89,6 +96,7 @@ def conv_call(
             "y_pixel": y.layout.pixel_stride,
             "r_row": row(residual.layout) if residual else 0,
             "r_pixel": residual.layout.pixel_stride if residual else 0,
+            "apart": 0,
         },
         block_taps=group.kept,
     )

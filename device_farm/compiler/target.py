@@ -56,6 +56,7 @@ class Target:
     paired_tile: RegisterTile | None = None
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
+    prefetches: bool = False  # weights, in software (docs/kernels.md)
 
     @property
     def block_height(self) -> int:
@@ -78,6 +79,7 @@ AVX512 = Target(
     small_tiles=(RegisterTile(1, 16, 28), RegisterTile(1, 8, 28)),
     near_bytes=32_768,
     far_bytes=1_048_576,
+    prefetches=True,
 )
 AVX2 = Target(
     "x86_64-avx2",

@@ -45,6 +45,7 @@ class ConvKernel(KernelSpec):
     computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
     A tap may stand for `tap_channels` adjacent channels, whose weights follow one another.
     Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
+    `apart` is 0: how far behind x the second vector's x lies, of which the compiler must not know that it is the same.
     """
 
     vectors: int
@@ -62,6 +63,8 @@ class ConvKernel(KernelSpec):
     # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
     part_taps: int = 0
     lane_channels: int = 1  # of a tap that share a vector: its lanes are filters x so many channels, summed in the end
+    y_pixel: int = 0  # in y, from one pixel to the next, where that is a constant; 0: the argument says it
+    prefetch_weights: bool = False  # of the next block, while this one is computed
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
@@ -69,7 +72,7 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel apart")
     )
 
 
