@@ -82,7 +82,7 @@ class _Banding:
         y = View(_cut(ring, 1), self._ring_start(first) - first)
         for group in packed.groups:
             if (part := _blocks_between(group, first, first + self.block.chunk)) is not None:
-                call = conv_call(op, packed, part, x=x, y=y, residual=None, target=self.target, recut=False)
+                call = conv_call(op, packed, part, x=x, y=y, residual=None, target=self.target, recut=False, fixed=True)
                 yield call.replaced(
                     x=_moved(call, "x", Variable.FIRST, op.stride[0] * x.layout.row_stride),
                     y=_moved(call, "y", Variable.SLOT, ring.row_stride),

@@ -12,7 +12,7 @@ from device_farm.compiler.pairing import PairImage
 from device_farm.compiler.steps import Call, Place, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, tap_unroll
+from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, prefetches_weights, tap_unroll
 
 SMALLER_TILES = (20, 14, 10)  # pixels, tried beside the largest tile of a target
 FEWEST_PAIRS = 7  # tried too, as pairs fill the first level twice as fast
@@ -28,11 +28,13 @@ def conv_call(
     residual: View | None,
     target: Target,
     recut: bool = True,
+    fixed: bool = False,
     pairs: PairImage | None = None,
 ) -> Call:
-    """Computes the blocks of `group`. `recut` allows rows of another length than the image's where it is flat.
+    """Computes the blocks of `group`.
 
-    With `pairs`, x holds those.
+    `recut` allows rows of another length than the image's where it is flat. `fixed` makes y's distance of pixels a
+    constant of the kernel: faster, and another kernel for every distance. With `pairs`, x holds those.
     """
     layouts = [view.layout for view in (x, y, residual) if view is not None]
     flat = recut and op.kernel == op.stride == (1, 1) and all(layout.contiguous for layout in layouts)
@@ -83,6 +85,8 @@ def conv_call(
         activation=op.activation,
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
+        prefetch_weights=prefetches_weights(group.kept, order.band * order.strip, target),
+        y_pixel=y.layout.pixel_stride if fixed else 0,
     )
     return Call(
         spec,
@@ -106,6 +110,7 @@ def conv_call(
             "r_row": row(residual.layout) if residual else 0,
             "r_pixel": residual.layout.pixel_stride if residual else 0,
             "r_lower": half(residual.layout) if residual else 0,
+            "apart": 0,
         },
         block_taps=group.kept,
     )

@@ -53,6 +53,7 @@ class Target:
     pair_tile: RegisterTile | None = None  # of the lowest blocks, where their input becomes pairs
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
+    prefetches: bool = False  # weights, in software (docs/kernels.md)
 
     @property
     def block_height(self) -> int:
@@ -77,6 +78,7 @@ AVX512 = Target(
     pair_tile=RegisterTile(1, 16, 14, lane_pixels=2),
     near_bytes=32_768,
     far_bytes=1_048_576,
+    prefetches=True,
 )
 AVX2 = Target(
     "x86_64-avx2",

@@ -13,6 +13,8 @@ from device_farm.compiler.target import RegisterTile, Target
 TILE_OVERHEAD = 0.5  # what a tile costs beyond its pixels, in pixels: loading weights, starting and storing sums
 DEPTHWISE_OVERHEAD = 4.0  # the same for depthwise, in vector instructions
 FEWEST_SUMS = 8  # accumulators that hide the latency of a multiply-add
+PREFETCHED_TAPS = 24  # from so many on, a block's weights are asked for ahead
+PREFETCHING_TILES = 32  # of a block; more would not wait for its weights
 PART_PRODUCTS = 64  # that are summed in float16 at once
 
 
@@ -103,6 +105,12 @@ def tap_unroll(tiling: Tiling, vectors: int) -> int:
     while tiling.pixels * vectors * unroll < FEWEST_SUMS:
         unroll *= 2
     return unroll
+
+
+def prefetches_weights(kept: Collection[int], tiles: int, target: Target) -> bool:
+    """Whether blocks of `kept` taps, each for so many tiles in a row, should ask for the next block's weights."""
+    longest = max(kept, default=0)
+    return target.prefetches and len(kept) > 1 and longest >= PREFETCHED_TAPS and tiles <= PREFETCHING_TILES
 
 
 def part_taps(kept: Collection[int], tap_channels: int, target: Target) -> int:

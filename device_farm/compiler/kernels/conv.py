@@ -12,6 +12,7 @@ from device_farm.compiler.kernels.spec import ConvKernel
 from device_farm.compiler.target import Target
 
 LINE = 16  # floats of a cache line
+EMBEDDING_LANES = 16  # of AVX-512
 
 
 def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
@@ -22,14 +23,14 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
     e = Emitter(spec, target, lanes=spec.vector_lanes)
     row_tiles, column_tiles = tile_count(e.rows, spec.tile_rows), tile_count(e.columns, spec.tile_columns)
 
-    def in_column(block: Any, row: Any, column: Any) -> Any:
-        return _tile(
-            spec, e, block, tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
-        )
-
     def in_strip(first_row: Any, first_column: Any) -> Any:
         rows = tirx.Min(e.band, row_tiles - first_row)
         columns = tirx.Min(e.strip, column_tiles - first_column)
+
+        def in_column(block: Any, row: Any, column: Any) -> Any:
+            place = tile_start(row, spec.tile_rows, e.rows), tile_start(column, spec.tile_columns, e.columns)
+            before = (row - first_row) * columns + (column - first_column)
+            return _tile(spec, e, block, *place, share=(before, rows * columns))
 
         def in_row(block: Any, row: Any) -> Any:
             return loop("column", columns, lambda column: in_column(block, row, column), start=first_column)
@@ -44,10 +45,14 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
     return e.function(symbol, body if spec.lane_pixels == 1 else e.with_pairs(body))
 
 
-def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> Any:
-    """All taps of one block for one tile of pixels; accumulators live in registers."""
+def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, share: tuple[Any, Any]) -> Any:
+    """All taps of one block for one tile of pixels; accumulators live in registers.
+
+    `share` is the tile's number in its rectangle, and their count: so much of the next block's weights it asks for.
+    """
     filters = e.narrowed(spec.lane_pixels)  # of a vector
     lanes, height = filters.lanes, spec.vectors * filters.lanes
+    y_pixel = spec.y_pixel or e.y_pixel
     pixels = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     sums = [
         [[e.accumulator(f"sum_{u}_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
@@ -56,7 +61,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
     x_start, y_start, r_start = e.integer("x_start"), e.integer("y_start"), e.integer("r_start")
     statements = [
         tirx.Bind(x_start, row * e.x_row + column * spec.pixel_stride),
-        tirx.Bind(y_start, row * e.y_row + column * e.y_pixel + block * height),
+        tirx.Bind(y_start, row * e.y_row + column * y_pixel + block * height),
     ]
     if spec.residual:
         statements.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel + block * height))
@@ -75,6 +80,10 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             statements.append(
                 e.wide.store(vector, e.wide.converted(for_all_pixels(e.bias, block * height + v * lanes)))
             )
+
+    # A multiply-add of AVX-512 may take its number from memory, repeated. Used by two vectors of weights LLVM would
+    # load it once instead, which is slower (docs/kernels.md): it must not see that both addresses are the same.
+    from_memory = e.lanes == EMBEDDING_LANES and spec.vectors > 1 and spec.tap_channels == 1
 
     def start_sums() -> list[Any]:
         return [
@@ -95,6 +104,12 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
             first = (tap * spec.tap_channels + channel) * height
             body += [tirx.Bind(w, for_all_pixels(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
             for p, place in enumerate(places):
+                if from_memory:
+                    body += [
+                        e.store(vector, e.load(vector) + e.splat(e.scalar(e.x, place + v * e.apart)) * w)
+                        for v, (vector, w) in enumerate(zip(sums[u][p], weights, strict=True))
+                    ]
+                    continue
                 value = e.vector(f"x_{u}_{channel}_{p}")
                 if quads:
                     activation = e.splat(tirx.Shuffle([quads[p]], [channel]))
@@ -104,6 +119,8 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
                 body += [
                     e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
                 ]
+        if spec.prefetch_weights:
+            body.append(e.prefetch(e.weights, next_start + tap * next_step))
         return body
 
     def add_taps(begin: Any, end: Any) -> list[Any]:
@@ -135,7 +152,14 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
                     statements.append(e.prefetch(e.residual, there + e.r_lower))
 
     begin, end = e.integer("begin"), e.integer("end")
+    next_start, next_step = e.integer("next_start"), e.integer("next_step")
     bounds = [tirx.Bind(begin, e.scalar(e.pointers, block)), tirx.Bind(end, e.scalar(e.pointers, block + 1))]
+    if spec.prefetch_weights:  # they begin at `end`; one line a tap, or a part of it
+        number, count = share
+        bounds += [
+            tirx.Bind(next_step, tirx.floordiv(height + count - 1, count)),
+            tirx.Bind(next_start, end * height + (number * (end - begin) - begin) * next_step),
+        ]
     if totals:
         statements += bounds + sum_in_parts(
             e,
@@ -157,7 +181,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any) -> An
                 if spec.lane_pixels == 2:
                     other = e.joined(other, filters.load(e.residual, there + e.r_lower))
                 value = value + (e.wide.converted(other) if totals else other)
-            place, result = y_start + (r * e.y_row + c * e.y_pixel + v * lanes), e.activate(value, spec.activation)
+            place, result = y_start + (r * e.y_row + c * y_pixel + v * lanes), e.activate(value, spec.activation)
             if spec.lane_pixels == 1:
                 statements.append(e.store(e.y, result, place))
             else:

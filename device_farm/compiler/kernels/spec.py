@@ -47,6 +47,7 @@ class ConvKernel(KernelSpec):
     Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
     With two `lane_pixels`, x is an image of pairs (pairing.py): taps and strides of x count pairs, an output pixel is
     one of the upper half, and `y_lower` and `r_lower` lead from there to its partner.
+    `apart` is 0: how far behind x the second vector's x lies, of which the compiler must not know that it is the same.
     """
 
     vectors: int
@@ -64,6 +65,8 @@ class ConvKernel(KernelSpec):
     # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
     part_taps: int = 0
     lane_pixels: int = 1  # that share a vector, side by side for every filter; x then holds such groups of pixels
+    y_pixel: int = 0  # in y, from one pixel to the next, where that is a constant; 0: the argument says it
+    prefetch_weights: bool = False  # of the next block, while this one is computed
 
     emitter: ClassVar[str] = "conv"
     parameters: ClassVar[Parameters] = (
@@ -71,7 +74,7 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel y_lower r_row r_pixel r_lower")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel y_lower r_row r_pixel r_lower apart")
     )
 
 
