@@ -17,7 +17,6 @@ from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Paddi
 RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
 LEAST_CHUNK = 32  # channels: two cache lines a pixel, and whole blocks on every target
 BAND_ROWS = 2  # enough for the depthwise tiles; more rows only make the rings bigger
-WIDE, WIDE_ROWS = 28, 4  # but from this width on, at stride 1, as many are 1-4 % faster
 WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
 LEAST_FLOATS = 32_768  # of the two inner outputs, 128 KiB: smaller ones stay near enough, and calls cost time too
 
@@ -77,8 +76,7 @@ def _is_pointwise(op: Conv2d) -> bool:
 
 def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d) -> FusedBlock:
     height, width, _ = graph.shapes[project.name]
-    rows = WIDE_ROWS if width >= WIDE and depthwise.stride == (1, 1) else BAND_ROWS
-    rows = height if height * width <= WHOLE_PIXELS else min(rows, height)
+    rows = height if height * width <= WHOLE_PIXELS else min(BAND_ROWS, height)
     block = FusedBlock(expand, depthwise, project, rows, LEAST_CHUNK)
     while block.chunk < expand.filters and 2 * ring_floats(graph, block) <= RING_FLOATS:
         block = dataclasses.replace(block, chunk=2 * block.chunk)  # powers of two: few different kernels

@@ -56,6 +56,18 @@ def test_tiles_of_several_rows_stay_in_registers(target: Target, tile: RegisterT
         )
 
 
+def test_blocks_of_two_vectors_on_avx512_take_every_number_from_memory() -> None:
+    (loop,) = loops_of(AVX512, AVX512.tiles[0], 1)
+    assert sum("1to16" in line for line in loop.instructions) == loop.multiply_adds == 14
+    assert not any(line.startswith("vbroadcast") for line in loop.instructions)
+
+
+def test_weights_are_prefetched_once_a_tap_and_nothing_is_spilled_for_it() -> None:
+    (loop,) = loops_of(AVX512, AVX512.tiles[0], 1, prefetch_weights=True, y_pixel=64)
+    check_registers((loop,))
+    assert sum(line.startswith("prefetcht0") for line in loop.instructions) == 1
+
+
 @pytest.mark.parametrize("target", [AVX512, AVX2], ids=lambda target: target.name)
 def test_quads_on_x86_have_a_load_for_every_vector_of_full_width(target: Target) -> None:
     tile = RegisterTile(1, 16, 14, lane_channels=2) if target is AVX512 else RegisterTile(2, 8, 6, lane_channels=2)
