@@ -56,7 +56,7 @@ for graph in graphs:
 
 def architecture(seed: int | None) -> Graph:
     """MobileNetV2 at 224x224, or one with depths and expansions of its own."""
-    model = MobileNetV2
+    model: type[MobileNetV2] = MobileNetV2
     if seed is not None:
         draw = random.Random(seed)
         settings = tuple(

@@ -81,7 +81,7 @@ class Candidates:
     @classmethod
     def draw(cls, space: SearchSpace, *, designed: int, unseen: int, again: int) -> Candidates:
         chosen = design(space, designed, seed=0)
-        rng, others = np.random.default_rng(12_345), dict.fromkeys(())
+        rng, others = np.random.default_rng(12_345), dict[Architecture, None]()
         while len(others) < unseen:
             architecture = space.sample(rng)
             if architecture not in chosen:

@@ -25,15 +25,17 @@ import torch
 
 from benchmarks._harness import bench_artifact, finish, parser, table, timed
 from benchmarks._onnx import to_onnx
-from benchmarks.networks import MODELS, calibrate, initialised, sparsify
+from benchmarks.models import MODELS, calibrate, initialised
 from device_farm.compiler import Graph, Target, compile_network
 from device_farm.compiler.frontend import import_module
 from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Shape
 from device_farm.compiler.layout import plan_memory
+from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
-from device_farm.compiler.parting import phases
+from device_farm.compiler.parting import phases, work
+from device_farm.compiler.passes import sparsify
 from device_farm.compiler.target import host_target
 
 BARS = {2: 1.7, 4: 2.8}  # speed-up of the dense networks on a quiet machine
@@ -67,13 +69,15 @@ class ThreadedRuntime:
 
 def ideal(graph: Graph, threads: int, target: Target) -> float:
     """Speed-up of the plan by its own estimate of work."""
-    totals = []
-    for count in (1, threads):
-        memory = plan_memory(graph, target, fused_blocks(graph), threads=count)
-        packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
-        cut = [phases(s, count, memory=memory, target=target) for s in lower(graph, memory, packed, target)]
-        totals.append(sum(phase.cost for step in cut for phase in step))
-    return totals[0] / totals[1]
+    living = living_blocks(graph, target, weights=None, seed=0)
+    memory = plan_memory(graph, target, fused_blocks(graph), living, threads=threads)
+    packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
+    steps = lower(graph, memory, packed, target)
+    longest = 0.0
+    for step in steps:
+        cut = phases(step, threads, memory=memory, target=target) if threads > 1 else ()
+        longest += sum(phase.cost for phase in cut) or work(step, memory=memory, target=target)
+    return sum(work(step, memory=memory, target=target) for step in steps) / longest
 
 
 def busy_elsewhere(before: dict[int, float], after: dict[int, float], own_s: float, wall_s: float, count: int) -> float:

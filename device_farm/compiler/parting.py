@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Phase:
-    """Parts that may run side by side, when those of the phase before are done. `cost` is of the longest."""
+    """Parts that may run side by side, when those of the phase before are done. `cost`: of the longest."""
 
     parts: tuple[Part, ...]
     cost: float
@@ -45,9 +45,11 @@ class Phase:
 
 def phases(step: Step, threads: int, *, memory: Memory, target: Target) -> tuple[Phase, ...]:
     """At most `threads` parts each; one phase of a single part where more would not be faster."""
+    if threads == 1:
+        return (Phase((Part(bands=step.bands) if step.bands is not None else Part(step.calls),), 0.0),)
     cut = _Cut(threads, memory, target)
     alone = cut.alone(step)
-    ways = [alone] if threads == 1 else [alone, *cut.ways(step)]
+    ways = [alone, *cut.ways(step)]
     turn = TURN_COST + TURN_COST_PER_THREAD * (threads - 1)
 
     def cost(way: tuple[Phase, ...]) -> float:
@@ -55,6 +57,11 @@ def phases(step: Step, threads: int, *, memory: Memory, target: Target) -> tuple
 
     best = min(ways, key=cost)
     return best if cost(best) <= WORTH * cost(alone) else alone
+
+
+def work(step: Step, *, memory: Memory, target: Target) -> float:
+    """What one thread takes for the step, in the unit of a phase's cost."""
+    return _Cut(1, memory, target).alone(step)[0].cost
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 INCLUDE_DIR = Path(__file__).parent
 RUNNER_SOURCE = INCLUDE_DIR / "runner.c"
-CFLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+CFLAGS = ("-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror")
 LDFLAGS = ("-static", "-s")
 
 

@@ -85,7 +85,7 @@ NETWORKS: dict[str, Graph] = {
     "Winograd by blocks of tiles": chain(
         (28, 44, 3), conv("stem", (), 64, 3), conv("a", (), 64, 3), conv("b", (), 32, 3), conv("c", (), 8, 1)
     ),
-    "stem by rows of tiles": chain((64, 64, 3), conv("stem", (), 64, 7, 2), conv("a", (), 40, 1)),
+    "stem by rows of tiles": chain((112, 112, 3), conv("stem", (), 64, 7, 2), conv("a", (), 40, 1)),
     "inverted residuals": Graph(
         (
             image(30, 26),
