@@ -70,6 +70,18 @@ def test_pairs_are_loaded_without_a_multiplier() -> None:
         assert not any(text.startswith(("vbroadcast", "vmova")) for text in loop.instructions)
 
 
+def test_blocks_of_two_vectors_on_avx512_take_every_number_from_memory() -> None:
+    (loop,) = loops_of(AVX512, AVX512.tiles[0], 1)
+    assert sum("1to16" in line for line in loop.instructions) == loop.multiply_adds == 14
+    assert not any(line.startswith("vbroadcast") for line in loop.instructions)
+
+
+def test_weights_are_prefetched_once_a_tap_and_nothing_is_spilled_for_it() -> None:
+    (loop,) = loops_of(AVX512, AVX512.tiles[0], 1, prefetch_weights=True, y_pixel=64)
+    check_registers((loop,))
+    assert sum(line.startswith("prefetcht0") for line in loop.instructions) == 1
+
+
 @pytest.mark.parametrize("tile", NEON.tiles, ids=str)
 def test_quads_on_neon_load_four_activations_at_once(tile: RegisterTile) -> None:
     pixels = conv_pixels(tile, QUAD_CHANNELS, NEON)
