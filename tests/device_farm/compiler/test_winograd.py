@@ -188,7 +188,7 @@ def test_on_neon(check: Check) -> None:
     assert way(graph, NEON, "c") is not None
     check(graph, target=NEON)
     check(graph, target=NEON, weights=random_weights(graph, seed=4))
-    stem = chain((22, 25, 3), STEM)
+    stem = chain((112, 115, 3), STEM)
     assert way(stem, NEON, "stem") is not None
     check(stem, target=NEON)
     check(stem, target=NEON, weights=random_weights(stem, seed=6))
