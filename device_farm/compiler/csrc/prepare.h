@@ -1,4 +1,4 @@
-/* What a generated plan.c asks for besides its kernels: seeded weights, borders, the way in and out. */
+/* What the interpreter of plans asks for besides kernels: seeded weights, borders, the way in and out. */
 #ifndef NPAS_PREPARE_H
 #define NPAS_PREPARE_H
 #include <stdint.h>
