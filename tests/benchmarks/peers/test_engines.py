@@ -59,7 +59,8 @@ INSTALLED = [
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    return to_onnx(NETWORK, seeded_weights(NETWORK, seed=3)).SerializeToString()
+    content: bytes = to_onnx(NETWORK, seeded_weights(NETWORK, seed=3)).SerializeToString()
+    return content
 
 
 @pytest.fixture(scope="module")

@@ -376,8 +376,8 @@ PROGRAMS: dict[str, tuple[Callable[[Entries], None], str]] = {
     "weight beyond its entry": (weight_meta(storage_offset={"as_int": 100}), "truncated"),
     "complex weight": (weight_meta(dtype=10), "an unknown type"),
     "short weight": (lambda entries: entries.update({"data/weights/weight_0": b"123"}), "truncated"),
-    "no model": (lambda entries: entries.pop(MODEL) and None, "0 exported programs"),
-    "no weights": (lambda entries: entries.pop(WEIGHTS) and None, "no entry 'data/weights/model_weights_config.json'"),
+    "no model": (lambda entries: entries.__delitem__(MODEL), "0 exported programs"),
+    "no weights": (lambda entries: entries.__delitem__(WEIGHTS), "no entry 'data/weights/model_weights_config.json'"),
     "deep nesting": (lambda entries: entries.update({MODEL: b"[" * 10**6}), "is not JSON"),
     "not a graph": (lambda entries: entries.update({MODEL: b"[]"}), "not a program of torch.export"),
 }
