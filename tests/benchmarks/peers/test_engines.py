@@ -109,6 +109,14 @@ def test_a_wrong_answer_is_named_and_never_timed(
     assert errors["onnxruntime"] > TOLERANCE
 
 
+def test_a_model_is_loaded_again_as_often_as_asked(model: bytes, image: NDArray[np.float32]) -> None:
+    with PeerProcess("onnxruntime", model) as peer:
+        before = peer.answer(image)
+        seconds = peer.loads(3)
+        assert len(seconds) == 3 and min(seconds) > 0
+        assert np.array_equal(peer.answer(image), before)
+
+
 def test_an_absent_peer_is_named(
     monkeypatch: pytest.MonkeyPatch, model: bytes, image: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> None:
