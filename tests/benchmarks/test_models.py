@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks._harness import OnnxRuntime, relative_error
+from benchmarks._harness import relative_error
 from benchmarks._onnx import to_onnx
 from benchmarks.models import MODELS, calibrate, initialised
+from benchmarks.peers.onnxruntime import answer
 from device_farm.compiler import compile_network, host_target
 from device_farm.compiler.frontend import import_module, import_onnx
 from device_farm.compiler.graph import Shape
@@ -60,7 +61,7 @@ def test_torch_onnx_runtime_and_the_executable_agree(name: str, cache_dir: Path,
 
         imported = import_module(module, shape)
         model = to_onnx(imported.graph, imported.weights)
-        assert relative_error(OnnxRuntime(model.SerializeToString()).answer(image.numpy()), exact) <= TOLERANCE
+        assert relative_error(answer(model, image.numpy()), exact) <= TOLERANCE
         assert [op.kind for op in import_onnx(model).graph.ops] == [op.kind for op in imported.graph.ops]
         graph = find_sparsity(imported.graph, imported.weights, target.block_height)
         assert graph.kept_macs < dense.macs / 2 or rate == 1

@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks._harness import OnnxRuntime, relative_error
+from benchmarks._harness import relative_error
 from benchmarks._onnx import to_onnx
 from benchmarks.models import MODELS, calibrate, initialised, zoo
+from benchmarks.peers.onnxruntime import answer
 from device_farm.compiler import NEON, NEON_FP16, Target, compile_network, host_target
 from device_farm.compiler.frontend import Imported, import_module, import_onnx
 from device_farm.compiler.graph import Concat, Graph, Input, Shape
@@ -43,7 +44,7 @@ def imported(name: str) -> tuple[Imported, torch.Tensor]:
 
 
 def answer_of_onnx_runtime(graph: Graph, weights: Any, image: torch.Tensor) -> NDArray[np.float32]:
-    return OnnxRuntime(to_onnx(graph, weights).SerializeToString()).answer(image.numpy())
+    return answer(to_onnx(graph, weights), image.numpy())
 
 
 def side_by_side(networks: list[tuple[Graph, Any]]) -> tuple[Graph, dict[str, NDArray[Any]]]:
