@@ -25,11 +25,6 @@ PARAMETERS = {  # of the published definitions
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 def test_every_network_has_as_many_parameters_as_its_original() -> None:
     with torch.device("meta"):
         counts = {name: sum(p.numel() for p in make().parameters()) for name, make in MODELS.items()}
