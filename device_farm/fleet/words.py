@@ -18,6 +18,7 @@ class Blame(StrEnum):
     CALLER = "caller"  # the request is wrong; no worker can help, so it is answered at once and remembered
     INPUT = "input"  # what the job needs was lost on the way; the asker may bring it again
     ARTIFACT = "artifact"  # the program itself: wrong answer, crash. Two devices that say so poison it
+    UNFIT = "unfit"  # the device says itself that it may not measure now: it rests, and the job counts nothing
     DEVICE = "device"  # the device answered but could not serve: unstable, refused, too slow. It cools down
     LOST = "lost"  # the device vanished or hangs. It must join again
 
@@ -33,6 +34,7 @@ class Fault:
     blame: Blame
     error: str
     message: str
+    retry_after_s: float = 0.0  # of UNFIT: how long the device rests at least
 
 
 @dataclass(frozen=True)

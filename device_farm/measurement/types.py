@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,20 @@ class DeviceFacts:
     threads: int = 1  # that its latencies are of: artifacts are compiled for so many
     cpus: tuple[int, ...] = ()  # a core for each of several threads, the first one `cpu`; empty = as the kernel likes
     details: dict[str, Any] = field(default_factory=dict)  # SoC, cores, features, OS version
+
+
+@dataclass(frozen=True)
+class DeviceConditions:
+    """How a device is at one moment. None or empty where it does not say."""
+
+    cpu_khz: Mapping[int, int] = field(default_factory=dict)  # current frequency, by core
+    temperature_c: Mapping[str, float] = field(default_factory=dict)  # by thermal zone
+    thermal_status: int | None = None  # Android's: 0 none, 1 light, 2 moderate, 3 severe, ... 6 shutdown
+    battery_level: float | None = None  # 0 to 1
+    battery_temperature_c: float | None = None
+    charging: bool | None = None
+    screen_on: bool | None = None
+    load_1min: float | None = None
 
 
 @dataclass(frozen=True)
