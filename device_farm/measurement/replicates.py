@@ -150,7 +150,7 @@ def plan_next(
         raise ValueError(f"asked must be above 0, got {asked}")
     _comparable(measurements)
     kept, left_out = _sorted_out(_by_phone(measurements), experience)
-    components, reference = _components([np.array(v) for v in kept.values()], scope, experience)
+    components, _ = _components([np.array(v) for v in kept.values()], scope, experience)
     counts = np.array([len(v) for v in kept.values()], dtype=np.float64)
     now = components.half_width(counts)
     if now <= asked:

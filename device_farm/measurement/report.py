@@ -108,8 +108,8 @@ def parse_report(kind: type[R], completed: Completed, *, key: str) -> R:
     """The report of a run that ended well.
 
     Raises RunnerFailed for any other exit status, for anything that is not such a report, and for the report of another
-    artifact; DeadlineExceeded if the runner ended itself at its wall-clock limit; DeviceGone if it lost the link; Refused
-    if the device does not let it have the cores that it was to use.
+    artifact; DeadlineExceeded if the runner ended itself at its wall-clock limit; DeviceGone if it lost the link;
+    Refused if the device does not let it have the cores that it was to use.
     """
     if completed.exit_status != 0:
         raise _failure(completed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,9 +80,12 @@ class Meter:
     _: KW_ONLY
     sentinel: Sentinel | None = None
     rules: AdmissionRules | None = None
+    clock: Callable[[], float] = time.monotonic  # seconds: how old a reading is
 
     def __post_init__(self) -> None:
-        self._supervisor = Supervisor(self.transport, measure=self._session, sentinel=self.sentinel, rules=self.rules)
+        self._supervisor = Supervisor(
+            self.transport, measure=self._session, sentinel=self.sentinel, rules=self.rules, clock=self.clock
+        )
 
     @property
     def baseline(self) -> Baseline | None:

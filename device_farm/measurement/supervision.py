@@ -8,7 +8,6 @@ What a session that changed under way costs is another one, up to the protocol's
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +49,7 @@ class Supervisor:
         measure: Measure,
         sentinel: Sentinel | None,
         rules: AdmissionRules | None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._measure = measure
