@@ -72,7 +72,7 @@ class Adb:
 
 @contextlib.contextmanager
 def private_adb(home: Path) -> Iterator[Adb]:
-    """A server whose keys and log are in `home`, which ends with the block. Raises RuntimeError if it does not start."""
+    """A server whose keys and log are in `home`; it ends with the block. RuntimeError if it does not start."""
     port = _free_port()
     environment = {
         "HOME": str(home),
