@@ -17,6 +17,7 @@ from device_farm.emulator.arithmetic import calculate
 from device_farm.emulator.descriptors import read_some, write_all
 from device_farm.emulator.files import PhoneFiles
 from device_farm.emulator.processes import Process, TooManyProcesses
+from device_farm.emulator.running import run_program
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
@@ -349,7 +350,7 @@ class Shell:
             await self.complain(f"sh: {name}: inaccessible or not found")
             return 127
         environment = {key: value for key, value in self.variables.items() if key in self.exported} | assigned
-        return await self.phone.run_program(self, words, environment, replaces_shell=replaces_shell)
+        return await run_program(self, words, environment, replaces_shell=replaces_shell)
 
     async def _run_command(self, command: Any, words: list[str], assigned: dict[str, str]) -> int:
         before = dict(self.variables)
