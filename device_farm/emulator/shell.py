@@ -72,6 +72,7 @@ class Shell:
         self.killed_by: int | None = None  # a signal
         self.job: Process | None = None  # the last one in the background
         self.jobs: dict[int, asyncio.Task[int]] = {}
+        self.replaced = False  # whether the command that runs takes this shell's place
         self._condition = 0  # how many conditions are being evaluated
 
     async def run_line(self, text: str) -> None:
@@ -338,7 +339,7 @@ class Shell:
         """A built-in command, a command of the phone, or a program. 127 if there is none, 126 if it cannot run."""
         from device_farm.emulator.commands import BUILT_IN, COMMANDS
 
-        name = words[0]
+        name, self.replaced = words[0], replaces_shell
         built_in = BUILT_IN.get(name)
         if built_in is not None:
             self.variables |= assigned

@@ -32,7 +32,7 @@ def run(folder: str, argv: Sequence[str], token: str) -> str:
         "echo run $$\n"
         "trap 'kill -9 $! 2>/dev/null; kill -9 -$! 2>/dev/null; exit 129' HUP TERM\n"
         "exec 3<&0\n"
-        f"{TOKEN_VARIABLE}={token} setsid ./{name} {quote_all(argv[1:])} <&3 3<&- &\n"
+        f"{TOKEN_VARIABLE}={token} setsid ./{name} {quote_all(argv[1:])} <&3 &\n"
         "wait $! 2>/dev/null\n"
         "s=$?\n"
         "kill -9 -$! 2>/dev/null\n"
