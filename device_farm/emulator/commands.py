@@ -807,6 +807,9 @@ async def _wrapper(shell: Shell, words: list[str]) -> int:
         return await _env(shell, ["env"]) if words[0] == "env" else 0
     if words[0] != "setsid":
         return await shell.execute(rest, assigned)
+    if shell.replaced and shell.process.group != shell.process.pid:  # no fork needed: it keeps its number
+        shell.process.group = shell.process.pid
+        return await shell.execute(rest, assigned, replaces_shell=True)
     child = shell.fork(rest[0])
 
     async def work() -> int:

@@ -1,4 +1,4 @@
-"""Starts what was pushed to a phone: native executables, those of other processors under qemu-user, scripts."""
+"""What was pushed to a phone: native executables, those of other processors under qemu-user, scripts."""
 
 from __future__ import annotations
 

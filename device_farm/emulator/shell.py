@@ -17,6 +17,7 @@ from device_farm.emulator.arithmetic import calculate
 from device_farm.emulator.descriptors import read_some, write_all
 from device_farm.emulator.files import PhoneFiles
 from device_farm.emulator.processes import Process, TooManyProcesses
+from device_farm.emulator.running import run_program
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
@@ -71,6 +72,7 @@ class Shell:
         self.killed_by: int | None = None  # a signal
         self.job: Process | None = None  # the last one in the background
         self.jobs: dict[int, asyncio.Task[int]] = {}
+        self.replaced = False  # whether the command that runs takes this shell's place
         self._condition = 0  # how many conditions are being evaluated
 
     async def run_line(self, text: str) -> None:
@@ -337,7 +339,7 @@ class Shell:
         """A built-in command, a command of the phone, or a program. 127 if there is none, 126 if it cannot run."""
         from device_farm.emulator.commands import BUILT_IN, COMMANDS
 
-        name = words[0]
+        name, self.replaced = words[0], replaces_shell
         built_in = BUILT_IN.get(name)
         if built_in is not None:
             self.variables |= assigned
@@ -349,7 +351,7 @@ class Shell:
             await self.complain(f"sh: {name}: inaccessible or not found")
             return 127
         environment = {key: value for key, value in self.variables.items() if key in self.exported} | assigned
-        return await self.phone.run_program(self, words, environment, replaces_shell=replaces_shell)
+        return await run_program(self, words, environment, replaces_shell=replaces_shell)
 
     async def _run_command(self, command: Any, words: list[str], assigned: dict[str, str]) -> int:
         before = dict(self.variables)
