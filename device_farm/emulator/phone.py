@@ -9,7 +9,7 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,9 +156,9 @@ class Phone:
         if self._boot is None and PhoneFault.UNPLUG not in self.faults and self._server is None and not self._closed:
             self._boot = asyncio.ensure_future(self._listen_again())
 
-    def keep_open(self, *pipes: Pipe | None) -> None:
-        """Of programs that a lost link has left behind."""
-        self._kept_open += [pipe for pipe in pipes if pipe is not None]
+    def keep_open(self, pipes: Iterable[Pipe]) -> None:
+        """Those of programs that a lost link has left behind."""
+        self._kept_open += pipes
 
     def status(self) -> PhoneStatus:
         return PhoneStatus(
