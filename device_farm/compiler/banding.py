@@ -13,10 +13,10 @@ from device_farm.compiler.graph import NO_PADDING, Graph
 from device_farm.compiler.kernels.spec import RingDepthwiseKernel
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise
+from device_farm.compiler.sliding import depthwise_cut
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Variable, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import depthwise_tiling
 
 
 def lower_block(block: FusedBlock, graph: Graph, memory: Memory, packed: Packed, target: Target) -> Bands:
@@ -95,7 +95,9 @@ class _Banding:
         assert isinstance(packed, PackedDepthwise)
         y = self._filtered.layout
         channels = min(self.block.chunk, y.pixel_stride - first)
-        tiling = depthwise_tiling(y.shape.height, y.shape.width, kernel=op.kernel, stride=op.stride, target=self.target)
+        # The rows of all bands must pair alike: the last one is shifted back, and may be another thread's.
+        whole = self.graph.shapes[op.name].height
+        tiling, row_pairs = depthwise_cut(op, y.shape.height, y.shape.width, self.target, of_rows=whole)
         spec = RingDepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,
@@ -104,6 +106,7 @@ class _Banding:
             tile_columns=tiling.tile_columns,
             pixel_stride=self.block.chunk,
             activation=op.activation,
+            row_pairs=row_pairs,
         )
         return Call(
             spec,

@@ -49,10 +49,48 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             statements.append(e.store(e.y, value, y_start + (r * e.y_row + c * y_pixel)))
         return sequence(statements)
 
+    def in_pair(row: Any, lines: list[Any], channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
+        """Column by column of the input: a transform of four rows feeds the sums of three columns of outputs."""
+        x_start, y_start = e.integer("x_start"), e.integer("y_start")
+        statements = [
+            tirx.Bind(x_start, column * pixel + channel),
+            tirx.Bind(y_start, row * e.y_row + column * y_pixel + channel),
+        ]
+        sums = [[e.accumulator(f"sum_{c}_{p}") for p in range(4)] for c in range(spec.tile_columns)]
+        statements += [tirx.AllocBuffer(vector) for column_sums in sums for vector in column_sums]
+        for j in range(spec.tile_columns + 2):
+            d = [e.vector(f"x_{i}_{j}") for i in range(4)]
+            t = [e.vector(f"t_{p}_{j}") for p in range(4)]
+            statements += [tirx.Bind(v, e.load(e.x, lines[i] + (x_start + j * pixel))) for i, v in enumerate(d)]
+            transform = d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
+            statements += [tirx.Bind(v, value) for v, value in zip(t, transform, strict=True)]
+            for tap in reversed(range(3)):
+                if 0 <= (c := j - tap) < spec.tile_columns:
+                    for p, vector in enumerate(sums[c]):
+                        product = t[p] * weights[4 * tap + p]
+                        before = e.load(vector) if tap else bias if p == 1 else None  # both outputs have +sum_1
+                        statements.append(e.store(vector, product if before is None else before + product))
+            if (c := j - 2) >= 0:
+                m = [e.load(vector) for vector in sums[c]]
+                near, odd = e.vector(f"near_{c}"), e.vector(f"odd_{c}")
+                statements += [tirx.Bind(near, m[1] + m[2]), tirx.Bind(odd, m[1] - m[2])]
+                for r, value in enumerate((near + m[0], odd - m[3])):
+                    place = y_start + (r * e.y_row + c * y_pixel)
+                    statements.append(e.store(e.y, e.activate(value, spec.activation), place))
+        return sequence(statements)
+
     def in_channels(row: Any, lines: list[Any], vector: Any) -> Any:
         channel = e.integer("channel")
         weights, bias = [e.vector(f"w_{k}") for k in range(kh * kw)], e.vector("b")
         binds = [tirx.Bind(w, e.load(e.weights, k * w_row + channel)) for k, w in enumerate(weights)]
+        if spec.row_pairs:
+            given, weights = weights, [e.vector(f"u_{k}") for k in range(4 * kw)]
+            for tap in range(kw):
+                upper, middle, lower = given[tap::kw]
+                outer, half = e.vector(f"outer_{tap}"), e.splat(0.5)
+                binds.append(tirx.Bind(outer, upper + lower))
+                column = upper, (outer + middle) * half, (outer - middle) * half, lower
+                binds += [tirx.Bind(u, value) for u, value in zip(weights[4 * tap : 4 * tap + 4], column, strict=True)]
         return sequence(
             tirx.Bind(channel, vector * lanes),
             binds,
@@ -60,7 +98,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
-                lambda column: in_tile(
+                lambda column: (in_pair if spec.row_pairs else in_tile)(
                     row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
                 ),
                 index=numbers,

@@ -92,7 +92,10 @@ class PairsKernel(KernelSpec):
 
 @dataclass(frozen=True)
 class DepthwiseKernel(KernelSpec):
-    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers."""
+    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers.
+
+    By `row_pairs`, a tile of two rows of a 3x3 at stride 1 is computed by F(2, 3) down every column.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -101,6 +104,7 @@ class DepthwiseKernel(KernelSpec):
     tile_columns: int
     pixel_stride: int  # floats a pixel, of x and y
     activation: Activation
+    row_pairs: bool = False
 
     emitter: ClassVar[str] = "depthwise"
     parameters: ClassVar[Parameters] = (
