@@ -36,7 +36,7 @@ class _Banding:
         stride, top, height = op.stride[0], op.padding.top, self.graph.shapes[op.inputs[0]].height
         output_rows = self.graph.shapes[op.name].height
         padded_rows = (output_rows - 1) * stride + (op.kernel[0] - 1) * op.dilation[0] + 1
-        slots = [(row - top) % span if 0 <= row - top < height else span for row in range(padded_rows)]
+        slots = [row % span if 0 <= row - top < height else span for row in range(padded_rows)]
         return Bands(
             rows=self.block.rows,
             output_rows=output_rows,
