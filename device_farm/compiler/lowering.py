@@ -195,11 +195,14 @@ class _Lowering:
 
         def product(group: Group) -> Call:
             vectors, tiles_at_once = group.vectors, product_pixels(way.block, group.vectors, self.target)
+            channels = sum(group.kept) if way.gathered else way.channels * len(group.kept)
+            weight_bytes = self.target.element.bytes * way.planes * channels * group.height
+            prefetches = self.target.prefetches and weight_bytes > self.target.near_bytes
             parts = part_taps(group.kept if way.gathered else [way.channels], 1, self.target)
             spec = (
-                WinogradGatheredProduct(vectors, tiles_at_once, parts, v_tile=way.v_tile)
+                WinogradGatheredProduct(vectors, tiles_at_once, parts, prefetches, v_tile=way.v_tile)
                 if way.gathered
-                else WinogradProduct(vectors, tiles_at_once, parts)
+                else WinogradProduct(vectors, tiles_at_once, parts, prefetches)
             )
             arguments: dict[str, Argument] = {
                 "v": v,

@@ -255,11 +255,15 @@ class WinogradInput(KernelSpec):
 
 @dataclass(frozen=True)
 class WinogradProduct(KernelSpec):
-    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles."""
+    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles.
+
+    With `prefetch_weights`, every block asks for the next one's, which lie behind its own.
+    """
 
     vectors: int
     tiles: int  # at once, in registers; the last ones are shifted back
     part_channels: int = 0  # as part_taps of ConvKernel
+    prefetch_weights: bool = False
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
