@@ -95,9 +95,9 @@ class _Banding:
         assert isinstance(packed, PackedDepthwise)
         y = self._filtered.layout
         channels = min(self.block.chunk, y.pixel_stride - first)
-        # The rows of all bands must pair alike: the last one is shifted back, and may be another thread's.
-        whole = self.graph.shapes[op.name].height
-        tiling, row_pairs = depthwise_cut(op, y.shape.height, y.shape.width, self.target, of_rows=whole)
+        rows, whole = y.shape.height, self.graph.shapes[op.name].height  # the last band is shifted back to fit
+        shares_rows = rows < whole and (rows % 2 == 1 or whole % 2 == 1)
+        tiling, row_pairs = depthwise_cut(op, rows, y.shape.width, self.target, shares_rows=shares_rows)
         spec = RingDepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,

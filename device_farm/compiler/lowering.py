@@ -258,7 +258,8 @@ class _Lowering:
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]
         assert isinstance(packed, PackedDepthwise)
-        tiling, row_pairs = depthwise_cut(op, y.shape.height, y.shape.width, self.target)
+        rows = y.shape.height
+        tiling, row_pairs = depthwise_cut(op, rows, y.shape.width, self.target, shares_rows=rows % 2 == 1)
         spec = DepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,

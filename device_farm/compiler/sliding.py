@@ -29,12 +29,13 @@ class Cut(NamedTuple):
     row_pairs: bool
 
 
-def depthwise_cut(op: DepthwiseConv2d, height: int, width: int, target: Target, *, of_rows: int = 0) -> Cut:
-    """For so many output rows and columns: a whole map or a band of one of `of_rows`.
+def depthwise_cut(op: DepthwiseConv2d, height: int, width: int, target: Target, *, shares_rows: bool) -> Cut:
+    """For so many output rows and columns, of a whole map or a band.
 
-    Those must be even for pairs: their two rows are not rounded alike, so no row may belong to two of them.
+    The two rows of a pair are not rounded alike. So where `shares_rows` says that some row would belong to two pairs
+    that different threads may compute, there are no pairs.
     """
-    if height % 2 == 0 and of_rows % 2 == 0 and _pairs_pay(op, target):
+    if height > 1 and not shares_rows and _pairs_pay(op, target):
         return Cut(Tiling(height, width, 2, _pair_columns(width)), True)
     return Cut(depthwise_tiling(height, width, kernel=op.kernel, stride=op.stride, target=target), False)
 

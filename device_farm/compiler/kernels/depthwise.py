@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from tvm import tirx
@@ -12,6 +13,7 @@ from device_farm.compiler.kernels.spec import DepthwiseKernel, RingDepthwiseKern
 from device_farm.compiler.target import Target
 
 SMALL_WINDOW = 16  # weights
+WIDE = 16  # lanes of AVX-512
 
 
 def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
@@ -24,7 +26,9 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
     vectors, w_row, y_pixel = (e.vectors, e.w_row, e.y_pixel) if in_ring else (pixel // lanes, pixel, pixel)
     (kh, kw), (sy, sx), (dy, dx) = spec.kernel, spec.stride, spec.dilation
     outputs = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
-    # Which (output, weight) pairs an input position feeds; row by row, as they lie in memory.
+    # Column by column fewer sums are in flight, and at stride 2 no vector is spilled.
+    marches = sx > 1 and math.prod(spec.kernel) <= SMALL_WINDOW and lanes == WIDE
+    # Which (output, weight) pairs an input position feeds.
     uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for o, (r, c) in enumerate(outputs):
         for i in range(kh):
@@ -38,15 +42,24 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             tirx.Bind(x_start, column * (sx * pixel) + channel),
             tirx.Bind(y_start, row * e.y_row + column * y_pixel + channel),
         ]
+
+        def stored(o: int) -> Any:
+            r, c = outputs[o]
+            value = e.activate(e.load(sums[o]), spec.activation)
+            return e.store(e.y, value, y_start + (r * e.y_row + c * y_pixel))
+
         statements += [tirx.AllocBuffer(vector) for vector in sums]
         statements += [e.store(vector, bias) for vector in sums]
-        for (i, j), targets in sorted(uses.items()):
+        left = Counter(o for targets in uses.values() for o, _ in targets)
+        for (i, j), targets in sorted(uses.items(), key=lambda use: use[0][::-1] if marches else use[0]):
             value = e.vector(f"x_{i}_{j}")
             statements.append(tirx.Bind(value, e.load(e.x, lines[i] + (x_start + j * pixel))))
             statements += [e.store(sums[o], e.load(sums[o]) + value * weights[k]) for o, k in targets]
-        for (r, c), vector in zip(outputs, sums, strict=True):
-            value = e.activate(e.load(vector), spec.activation)
-            statements.append(e.store(e.y, value, y_start + (r * e.y_row + c * y_pixel)))
+            left.subtract(o for o, _ in targets)
+            if marches:
+                statements += [stored(o) for o, _ in targets if not left[o]]
+        if not marches:
+            statements += [stored(o) for o in range(len(outputs))]
         return sequence(statements)
 
     def in_pair(row: Any, lines: list[Any], channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
