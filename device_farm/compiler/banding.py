@@ -13,7 +13,7 @@ from device_farm.compiler.graph import NO_PADDING, Graph
 from device_farm.compiler.kernels.spec import RingDepthwiseKernel
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise
-from device_farm.compiler.sliding import depthwise_cut
+from device_farm.compiler.sliding import band_cut
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Variable, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
@@ -95,9 +95,7 @@ class _Banding:
         assert isinstance(packed, PackedDepthwise)
         y = self._filtered.layout
         channels = min(self.block.chunk, y.pixel_stride - first)
-        rows, whole = y.shape.height, self.graph.shapes[op.name].height  # the last band is shifted back to fit
-        shares_rows = rows < whole and (rows % 2 == 1 or whole % 2 == 1)
-        tiling, row_pairs = depthwise_cut(op, rows, y.shape.width, self.target, shares_rows=shares_rows)
+        tiling, row_pairs = band_cut(op, y, self.graph.shapes[op.name].height, self.target)
         spec = RingDepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,

@@ -19,6 +19,7 @@ LEAST_CHUNK = 32  # channels: two cache lines a pixel, and whole blocks on every
 BAND_ROWS = 2  # enough for the depthwise tiles
 TALL, TALL_BAND_ROWS = 28, 4  # rows of a map from which on fewer bands are 2 % faster, and of its bands
 WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
+CONFLICT_FLOATS = 256  # 1 KiB: four rows or fewer then meet at a distance of 4 KiB
 LEAST_FLOATS = 32_768  # of the two inner outputs, 128 KiB: smaller ones stay near enough, and calls cost time too
 
 
@@ -96,6 +97,8 @@ def ring_shape(graph: Graph, block: FusedBlock) -> tuple[Shape, Padding]:
     left = depthwise.padding.left
     reach = (width - 1) * depthwise.stride[1] + (depthwise.kernel[1] - 1) * depthwise.dilation[1] + 1
     right = max(0, reach - left - expanded.width)
+    if (left + expanded.width + right) * block.chunk % CONFLICT_FLOATS == 0:
+        right += 1  # rows would lie in the same sets of the first-level cache
     return Shape(block.span, expanded.width, block.chunk), Padding(0, left, 1, right)
 
 

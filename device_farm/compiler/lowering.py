@@ -45,7 +45,7 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
-from device_farm.compiler.sliding import depthwise_cut
+from device_farm.compiler.sliding import map_cut
 from device_farm.compiler.steps import Argument, Call, Place, Step, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
@@ -258,8 +258,7 @@ class _Lowering:
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]
         assert isinstance(packed, PackedDepthwise)
-        rows = y.shape.height
-        tiling, row_pairs = depthwise_cut(op, rows, y.shape.width, self.target, shares_rows=rows % 2 == 1)
+        tiling, row_pairs = map_cut(op, x, y, self.target)
         spec = DepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,

@@ -5,6 +5,7 @@ column become d0 - d2, d1 + d2, d2 - d1, d1 - d3, each times its own transform o
 window's columns as m0 .. m3, the outputs are m0 + m1 + m2 and m1 - m2 - m3. Marching along the rows, every input column
 is transformed once and feeds three columns of outputs. That trades multiply-adds for additions, which pays where those
 have pipes of their own (Zen 4), and needs 12 weights and 12 sums in registers.
+The two rows of a pair are not rounded alike: no row may belong to two pairs that different threads compute.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import NamedTuple
 
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import DepthwiseConv2d
+from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import Tiling, depthwise_tiling
 
 PAIR_LANES = 16  # of AVX-512: 32 registers, and (on Zen 4) additions beside multiply-adds
 MOST_COLUMNS = 16  # of a tile: code of 600 instructions
+NEAR_SHARE = (
+    0.5  # of the second-level cache that input and output may take; where they come from afar, pairs are slower
+)
 COLUMN_COST, INPUT_COST, TILE_COST = 14.0, 2.0, 4.0  # cycles: a column of outputs, one of the input, a tile
 
 
@@ -29,13 +34,21 @@ class Cut(NamedTuple):
     row_pairs: bool
 
 
-def depthwise_cut(op: DepthwiseConv2d, height: int, width: int, target: Target, *, shares_rows: bool) -> Cut:
-    """For so many output rows and columns, of a whole map or a band.
+def map_cut(op: DepthwiseConv2d, x: Layout, y: Layout, target: Target) -> Cut:
+    """For a whole layer, whose rows several threads may share."""
+    near = (x.elements + y.elements) * target.element.bytes <= NEAR_SHARE * target.far_bytes
+    return _cut(op, y, target, pairs=near and y.shape.height % 2 == 0)
 
-    The two rows of a pair are not rounded alike. So where `shares_rows` says that some row would belong to two pairs
-    that different threads may compute, there are no pairs.
-    """
-    if height > 1 and not shares_rows and _pairs_pay(op, target):
+
+def band_cut(op: DepthwiseConv2d, y: Layout, map_rows: int, target: Target) -> Cut:
+    """For one band of a map of so many rows, the last of which is shifted back and may be another thread's."""
+    rows = y.shape.height
+    return _cut(op, y, target, pairs=rows > 1 and (rows == map_rows or rows % 2 == map_rows % 2 == 0))
+
+
+def _cut(op: DepthwiseConv2d, y: Layout, target: Target, *, pairs: bool) -> Cut:
+    height, width, _ = y.shape
+    if pairs and _pairs_pay(op, target):
         return Cut(Tiling(height, width, 2, _pair_columns(width)), True)
     return Cut(depthwise_tiling(height, width, kernel=op.kernel, stride=op.stride, target=target), False)
 
