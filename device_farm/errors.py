@@ -11,6 +11,7 @@ FarmError
  +- MeasurementError       the device ran, and its numbers cannot be believed
  |   +- WrongAnswer        the output differs from the host's reference
  |   +- Unstable           the samples vary more than the protocol allows
+ |   +- Unfit              the device may not measure now: hot, throttled, empty battery, sentinel off
  |   `- RunnerFailed       the runner ended with an error, a signal or garbage
  +- CalibrationError       a calibration file is damaged, stale or of another device or space
  `- LeaseError             the fleet
@@ -64,6 +65,22 @@ class WrongAnswer(MeasurementError):
 
 class Unstable(MeasurementError):
     """The samples vary more than the protocol allows."""
+
+
+class Unfit(MeasurementError):
+    """The device may not measure now: too hot, throttled, low battery, its sentinel off. Nothing was measured."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 30.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s  # when it is worth looking again
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unfit, (str(self), self.retry_after_s)
+
+
+def _unfit(message: str, retry_after_s: float) -> Unfit:
+    """For pickle between our own actors, which calls constructors with positional arguments only."""
+    return Unfit(message, retry_after_s=retry_after_s)
 
 
 class RunnerFailed(MeasurementError):

@@ -15,6 +15,7 @@ _BLAMES: dict[type[errors.FarmError], Blame] = {
     errors.DeadlineExceeded: Blame.DEVICE,
     errors.Refused: Blame.DEVICE,
     errors.Unstable: Blame.DEVICE,
+    errors.Unfit: Blame.UNFIT,
     errors.WrongAnswer: Blame.ARTIFACT,
     errors.RunnerFailed: Blame.ARTIFACT,
 }
@@ -25,7 +26,8 @@ def fault_of(error: Exception) -> Fault:
     if not isinstance(error, errors.FarmError):
         return Fault(Blame.LOST, "DeviceGone", f"its worker broke down: {type(error).__name__}: {error}")
     blame = next(_BLAMES[cls] for cls in type(error).__mro__ if cls in _BLAMES)
-    return Fault(blame, type(error).__name__, str(error))
+    retry_after_s = error.retry_after_s if isinstance(error, errors.Unfit) else 0.0
+    return Fault(blame, type(error).__name__, str(error), retry_after_s)
 
 
 def error_of(failed: Failed) -> errors.FarmError:

@@ -59,6 +59,13 @@ class TransportConformance:
         assert facts.serial and facts.model and facts.target in TARGETS
         assert transport.facts(timeout_s=self.call_s) == facts
 
+    def test_conditions_are_possible_values(self, transport: Transport) -> None:
+        conditions = transport.conditions(timeout_s=self.call_s)
+        assert all(cpu >= 0 and khz > 0 for cpu, khz in conditions.cpu_khz.items())
+        assert all(-60 < celsius < 150 for celsius in conditions.temperature_c.values())
+        assert conditions.battery_level is None or 0 <= conditions.battery_level <= 1
+        assert conditions.thermal_status is None or 0 <= conditions.thermal_status <= 6
+
     @pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024 + 7])
     def test_files_come_back_as_they_were(self, transport: Transport, tmp_path: Path, size: int) -> None:
         content = bytes(i * 31 % 256 for i in range(997)) * (size // 997 + 1)
@@ -182,6 +189,8 @@ class TransportConformance:
         device.close()
         with pytest.raises(DeviceGone):
             device.facts(timeout_s=self.call_s)
+        with pytest.raises(DeviceGone):
+            device.conditions(timeout_s=self.call_s)
         with pytest.raises(DeviceGone):
             self._run(device, "exit", "0")
         with pytest.raises(DeviceGone):

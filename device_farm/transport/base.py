@@ -1,4 +1,4 @@
-"""The way to a device, whatever it is: five verbs, one deadline each, three errors.
+"""The way to a device, whatever it is: six verbs, one deadline each, three errors.
 
 Every call has one total deadline, `timeout_s`, and raises exactly
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_farm.errors import DeadlineExceeded
-from device_farm.measurement.types import DeviceFacts
+from device_farm.measurement.types import DeviceConditions, DeviceFacts
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 
@@ -42,6 +42,10 @@ class Transport(ABC):
     @abstractmethod
     def facts(self, *, timeout_s: float = 10.0) -> DeviceFacts:
         """What is known of the device. Equal on every call while the device is the same."""
+
+    @abstractmethod
+    def conditions(self, *, timeout_s: float = 10.0) -> DeviceConditions:
+        """How the device is now: clocks, temperatures, battery, screen. What it does not tell is left out."""
 
     @abstractmethod
     def push(self, local: Path, remote_name: str, *, timeout_s: float = 30.0) -> None:

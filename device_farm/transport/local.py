@@ -13,9 +13,10 @@ from typing import Any
 
 from device_farm.compiler.target import HALF_FEATURES, Precision, host_features, host_target
 from device_farm.errors import CompileError, DeviceGone, Refused
-from device_farm.measurement.types import DeviceFacts
+from device_farm.measurement.types import DeviceConditions, DeviceFacts
 from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
 from device_farm.transport.process import run_process
+from device_farm.transport.sysfs import read_conditions
 
 _COPY_BYTES = 1 << 20
 _partial_numbers = itertools.count()
@@ -70,6 +71,10 @@ class LocalTransport(Transport):
     def facts(self, *, timeout_s: float = 10.0) -> DeviceFacts:
         self._begin("facts", timeout_s)
         return self._facts
+
+    def conditions(self, *, timeout_s: float = 10.0) -> DeviceConditions:
+        self._begin("conditions", timeout_s)
+        return read_conditions()
 
     def push(self, local: Path, remote_name: str, *, timeout_s: float = 30.0) -> None:
         target = self._path(remote_name)
