@@ -25,11 +25,10 @@ if __name__ == "__main__":  # run as a script: the packages lie beside this fold
 
 import numpy as np
 
-import device_farm.compiler.lowering as lowering
 from benchmarks._harness import bench_artifact, finish, idlest_cpu, parser, table
 from benchmarks._nodes import build_peak, peak_gflops
 from benchmarks.models import initialised
-from device_farm.compiler import compile_network, host_target
+from device_farm.compiler import banding, compile_network, host_target, lowering
 from device_farm.compiler.frontend import import_module
 from device_farm.compiler.graph import Shape, TapUnit
 from device_farm.compiler.passes import sparsify
@@ -42,7 +41,7 @@ NOTHING = {"expand": {"blocks": 0}, "depthwise": {"vectors": 0}, "project": {"bl
 @contextlib.contextmanager
 def without(part: str) -> Iterator[None]:
     """All blocks that are lowered meanwhile leave out that part: its calls have no blocks or vectors."""
-    lower_block = lowering.lower_block
+    lower_block = banding.lower_block
 
     def idle(calls: tuple[Call, ...], name: str) -> tuple[Call, ...]:
         return tuple(call.replaced(**NOTHING[name]) for call in calls) if name == part else calls
@@ -57,11 +56,11 @@ def without(part: str) -> Iterator[None]:
         )
         return dataclasses.replace(bands, chunks=chunks, project=idle(bands.project, "project"))
 
-    lowering.lower_block = lower
+    lowering.lower_block = lower  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
-        lowering.lower_block = lower_block
+        lowering.lower_block = lower_block  # type: ignore[attr-defined]
 
 
 def build(rate: float, scratch: Path, cache: Path) -> dict[str, Path]:
