@@ -19,7 +19,7 @@ from device_farm.fleet.clients import Clients
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import DeviceSpec, file_name
 from device_farm.fleet.hosts import Hosts
-from device_farm.fleet.journal import Entry, Journal
+from device_farm.fleet.journal import JOURNAL_NAME, Entry, Journal, sweep
 from device_farm.fleet.membership import Membership
 from device_farm.fleet.recorder import Recorder
 from device_farm.fleet.remembering import RememberingFleet
@@ -134,6 +134,8 @@ class Broker:
 
     async def end(self) -> None:
         """Before it is killed for good: a journal that was for this farm's life only is deleted."""
+        if self._parts is not None:
+            self._parts.clients.close()
         if self._config.journal is None:
             shutil.rmtree(self._journal_path().parent, ignore_errors=True)
 
@@ -147,6 +149,7 @@ class Broker:
 
     def _make(self) -> _Parts:
         config = self._config
+        sweep(config.cache_dir / "farms")
         journal = Journal.open(self._journal_path(), farm_id=self._farm_id)
         memory = journal.memory
         recorder = Recorder(journal)
@@ -166,4 +169,4 @@ class Broker:
     def _journal_path(self) -> Path:
         if self._config.journal is not None:
             return self._config.journal
-        return self._config.cache_dir / "farms" / f"{file_name(self._config.name)}-{self._farm_id}" / "journal.sqlite"
+        return self._config.cache_dir / "farms" / f"{file_name(self._config.name)}-{self._farm_id}" / JOURNAL_NAME

@@ -63,6 +63,11 @@ class Clients:
         """Returns when the process has died."""
         await self._gone.setdefault(token, asyncio.Event()).wait()
 
+    def close(self) -> None:
+        """Lets go of every call that shows a life."""
+        for event in self._gone.values():
+            event.set()
+
     async def answer(self, caller: Caller, answer: Coroutine[Any, Any, T]) -> T:
         """The answer's value. Raises Gone when the caller is gone, and stops waiting on its behalf."""
         self._watch(caller)
@@ -72,7 +77,7 @@ class Clients:
         try:
             return await task
         except asyncio.CancelledError:
-            if self._gone[caller.token].is_set():
+            if task.cancelled() and self._gone[caller.token].is_set():
                 raise Gone from None
             raise
         finally:
@@ -105,10 +110,9 @@ class Clients:
         try:
             await caller.alive
         except OwnerDiedError:
-            pass
-        except Exception:  # the broker's actor was made anew under the same name: this tells nothing
-            return
-        await asyncio.sleep(self._grace_s)
+            await asyncio.sleep(self._grace_s)
+        else:
+            return  # let go by `close`
         self._gone[caller.token].set()
         for task in self._asking.pop(caller.token, set()):
             task.cancel()

@@ -52,9 +52,9 @@ class Hosts:
     async def _follow(self, name: str, host: PhoneHost, node_id: str) -> None:
         """Ends when the watcher is lost, with its node or alone."""
         pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        watcher = ray.remote(HostWatcher).options(num_cpus=0, scheduling_strategy=pinned).remote()
+        watcher: Any = ray.remote(HostWatcher).options(num_cpus=0, scheduling_strategy=pinned).remote()
         try:
-            async for ref in cast(Any, watcher).follow.options(num_returns="streaming").remote(host.source):
+            async for ref in watcher.follow.options(num_returns="streaming").remote(host.source):
                 listing: Listing = await ref
                 if listing.devices is None:
                     self.complaints[name] = listing.complaint

@@ -15,10 +15,11 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,7 @@ from device_farm.measurement.codec import measurement_from_json, measurement_to_
 from device_farm.measurement.types import Measurement
 
 SCHEMA = 1
+JOURNAL_NAME = "journal.sqlite"
 
 _TABLES = """
 CREATE TABLE log (
@@ -235,6 +237,21 @@ class Journal:
                 self.memory.add(_entry(row))
             except (ValueError, KeyError, TypeError) as error:
                 raise _damaged(self.path, f"row {row[0]} is not understood: {error!r}") from error
+
+
+def sweep(parent: Path, *, min_age_s: float = 24 * 3600.0) -> None:
+    """Deletes journals in folders of `parent` that nobody has written for that long and nobody holds. Never raises."""
+    with suppress(OSError):
+        for folder in parent.iterdir():
+            with suppress(OSError, JournalError):
+                newest = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
+                if newest > time.time() - min_age_s:
+                    continue
+                lock = _locked(folder / JOURNAL_NAME)
+                try:
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(lock)
 
 
 def _seal(before: str, row: Sequence[Any]) -> str:

@@ -1,7 +1,7 @@
 """Which devices a farm has now: those of its configuration, those attached by hand, and those that hosts list.
 
-What ought to be there is computed from these three lists, and devices are employed and dismissed until it is so: whatever
-happens in whichever order, equal lists give equal farms.
+What ought to be there is computed from these three lists, and devices are employed and dismissed until it is so:
+whatever happens in whichever order, equal lists give equal farms.
 """
 
 from __future__ import annotations

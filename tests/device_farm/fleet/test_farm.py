@@ -31,8 +31,8 @@ from device_farm.errors import (
     UnsupportedOperator,
     WrongAnswer,
 )
-from device_farm.fleet.membership import check_admissible
 from device_farm.fleet.farm import Farm, FarmConfig, FarmDevice, LocalDevice
+from device_farm.fleet.membership import check_admissible
 from device_farm.fleet.words import DeviceState, Failed
 from device_farm.measurement.types import DeviceFacts
 
