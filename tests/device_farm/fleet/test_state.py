@@ -250,7 +250,7 @@ def test_strikes_in_a_row_quarantine_but_not_the_last_device() -> None:
     assert state(fleet, "b") is DeviceState.COOLING
     assert run(fleet.tick(1)).serial == "b"
     fleet.tick(100)
-    assert state(fleet, "a") is DeviceState.HEALTHY
+    assert state(fleet, "a") is DeviceState.PROBATION
 
 
 def test_a_quarantined_device_that_joins_again_stays_quarantined_until_released() -> None:
