@@ -25,7 +25,7 @@ from device_farm.fleet.recorder import Recorder
 from device_farm.fleet.remembering import RememberingFleet
 from device_farm.fleet.staffing import DevicePool, compiler_serials, compilers_of, device_policy
 from device_farm.fleet.views import FarmDevice, view
-from device_farm.fleet.words import DeviceState, Outcome
+from device_farm.fleet.words import Outcome
 from device_farm.measurement.types import Measurement
 
 
@@ -75,13 +75,13 @@ class Broker:
 
     async def attach(self, spec: DeviceSpec) -> None:
         parts = self._start()
-        parts.membership.attach(spec)
+        await parts.membership.attach(spec)
         await parts.recorder.written()
 
     async def detach(self, serial: str) -> None:
         """Raises NoSuchDevice."""
         parts = self._start()
-        parts.membership.detach(serial)
+        await parts.membership.detach(serial)
         await parts.recorder.written()
 
     async def quarantine(self, serial: str, reason: str) -> None:
@@ -151,16 +151,16 @@ class Broker:
         config = self._config
         sweep(config.cache_dir / "farms")
         journal = Journal.open(self._journal_path(), farm_id=self._farm_id)
-        memory = journal.memory
+        restored = journal.restored
+        now = asyncio.get_running_loop().time()
         recorder = Recorder(journal)
         clients = Clients(grace_s=config.grace_s)
         leave = Leave(clients, recorder)
-        fleet = RememberingFleet(device_policy(config), memory=memory, tell=recorder.note)
+        fleet = RememberingFleet(device_policy(config), restored=restored, tell=recorder.note, now=now)
         membership = Membership(config.devices, tell=recorder.note)
         devices = DevicePool(config, fleet, leave, admit=membership.admit)
-        fleet.restore_quarantines(memory.quarantined, now=devices.now_s)
-        membership.begin(devices, memory.attached)
-        compilers = compilers_of(config, first_fence=memory.first_fence, may_run=leave)
+        membership.begin(devices, restored.attached)
+        compilers = compilers_of(config, first_fence=restored.first_fence, may_run=leave)
         hosts = Hosts(config.hosts, membership.listed)
         self._tasks = [asyncio.get_running_loop().create_task(hosts.keep())]
         asking = Asking(config, compilers, devices, membership, clients, journal, recorder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -23,7 +23,9 @@ _LOOK_EVERY_S = 2.0
 class Hosts:
     """All methods belong to one event loop. `listed` is told a host's name and its devices, pinned to its node."""
 
-    def __init__(self, hosts: Sequence[PhoneHost], listed: Callable[[str, Sequence[DeviceSpec]], None]) -> None:
+    def __init__(
+        self, hosts: Sequence[PhoneHost], listed: Callable[[str, Sequence[DeviceSpec]], Awaitable[None]]
+    ) -> None:
         self._hosts = hosts
         self._listed = listed
         self._following: dict[tuple[int, str], asyncio.Task[None]] = {}  # by number of the host's entry, and node
@@ -60,7 +62,7 @@ class Hosts:
                     self.complaints[name] = listing.complaint
                     continue
                 self.complaints.pop(name, None)
-                self._listed(name, [_pinned(spec, node_id) for spec in listing.devices])
+                await self._listed(name, [_pinned(spec, node_id) for spec in listing.devices])
         except RayError as error:
             self.complaints[name] = f"its watcher was lost ({type(error).__name__})"
         except Exception:

@@ -59,15 +59,18 @@ class Kind(StrEnum):
     LIFE = "life"  # a broker of the farm `key` opened the journal; its fences begin at `first_fence`
     MEASURED = "measured"  # a job's answer: a Measurement
     FAILED = "failed"  # a job's answer: a final failure with its evidence
-    ACCUSED = "accused"  # one failure that speaks against an artifact
+    ACCUSED = "accused"  # one failure on a device that speaks against the artifact `key`
     ATTACHED = "attached"  # a device was attached by hand
     DETACHED = "detached"
     JOINED = "joined"
     LEFT = "left"
-    STRUCK = "struck"
+    STRUCK = "struck"  # one failure that speaks against the device
     COOLED = "cooled"
     UNFIT = "unfit"
-    QUARANTINED = "quarantined"
+    STUCK = "stuck"  # in a state that should not last so long
+    QUARANTINED = "quarantined"  # this and the next three tell the device's health as it is then
+    PROBATION = "probation"
+    RETURNED = "returned"
     RELEASED = "released"
     BASELINE = "baseline"  # what the sentinel takes on a device when all is well
 
@@ -95,17 +98,18 @@ class Entry:
         return cls(Kind.FAILED, key, data={"error": outcome.error, "message": outcome.message, "evidence": evidence})
 
     @classmethod
-    def accusation(cls, artifact_key: str, failure: Failure) -> Entry:
-        return cls(Kind.ACCUSED, artifact_key, failure.serial, _failure_to_json(failure))
+    def failure(cls, kind: Kind, artifact_key: str, failure: Failure) -> Entry:
+        """One lease that ended badly; the failure's time is since the epoch."""
+        return cls(kind, artifact_key, failure.serial, _failure_to_json(failure), failure.at_s)
 
 
 @dataclass
-class Memory:
+class Restored:
     """What a new life of the broker begins with."""
 
     first_fence: int = 1
     evidence: dict[str, list[Failure]] = field(default_factory=dict)  # by artifact, of its own failures
-    quarantined: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by serial: model, reason, until_at_s
+    health: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)  # by serial: since when, what
     # by serial, of the farm that wrote last: what was attached by hand; None: detached by hand
     attached: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     baselines: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by serial
@@ -119,10 +123,8 @@ class Memory:
                 self.begin(entry.key)
             case Kind.ACCUSED:
                 self.evidence.setdefault(entry.key, []).append(_failure_from_json(entry.data))
-            case Kind.QUARANTINED:
-                self.quarantined[entry.serial] = entry.data
-            case Kind.RELEASED:
-                self.quarantined.pop(entry.serial, None)
+            case Kind.QUARANTINED | Kind.PROBATION | Kind.RETURNED | Kind.RELEASED:
+                self.health[entry.serial] = (entry.at_s, entry.data["health"])
             case Kind.ATTACHED:
                 self.attached[entry.serial] = entry.data
             case Kind.DETACHED:
@@ -145,7 +147,7 @@ class Journal:
 
     def __init__(self, path: Path, writer: sqlite3.Connection, lock: int) -> None:
         self.path = path
-        self.memory = Memory()
+        self.restored = Restored()
         self._writer = writer
         self._reader: sqlite3.Connection = _connect(path)
         self._lock = lock
@@ -172,8 +174,8 @@ class Journal:
                 raise
             try:
                 journal._restore()
-                journal.memory.begin(farm_id)
-                data = {"first_fence": journal.memory.first_fence, "pid": os.getpid()}
+                journal.restored.begin(farm_id)
+                data = {"first_fence": journal.restored.first_fence, "pid": os.getpid()}
                 journal.append([Entry(Kind.LIFE, farm_id, data=data)])
             except BaseException:
                 journal.close()
@@ -234,7 +236,7 @@ class Journal:
                 raise _damaged(self.path, f"row {self._rows + 1} is missing or not what was written")
             self._rows, self._seal = row[0], row[6]
             try:
-                self.memory.add(_entry(row))
+                self.restored.add(_entry(row))
             except (ValueError, KeyError, TypeError) as error:
                 raise _damaged(self.path, f"row {row[0]} is not understood: {error!r}") from error
 

@@ -6,6 +6,7 @@ whatever happens in whichever order, equal lists give equal farms.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ class Employer(Protocol):
 
     def employ(self, spec: DeviceSpec) -> None: ...
 
-    def dismiss(self, serial: str) -> None: ...
+    async def dismiss(self, serial: str) -> None: ...
 
 
 class Membership:
@@ -40,6 +41,7 @@ class Membership:
         self._listings: dict[str, dict[str, DeviceSpec]] = {}  # by host, the latest last
         self._detached: set[str] = set()  # by hand
         self._employer: Employer | None = None
+        self._settling = asyncio.Lock()
         self._tell = tell
         self._facts: dict[str, DeviceFacts] = {}
         self.specs: dict[str, DeviceSpec] = {}  # that are employed now
@@ -52,16 +54,17 @@ class Membership:
                 self._detached.add(serial)
             elif (spec := _spec_from_json(data)) is not None:
                 self._by_hand[serial] = spec
-        self._settle()
+        for spec in self._wanted().values():
+            self._employ(spec)
 
-    def attach(self, spec: DeviceSpec) -> None:
+    async def attach(self, spec: DeviceSpec) -> None:
         """Employ a device, or the same serial by another description."""
         self._by_hand[spec.serial] = spec
         self._detached.discard(spec.serial)
         self._tell(Entry(Kind.ATTACHED, serial=spec.serial, data=_spec_to_json(spec)))
-        self._settle()
+        await self._settle()
 
-    def detach(self, serial: str) -> None:
+    async def detach(self, serial: str) -> None:
         """Dismiss a device until it is attached by hand, or has left its host's list and is on it again.
 
         Raises NoSuchDevice.
@@ -70,9 +73,9 @@ class Membership:
         self._by_hand.pop(serial, None)
         self._detached.add(serial)
         self._tell(Entry(Kind.DETACHED, serial=serial))
-        self._settle()
+        await self._settle()
 
-    def listed(self, host: str, specs: Sequence[DeviceSpec]) -> None:
+    async def listed(self, host: str, specs: Sequence[DeviceSpec]) -> None:
         """What a host has now. A host that is gone keeps what it had: its devices are gone, too, and may come back."""
         before = self._listings.pop(host, {})
         now = self._listings[host] = {spec.serial: spec for spec in specs}
@@ -82,7 +85,7 @@ class Membership:
         for other, listing in list(self._listings.items()):
             if other != host:  # a phone is where it was seen last
                 self._listings[other] = {s: spec for s, spec in listing.items() if s not in now}
-        self._settle()
+        await self._settle()
 
     def check(self, serial: str) -> None:
         """Raises NoSuchDevice for a serial that is not attached."""
@@ -109,25 +112,36 @@ class Membership:
     def all_were_reached(self) -> bool:
         return self._facts.keys() >= self.specs.keys()
 
-    def _settle(self) -> None:
-        if self._employer is None:
-            return
+    def _wanted(self) -> dict[str, DeviceSpec]:
+        """What ought to be there."""
         wanted: dict[str, DeviceSpec] = {}
         for specs in (*self._listings.values(), self._configured, self._by_hand):
             wanted |= specs
-        for serial in self._detached:
-            wanted.pop(serial, None)
-        for serial, spec in list(self.specs.items()):
-            if wanted.get(serial) != spec:
-                _log.info("%s is detached", serial)
-                del self.specs[serial]
-                self._facts.pop(serial, None)
-                self._employer.dismiss(serial)
-        for serial, spec in wanted.items():
-            if serial not in self.specs:
-                _log.info("%s is attached", serial)
-                self.specs[serial] = spec
-                self._employer.employ(spec)
+        return {serial: spec for serial, spec in wanted.items() if serial not in self._detached}
+
+    async def _settle(self) -> None:
+        """Employ and dismiss until what is there is what ought to be, as it is by then."""
+        async with self._settling:
+            wanted = self._wanted()
+            for serial, spec in list(self.specs.items()):
+                if wanted.get(serial) != spec:
+                    await self._dismiss(serial)
+            for serial, spec in wanted.items():
+                if serial not in self.specs:
+                    self._employ(spec)
+
+    def _employ(self, spec: DeviceSpec) -> None:
+        assert self._employer is not None, "begin() comes first"
+        _log.info("%s is attached", spec.serial)
+        self.specs[spec.serial] = spec
+        self._employer.employ(spec)
+
+    async def _dismiss(self, serial: str) -> None:
+        assert self._employer is not None, "begin() comes first"
+        _log.info("%s is detached", serial)
+        del self.specs[serial]
+        self._facts.pop(serial, None)
+        await self._employer.dismiss(serial)
 
 
 def check_admissible(facts: DeviceFacts, known: Iterable[DeviceFacts]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,11 +13,11 @@ from device_farm.fleet.compile_actor import CompileActor
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.device_actor import DeviceActor
 from device_farm.fleet.devices import DeviceSpec
-from device_farm.fleet.pool import Pool, Worker
+from device_farm.fleet.pool import Pool
 from device_farm.fleet.ray_workers import Compiled, CompileTask, MayRun, RayCompiler, RayDevice
 from device_farm.fleet.remembering import RememberingFleet
 from device_farm.fleet.state import Fleet
-from device_farm.fleet.words import DeviceState, Policy
+from device_farm.fleet.words import Policy
 from device_farm.measurement.types import DeviceFacts, Measurement
 
 Compilers = Pool[CompileTask, Compiled]
@@ -54,7 +53,6 @@ class DevicePool(Pool[Compiled, Measurement]):
         self._config = config
         self._may_run = may_run
         self._admit = admit  # is shown every device that was reached
-        self._keepers: dict[str, asyncio.Task[None]] = {}
 
     def employ(self, spec: DeviceSpec) -> None:
         """An actor for the device, which joins as soon as it can be reached."""
@@ -70,29 +68,12 @@ class DevicePool(Pool[Compiled, Measurement]):
 
         self.add(RayDevice(spec.serial, create, self._may_run, admit=self._admit, protocol=config.protocol))
 
-    def add(self, worker: Worker[Compiled, Measurement]) -> None:
-        self._workers[worker.serial] = worker
-        self._keepers[worker.serial] = asyncio.get_running_loop().create_task(self._keep(worker))
-
-    def dismiss(self, serial: str) -> None:
-        """End a device's actor; what it ran is tried elsewhere."""
-        self._keepers.pop(serial).cancel()
-        worker = self._workers.pop(serial)
-        self._complaints.pop(serial, None)
-        known = {status.serial: status.state for status in self._fleet.devices()}
-        if known.get(serial, DeviceState.GONE) is not DeviceState.GONE:
-            self._apply(self._fleet.leave(serial, now=self._now(), reason="was detached"))
+    async def dismiss(self, serial: str) -> None:
+        """End a device's actor for good; what it ran is tried elsewhere. Raises NoSuchDevice."""
+        worker = self._workers[serial]
         assert isinstance(worker, RayDevice)
         worker.dismiss()
-
-    def release(self, serial: str) -> None:
-        """Forget a device's strikes and quarantine. Raises NoSuchDevice."""
-        self._apply(self._fleet.release(serial, now=self._now()))
-
-    @property
-    def now_s(self) -> float:
-        """On the clock of its fleet."""
-        return self._now()
+        await self.remove(serial)
 
 
 def _compiler_policy(config: FarmConfig) -> Policy:

@@ -83,30 +83,36 @@ def test_a_job_has_one_answer(tmp_path: Path) -> None:
 
 def test_a_new_life_knows_what_the_old_one_did(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    quarantined = Entry(Kind.QUARANTINED, serial="p1", data={"model": "m", "reason": "off by 12 %", "until_at_s": None})
+    off, well = ({"model": "m", "quarantine_left_s": left_s} for left_s in (None, 0.0))
+    quarantined = Entry(Kind.QUARANTINED, serial="p1", data={"reason": "off by 12 %", "health": off})
+    released = Entry(Kind.RELEASED, serial="p2", data={"reason": "", "health": well})
     write(
         path,
-        [Entry.accusation("a", crash("p1")), Entry.accusation("a", crash("p2")), Entry.accusation("b", crash("p1"))],
-        [quarantined, replace(quarantined, serial="p2"), Entry(Kind.RELEASED, serial="p2")],
+        [
+            Entry.failure(Kind.ACCUSED, "a", crash("p1")),
+            Entry.failure(Kind.ACCUSED, "a", crash("p2")),
+            Entry.failure(Kind.ACCUSED, "b", crash("p1")),
+        ],
+        [quarantined, replace(quarantined, serial="p2"), released],
         [Entry(Kind.ATTACHED, serial="p3", data={"kind": None}), Entry(Kind.DETACHED, serial="p4")],
         [Entry(Kind.BASELINE, serial="p1", data={"latency_ms": ms}) for ms in (3.0, 4.0)],
     )
     with opened(path) as journal:
-        memory = journal.memory
-        assert memory.evidence == {"a": [crash("p1"), crash("p2")], "b": [crash("p1")]}
-        assert memory.quarantined == {"p1": quarantined.data}
-        assert memory.attached == {"p3": {"kind": None}, "p4": None}
-        assert memory.baselines == {"p1": {"latency_ms": 4.0}}
+        restored = journal.restored
+        assert restored.evidence == {"a": [crash("p1"), crash("p2")], "b": [crash("p1")]}
+        assert restored.health == {"p1": (quarantined.at_s, off), "p2": (released.at_s, well)}
+        assert restored.attached == {"p3": {"kind": None}, "p4": None}
+        assert restored.baselines == {"p1": {"latency_ms": 4.0}}
     with opened(path, "another farm") as journal:
-        assert journal.memory.attached == {}
-        assert journal.memory.quarantined and journal.memory.evidence and journal.memory.baselines
+        assert journal.restored.attached == {}
+        assert journal.restored.health and journal.restored.evidence and journal.restored.baselines
 
 
 def test_no_fence_is_given_twice(tmp_path: Path) -> None:
     firsts = []
     for _ in range(4):
         with opened(tmp_path / "journal") as journal:
-            firsts.append(journal.memory.first_fence)
+            firsts.append(journal.restored.first_fence)
     assert firsts == sorted(set(firsts)) and min(b - a for a, b in itertools.pairwise(firsts)) >= 10**9
 
 
