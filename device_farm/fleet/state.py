@@ -39,6 +39,7 @@ from device_farm.fleet.words import (
     Happening,
     Job,
     Lease,
+    Load,
     Note,
     Outcome,
     Policy,
@@ -223,14 +224,9 @@ class Fleet(Generic[R]):
         """Jobs that are queued or leased."""
         return list(self._dispatch.jobs)
 
-    def backlog(self) -> dict[str, int]:
-        """By model, how many jobs wait for a device."""
-        return {model.name: len(model.waiting) for model in self._roster.models.values()}
-
-    def idle(self, model: str) -> int:
-        """How many devices of a model could begin a job now."""
-        known = self._roster.models.get(model)
-        return 0 if known is None else len(known.idle)
+    def load(self) -> dict[str, Load]:
+        """By model, what waits and what works."""
+        return {model.name: model.load for model in self._roster.models.values()}
 
     def why_waiting(self, key: str) -> str | None:
         """What an open job waits for, in words; None if it is leased or not open."""
