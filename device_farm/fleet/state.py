@@ -220,6 +220,11 @@ class Fleet(Generic[R]):
     def leases(self) -> list[Lease]:
         return [device.lease for device in self._roster.devices.values() if device.lease is not None]
 
+    def lease_of(self, serial: str) -> Lease | None:
+        """What a device holds; None if nothing, or if it is unknown."""
+        device = self._roster.devices.get(serial)
+        return None if device is None else device.lease
+
     def open_keys(self) -> list[str]:
         """Jobs that are queued or leased."""
         return list(self._dispatch.jobs)
