@@ -60,7 +60,7 @@ def test_shares_converge_to_the_weights_whatever_the_leases_last(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(weights=weights, seed=st.integers(0, 100))
 def test_nobody_waits_longer_than_the_others_need_for_their_shares(weights: dict[str, float], seed: int) -> None:
-    """Random lengths, one device: between two leases of a client the others get what their weights allow, and no more."""
+    """Random lengths, one device: between two leases of a client the others get what their weights allow."""
     rng = random.Random(seed)
     queue = FairQueue(weights)
     clients = sorted(weights)
