@@ -25,9 +25,10 @@ from device_farm.compiler.target import PlanarTile, Target
 
 # Cycles on Zen 4 (docs/neon.md)
 WRITTEN = 0.36  # a number of a plane
-TAP, SUM_STORED = 0.4, 2.1  # a tap of a tile beside its multiply-adds, a pixel of it
-HALF_TAP, HALF_STORED, HALF_PIXELS = 0.56, 3.3, 28  # the same a pixel of blocks of half a vector; a tile's pixels
-FAR_LINE = 1.2  # a line that half vectors read from beyond the first level
+TAP, STORED = 0.4, 2.1  # a tap of a tile beside its multiply-adds, a pixel of a block
+FAR_STORED = 1.1  # the same in addition where the output leaves the second level
+HALF_TAP, HALF_STORED, HALF_PIXELS = 0.68, 3.0, 28  # a tap and a pixel of blocks of half a vector; a tile's pixels
+FAR_LINE = 1.5  # a line that half vectors read from beyond the first level
 FEWEST_ROWS = 4  # of a band of several
 
 
@@ -115,10 +116,10 @@ def choose(op: Conv2d, layouts: tuple[Layout, ...], target: Target) -> PlanarIma
         return None
     x, y = layouts[:2]
     taps, blocks = block_taps(op, x.shape.channels, target)
-    image = min(planar_images(op, x, y, target), key=lambda image: cycles(image, taps, blocks, target), default=None)
+    image = min(planar_images(op, x, y, target), key=lambda image: cycles(image, y, taps, blocks, target), default=None)
     if image is None:
         return None
-    return image if cycles(image, taps, blocks, target) < half_cycles(op, x, y, taps, blocks, target) else None
+    return image if cycles(image, y, taps, blocks, target) < half_cycles(op, x, y, taps, blocks, target) else None
 
 
 def block_taps(op: Conv2d, channels: int, target: Target) -> tuple[float, int]:
@@ -131,13 +132,14 @@ def block_taps(op: Conv2d, channels: int, target: Target) -> tuple[float, int]:
     return taps, blocks
 
 
-def cycles(image: PlanarImage, taps: float, blocks: int, target: Target) -> float:
+def cycles(image: PlanarImage, y: Layout, taps: float, blocks: int, target: Target) -> float:
     """A model. Planes beyond the second level are read from there by every tap."""
     tile, bands = image.tile, len(image.starts)
     a_tap = tile.cycles + TAP
     if image.elements * target.element.bytes > target.far_bytes / 2:
         a_tap *= 1.3
-    tiles = image.tiles * (taps * a_tap + blocks * SUM_STORED * tile.pixels)
+    stored = STORED + (FAR_STORED if y.elements * target.element.bytes > target.far_bytes else 0.0)
+    tiles = image.tiles * (taps * a_tap + blocks * stored * tile.pixels)
     return bands * (tiles + WRITTEN * image.channels * image.groups * tile.lanes)
 
 
@@ -146,7 +148,7 @@ def half_cycles(op: Conv2d, x: Layout, y: Layout, taps: float, blocks: int, targ
     pixels = y.shape.height * y.shape.width
     dense = blocks * op.kernel[0] * op.kernel[1] * x.shape.channels / op.groups
     window = min(HALF_PIXELS, pixels) * x.shape.channels * target.element.bytes * op.kernel[0]
-    lines = min(1.0, dense / max(taps, 1) / target.simd_lanes) if window > target.near_bytes else 0.0
+    lines = min(1.0, dense / max(taps, 1) / target.simd_lanes) * max(0.0, 1 - target.near_bytes / window)
     return pixels * (taps * (HALF_TAP + FAR_LINE * lines) + blocks * HALF_STORED)
 
 

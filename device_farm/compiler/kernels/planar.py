@@ -66,10 +66,10 @@ def _tile(spec: PlanarKernel, e: Emitter, block: Any, first: Any) -> Any:
             body.append(half.store(vector, half.load(vector) + value * half.load(e.weights, weights)))
         return sequence(body)
 
-    statements.append(loop("tap", end - begin, add_tap, start=begin))
-
     def place(table: Any, pixel: int) -> Any:
         return start + e.scalar(table, first + pixel)
+
+    statements.append(loop("tap", end - begin, add_tap, start=begin))
 
     def finished(value: Any, pixels: tuple[int, ...]) -> Any:
         """With residual and activation: of one or two pixels, side by side."""
