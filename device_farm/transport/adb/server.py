@@ -21,7 +21,7 @@ from device_farm.transport.base import Deadline
 
 DEFAULT_PORT = 5037
 _TRACK = (("host:track-devices-proto-binary", parse_protobuf), ("host:track-devices-l", parse_text))
-_TCP_SERIAL = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
+_TCP_SERIAL = re.compile(r"(?:\[[0-9A-Za-z:.%_-]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _POLL_S = 0.02
 _START_S = 10.0

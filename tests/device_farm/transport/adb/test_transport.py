@@ -71,14 +71,6 @@ def test_close_leaves_nothing_on_the_phone(server: AdbServer, phone: EmulatedPho
     assert phone.status.alive == 0
 
 
-def test_what_clients_left_two_days_ago_is_swept(server: AdbServer, phone: EmulatedPhone, opens: Opens) -> None:
-    old, young = f"{_FOLDER}/old", f"{_FOLDER}/young"
-    make = f"mkdir -p {old} {young} && echo x > {old}/file && touch -d 2020-01-01T00:00:00 {old}/file {old}"
-    _shell(server, phone.address, make)
-    opens(server, phone.address, client="mine").facts()
-    assert _shell(server, phone.address, f"ls {_FOLDER}").split() == ["mine", "young"]
-
-
 def test_a_client_that_comes_again_finds_its_files_and_no_halves(
     server: AdbServer, phone: EmulatedPhone, program: Path, opens: Opens
 ) -> None:
