@@ -35,7 +35,8 @@ def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lab(ray_cluster: Any, lab_folder: Path, start_farm_in: Callable[..., StartFarm]) -> Iterator[Farm]:
     start = start_farm_in(lab_folder, [])
-    farm = start("d0", "d1", "d2", journal=lab_folder / "lab.sqlite", grace_s=0.5, lease_timeout_s=6, name="lab")
+    changes = {"journal": lab_folder / "lab.sqlite", "sentinel": "standins:sentinel_network", "compile_workers": 2}
+    farm = start("d0", "d1", "d2", grace_s=0.5, lease_timeout_s=6, name="lab", **changes)
     yield farm
     farm.stop()
 
@@ -114,6 +115,35 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     assert ran[:2] == ["d0", "d0"] and len(ran) == 3 and ran[2] in ("d1", "d2")
     fences = [int(note.split()[1]) for note in poisoned.value.__notes__]
     assert fences[0] < fences[1] < fences[2] - 10**6  # another life's
+
+
+def test_every_device_is_compared_with_what_the_journal_remembers_of_it(lab: Farm, lab_folder: Path) -> None:
+    def said(farm_measurement: Any) -> tuple[float, float | None]:
+        sentinel = farm_measurement.conditions["sentinel"]
+        return sentinel["baseline_ms"], sentinel["of_model"]
+
+    def baselines(serial: str) -> list[float]:
+        return [e.data["baseline_ms"] for e in lab.history(serial, limit=10**6) if e.kind is Kind.BASELINE]
+
+    for serial in ("d0", "d1", "d2"):
+        for other in {"d0", "d1", "d2"} - {serial}:
+            lab.quarantine(other, reason="not its turn")
+        assert said(measure(lab, f"beside-{serial}"))[0] == 2.0
+        for other in ("d0", "d1", "d2"):
+            lab.release(other)
+    # The third makes a model of them; taken anew, one of them is off its model.
+    assert [baselines(serial) for serial in ("d0", "d1", "d2")] == [[2.0]] * 3
+    assert lab.calibrate("d1") == 3.0 and baselines("d1") == [2.0, 3.0]
+    kill_broker(lab)
+    for serial in ("d0", "d2"):
+        lab.quarantine(serial, reason="not its turn")
+    measurement = measure(lab, "of-the-next-life")
+    assert measurement.device.serial == "d1" and said(measurement) == (3.0, 1.5)
+    for serial in ("d0", "d2"):
+        lab.release(serial)
+    # Compiled for every life of the broker, not for every device.
+    lives = sum(entry.kind is Kind.JOINED for entry in lab.history("d1", limit=10**6))
+    assert (lab_folder / "compiled").read_text().split().count("sentinel") <= lives
 
 
 def test_the_history_of_a_device(lab: Farm) -> None:
