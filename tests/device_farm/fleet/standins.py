@@ -30,6 +30,10 @@ from device_farm.errors import (
     UnsupportedOperator,
     WrongAnswer,
 )
+from device_farm.fleet.config import FarmConfig
+from device_farm.fleet.devices import phone_resource
+from device_farm.fleet.host_watcher import PhoneHost
+from device_farm.fleet.words import Policy
 from device_farm.measurement.drift import Baseline
 from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
@@ -139,11 +143,26 @@ def compile_script(
     return Artifact(key, path, target.name, (1, 1, 1), 1, 0, (42.0,), 0.0, 1, 1)
 
 
-@dataclass
-class AnyMeter:
-    """Of any transport, to which nothing is asked."""
-
-    transport: Any
+def lab_config(folder: Path) -> FarmConfig:
+    """A farm with everything: a journal, sentinels, hosts whose phones are files, clients with little grace."""
+    (folder / "plugged").mkdir(exist_ok=True)
+    serials = ("d0", "d1", "d2")
+    return FarmConfig(
+        devices=tuple(ScriptedDevice(s, folder / "log", resource=phone_resource(s)) for s in serials),
+        cache_dir=folder,
+        hosts=(PhoneHost(FolderSource(folder / "plugged", folder / "log"), resource="phone_host"),),
+        journal=folder / "lab.sqlite",
+        grace_s=0.5,
+        compile_workers=2,
+        protocol=Protocol(deadline_s=2.0),
+        lease_timeout_s=6.0,
+        sentinel="standins:sentinel_network",
+        policy=Policy(cool_s=0.05, absent_s=20, infrastructure_attempts=3, same_device_attempts=2),
+        name="lab",
+        namespace="npas-tests",
+        compile_with="standins:compile_script",
+        measure_with="standins:ScriptedMeter",
+    )
 
 
 def sentinel_network() -> Graph:
