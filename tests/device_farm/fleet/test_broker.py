@@ -84,8 +84,9 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     answers = [measure(lab, f"known{n}") for n in range(4)]
     for serial in ("d1", "d2"):
         lab.quarantine(serial, reason="its sentinel is off")
+    crash: dict[str, Any] = {"*": "crash"}
     with pytest.raises(RunnerFailed, match="2 times on d0, the only usable device"):
-        measure(lab, "crash", **{"*": "crash"})
+        measure(lab, "crash", **crash)
     under_way = [lab.submit(network(f"underway{n}", seconds=0.3), model=MODEL) for n in range(4)]
     until(lambda: bool(runs(lab_folder, "underway1")))
     pid = ray.get(broker(lab).pid.remote())
@@ -98,7 +99,7 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     assert [measure(lab, f"known{n}") for n in range(4)] == answers
     assert [len(runs(lab_folder, f"known{n}")) for n in range(4)] == [1] * 4
     with pytest.raises(RunnerFailed, match="2 times on d0") as caught:
-        measure(lab, "crash", **{"*": "crash"})
+        measure(lab, "crash", **crash)
     assert len(caught.value.__notes__) == 2 and runs(lab_folder, "crash") == ["d0", "d0"]
     # Quarantines, until they are lifted.
     until(lambda: state(lab, "d1") is state(lab, "d2") is DeviceState.QUARANTINED)
