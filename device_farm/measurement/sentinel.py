@@ -50,9 +50,9 @@ from device_farm.compiler.graph import (
 )
 from device_farm.measurement.types import Protocol
 
-# Short, as it is paid by every measurement; of one attempt, as what does not settle is an answer, too.
+# Short, as it is paid by every measurement.
 SENTINEL_PROTOCOL = Protocol(
-    warmup_s=0.02, min_time_s=0.05, max_time_s=0.3, min_samples=20, max_samples=2000, attempts=1, max_relative_ci=0.10
+    warmup_s=0.02, min_time_s=0.05, max_time_s=0.3, min_samples=20, max_samples=2000, attempts=3, max_relative_ci=0.10
 )
 
 
