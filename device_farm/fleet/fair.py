@@ -5,8 +5,8 @@ device-seconds that it has had, over its weight. Whoever has the lowest tag is n
 beforehand, so the client is charged what its last ones took, and the difference when the lease ends.
 
 While two clients have jobs waiting, the device-seconds that they had over their weights differ by a bounded amount: the
-leases under way. A client that comes back from a pause starts at the tag of the client served last: it gets no credit for
-time that it did not use, and no debt is forgiven while others still work.
+leases under way. A client that comes back from a pause starts at the tag of the client served last: it gets no credit
+for time that it did not use, and no debt is forgiven while others still work.
 """
 
 from __future__ import annotations

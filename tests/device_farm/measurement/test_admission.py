@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,9 +50,7 @@ def test_a_phone_that_is_well_and_one_that_tells_nothing_are_admitted() -> None:
         ({"cpu_khz": {0: 1_800_000}}, r"core 7 is switched off", 90),
     ],
 )
-def test_what_speaks_against_a_phone_and_how_long(
-    fields: dict[str, object], message: str, retry_after_s: float
-) -> None:
+def test_what_speaks_against_a_phone_and_how_long(fields: dict[str, Any], message: str, retry_after_s: float) -> None:
     unfit = refusal(**fields)
     with pytest.raises(Unfit, match=message):
         raise unfit

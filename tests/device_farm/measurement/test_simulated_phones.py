@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def make(tmp_path: Path) -> Make:
     return artifact
 
 
-def meter_of(phone: SimulatedPhone, make: Make, *, rules: AdmissionRules | None = RULES, **sentinel: float) -> Meter:
+def meter_of(phone: SimulatedPhone, make: Make, *, rules: AdmissionRules | None = RULES, **sentinel: Any) -> Meter:
     sentinel_of = Sentinel(make("sentinel", 0.4), **sentinel)
     return Meter(phone, sentinel=sentinel_of, rules=rules, clock=lambda: phone.now_s)
 
