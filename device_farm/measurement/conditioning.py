@@ -18,6 +18,13 @@ def changed(before: DeviceConditions, after: DeviceConditions) -> str | None:
     return None
 
 
+def shared(measurement: Measurement, rules: AdmissionRules) -> str | None:
+    """Whether something else had a part of the core all the time; None: it had not, or nobody minds."""
+    if not rules.need_quiet or measurement.conditions.get("quiet", True):
+        return None
+    return "something shared its core all the time"
+
+
 def clock_changed(measurement: Measurement, rules: AdmissionRules) -> str | None:
     """Whether the measuring cores' clock fell, or rose, within the session; None: it did not.
 

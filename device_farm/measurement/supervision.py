@@ -17,7 +17,7 @@ from device_farm.compiler.artifact import Artifact
 from device_farm.errors import DeadlineExceeded, MeasurementError, RunnerFailed, Unfit, Unstable, WrongAnswer
 from device_farm.measurement.admission import AdmissionRules, admit
 from device_farm.measurement.codec import conditions_to_json
-from device_farm.measurement.conditioning import best_spin_ns, changed, clock_between, clock_changed
+from device_farm.measurement.conditioning import best_spin_ns, changed, clock_between, clock_changed, shared
 from device_farm.measurement.drift import BASELINE_READINGS, Baseline, Drift, Verdict, judge, robust_baseline
 from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.types import DeviceConditions, Measurement, Protocol
@@ -240,7 +240,7 @@ class Supervisor:
     def _what_changed(
         self, before: DeviceConditions, after: DeviceConditions, measurement: Measurement, readings: list[Reading]
     ) -> str | None:
-        found = [changed(before, after), clock_changed(measurement, self._limits)]
+        found = [changed(before, after), clock_changed(measurement, self._limits), shared(measurement, self._limits)]
         found += [clock_between(measurement, reading.measurement, self._limits) for reading in readings]
         return next((text for text in found if text is not None), None)
 

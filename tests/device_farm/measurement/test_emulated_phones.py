@@ -104,7 +104,7 @@ def test_throttling_that_comes_and_goes_at_random_is_never_a_number(
     clean = meter.measure(artifacts[1], QUICK).latency_ms
     draw = random.Random(5)
     said: list[Measurement | FarmError] = []
-    for _ in range(24):
+    for _ in range(16):
         phone.heal()
         if draw.random() < 0.5:
             phone.inject(PhoneFault.THROTTLED, value=draw.uniform(0.5, 1.0))
@@ -115,10 +115,10 @@ def test_throttling_that_comes_and_goes_at_random_is_never_a_number(
             said.append(meter.measure(artifacts[1], QUICK))
         except (Unfit, Unstable) as error:
             said.append(error)
-    measured = [m.latency_ms / clean - 1 for m in said if isinstance(m, Measurement)]
-    assert len(measured) >= 8
-    assert max(map(abs, measured)) <= 0.03
-    assert sum(isinstance(s, Unfit) for s in said) >= 5
+    measured = [m for m in said if isinstance(m, Measurement)]
+    assert len(measured) >= 5
+    assert [m.conditions for m in measured if abs(m.latency_ms / clean - 1) > 0.03] == []
+    assert sum(isinstance(s, Unfit) for s in said) >= 4
 
 
 def test_what_the_phone_says_of_itself_is_enough_to_refuse(

@@ -28,11 +28,22 @@ from device_farm.transport.local import LocalTransport
 
 # Of a test machine nothing is expected: it may be three times slower from one second to the next, but not ten times.
 LOOSE = Protocol(
-    warmup_s=0.0, min_time_s=0.02, max_time_s=0.04, max_relative_ci=1e9, max_correction=2.0, max_drift=5.0, attempts=3
+    warmup_s=0.0,
+    min_time_s=0.02,
+    max_time_s=0.04,
+    max_relative_ci=1e9,
+    max_correction=2.0,
+    max_unexplained=2.0,
+    max_drift=5.0,
 )
 QUICK = dataclasses.replace(SENTINEL_PROTOCOL, max_relative_ci=1e9, max_time_s=0.05)
 ANYTHING = AdmissionRules(
-    max_thermal_status=None, max_temperature_c=None, min_battery_level=None, max_clock_change=5.0, cool_s=7.0
+    max_thermal_status=None,
+    max_temperature_c=None,
+    min_battery_level=None,
+    max_clock_change=5.0,
+    need_quiet=False,
+    cool_s=7.0,
 )
 
 
@@ -135,9 +146,9 @@ def test_a_throttled_device_gives_no_latency(sentinel: Sentinel, artifact: Artif
 def test_a_device_that_was_always_slow_is_told_by_its_model(
     sentinel: Sentinel, artifact: Artifact, device: Throttled
 ) -> None:
-    usual = Meter(device, sentinel=sentinel).calibrate(LOOSE).baseline_ms
+    usual = Meter(device, sentinel=sentinel, rules=ANYTHING).calibrate(LOOSE).baseline_ms
     device.factor = 20
-    meter = Meter(device, sentinel=dataclasses.replace(sentinel, model_ms=usual))
+    meter = Meter(device, sentinel=dataclasses.replace(sentinel, model_ms=usual), rules=ANYTHING)
     with pytest.raises(Unfit, match="longer than on the median phone of its model"):
         meter.measure(artifact, LOOSE)
 

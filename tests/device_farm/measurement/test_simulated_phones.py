@@ -68,11 +68,11 @@ def test_a_latency_is_within_three_percent_of_the_phones_best_or_there_is_none(s
     truth_ms = {"small": 0.9, "large": 5.0, "narrow": 2.0}
     artifacts = [make("small", 0.9, 0.05), make("large", 5.0, 0.3), make("narrow", 2.0, 0.2)]
     errors: list[float] = []
-    for seed in range(4):
+    for seed in range(3):
         phone = SCENARIOS[scenario](seed)
         said = work(phone, meter_of(phone, make), artifacts, times=24)
         errors += errors_of(said, truth_ms)
-    assert len(errors) >= 16  # of 96: it waits until it is well, it does not give up
+    assert len(errors) >= 12  # of 72: it waits until it is well, it does not give up
     assert max(map(abs, errors)) <= 0.03
     assert abs(float(np.median(errors))) <= 0.01
 
@@ -83,7 +83,7 @@ def test_without_a_sentinel_the_same_phones_report_wrong_numbers(make: Make) -> 
     for name, scenario in SCENARIOS.items():
         phone = scenario(3)
         said: list[Measurement | FarmError] = []
-        for _ in range(25):
+        for _ in range(16):
             said += work(phone, Meter(phone), [make("small", 0.9)], times=1)
             phone.spend(2.0, load=1.0)
         if max(map(abs, errors_of(said, {"small": 0.9}))) > 0.03:
@@ -93,8 +93,8 @@ def test_without_a_sentinel_the_same_phones_report_wrong_numbers(make: Make) -> 
 
 def test_intervals_of_drifting_phones_cover_the_truth(make: Make) -> None:
     covered: list[bool] = []
-    for seed in range(30):
-        drift = 1 + 0.045 * seed / 29  # up to what is still corrected
+    for seed in range(24):
+        drift = 1 + 0.045 * seed / 23  # up to what is still corrected
         phone = SimulatedPhone(seed, slow=lambda t, drift=drift: drift if t > 0.01 else 1.0, tells=False)  # type: ignore[misc]
         meter = meter_of(phone, make, **BEST)
         for share in (0.05, 0.2, 0.4):
