@@ -19,7 +19,7 @@ _ADB = Path(adbutils.__file__).parent / "binaries" / "adb"
 
 @dataclass(frozen=True)
 class Adb:
-    """The client. A command that takes longer than `timeout_s` raises subprocess.TimeoutExpired."""
+    """The client. Commands that take longer than `timeout_s` raise subprocess.TimeoutExpired."""
 
     environment: dict[str, str]
 
@@ -72,7 +72,7 @@ class Adb:
 
 @contextlib.contextmanager
 def private_adb(home: Path) -> Iterator[Adb]:
-    """A server with keys and log in `home`, which ends with the block. Raises RuntimeError if it does not start."""
+    """A server whose keys and log are in `home`; it ends with the block. RuntimeError if it does not start."""
     port = _free_port()
     environment = {
         "HOME": str(home),
