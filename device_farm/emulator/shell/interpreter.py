@@ -344,6 +344,8 @@ class Shell:
             return await self._run_command(built_in, words, assigned)
         command = COMMANDS.get(posixpath.basename(name) if name.startswith("/system/bin/") else name)
         if command is not None:
+            if replaces_shell:
+                self.process.name, self.process.arguments = name, tuple(words)
             self.replaceable = replaces_shell
             return await self._run_command(command, words, assigned)
         if "/" not in name:
