@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from device_farm.transport.base import Transport
 
 
+_TIDY_S = 1.0  # beyond the protocol's deadline
+
+
 @dataclass(frozen=True)
 class Greeting:
     """What an actor says when it is ready. `instance` is another one after every restart."""
@@ -122,9 +125,10 @@ class DeviceActor:
             try:
                 measurement: Measurement = self._meter.measure(here, protocol)
             finally:
-                # Its result is remembered, so it is not needed there again.
+                # Its result is remembered, so it is not needed there again. A phone that says nothing any more must
+                # not hold up the error that tells so: what stays there is swept one day.
                 with contextlib.suppress(FarmError):
-                    transport.remove(remote_name(here.path))
+                    transport.remove(remote_name(here.path), timeout_s=_TIDY_S)
         return dataclasses.replace(measurement, device=self._named(measurement.device))
 
     def _open(self) -> Transport:

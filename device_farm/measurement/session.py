@@ -221,9 +221,10 @@ def _measurement(
     if artifact.threads > 1:
         conditions["thread_cores"] = last.threads
     conditions |= last.model_dump(
+        mode="json",  # plain: what comes back from a journal is equal to what went in
         include={
             "affinity", "before", "after", "warmup_runs", "voluntary_switches", "involuntary_switches", "page_faults"
-        }
+        },
     )  # fmt: skip
     return Measurement(
         artifact_key=artifact.key,

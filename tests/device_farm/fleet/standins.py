@@ -88,7 +88,7 @@ class ScriptedTransport:
     def facts(self) -> DeviceFacts:
         return DeviceFacts(serial="by-the-transport", model="scripted", target=self.device.target)
 
-    def remove(self, remote_name: str) -> None:
+    def remove(self, remote_name: str, *, timeout_s: float = 10.0) -> None:
         raise DeviceGone("nothing is kept here")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from device_farm.compiler.target import TARGETS
 from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import FarmError, Unfit, Unstable, WrongAnswer
 from device_farm.measurement.admission import AdmissionRules
-from device_farm.measurement.codec import conditions_from_json
+from device_farm.measurement.codec import conditions_from_json, measurement_from_json, measurement_to_json
 from device_farm.measurement.drift import baseline_of_model
 from device_farm.measurement.sentinel import Sentinel, sentinel_graph
 from device_farm.measurement.session import Meter
@@ -184,3 +185,11 @@ def test_phones_of_a_model_agree_and_one_that_is_slow_from_the_start_does_not(
             meter.measure(artifacts[1], QUICK)
     finally:
         slow.heal()
+
+
+def test_a_measurement_comes_back_from_a_journal_as_it_was(
+    device: AdbTransport, artifacts: tuple[Artifact, Artifact]
+) -> None:
+    sentinel, artifact = artifacts
+    measurement = Meter(device, sentinel=Sentinel(sentinel), rules=AdmissionRules()).measure(artifact, QUICK)
+    assert measurement_from_json(json.loads(json.dumps(measurement_to_json(measurement)))) == measurement
