@@ -133,7 +133,10 @@ def test_nothing_survives_a_run_that_is_ended(tmp_path: Path, how: str) -> None:
             assert done.stdout == b"ended\n"
             assert _alive(token) == []
         shell.wait(5)
-        assert _alive(token) == []
+        end = time.monotonic() + 5
+        while _alive(token):  # the kernel takes its time with those that are killed
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def test_ending_a_run_spares_who_has_got_its_shells_number(tmp_path: Path) -> None:
