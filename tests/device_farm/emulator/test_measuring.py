@@ -12,6 +12,7 @@ import pytest
 from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.target import AVX2, NEON
 from device_farm.emulator.faults import PhoneFault
+from device_farm.emulator.models import find_model
 from device_farm.errors import DeadlineExceeded, DeviceGone, RunnerFailed, Unstable, WrongAnswer
 from device_farm.measurement.report import BenchReport, parse_report
 from device_farm.measurement.session import measure
@@ -89,7 +90,8 @@ def run_fleet(adb: Adb, models: Sequence[str], artifact: Artifact, *, seed: int 
     with EmulatedPhones(models, seed=seed, pace=0.0) as phones:
         for address in phones.addresses:
             adb.connect(address)
-        return [measured(adb, address, artifact) for address in phones.addresses]
+        cores = [find_model(name).big_core for name in models]
+        return [measured(adb, address, artifact, cpu=cpu) for address, cpu in zip(phones.addresses, cores, strict=True)]
 
 
 def test_models_differ_and_repeat(adb: Adb, artifact: Artifact) -> None:
