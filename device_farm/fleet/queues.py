@@ -45,6 +45,9 @@ class JobQueue:
         job = level.pop()
         if not level:
             del self._waiting[priority]
+            if not self._waiting:
+                self._tops.clear()
+                self._listed.clear()
         if level.is_idle:
             del self._levels[priority]
         return job
