@@ -7,6 +7,8 @@ DEV := .venv/installed-dev
 PEERS := .venv/installed-bench
 RUN ?= runs/digits-demo
 BENCH ?=
+# processes of `make test`; a file's tests share one, as they share Ray clusters and compiled networks
+WORKERS ?= 2
 # aarch64 tests need qemu-user, which pip cannot bring; CI installs it with apt
 MARKS := $(if $(shell command -v qemu-aarch64 || command -v qemu-aarch64-static),not slow,not slow and not qemu)
 
@@ -30,7 +32,7 @@ demo: $(INSTALLED)
 
 test: $(DEV)
 	@case "$(MARKS)" in *qemu*) echo "note: no qemu-aarch64 here, the aarch64 tests are left out (apt-get install qemu-user)";; esac
-	$(BIN)/python -m pytest -m "$(MARKS)"
+	$(BIN)/python -m pytest -m "$(MARKS)" -n $(WORKERS) --dist loadfile
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow

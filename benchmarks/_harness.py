@@ -89,7 +89,7 @@ def _busy_jiffies() -> dict[int, int]:
     return busy
 
 
-# --- peers ------------------------------------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------------------------------
 
 
 def artifact_session(path: Path, input_seed: int = 0) -> Session:
@@ -127,31 +127,6 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
-
-
-class OnnxRuntime:
-    """ONNX Runtime on one thread, all graph optimisations, input and output bound once."""
-
-    def __init__(self, model: bytes) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as our runner does
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        (self._input,) = self._session.get_inputs()
-
-    def answer(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The output for one NCHW image."""
-        result: NDArray[np.float32] = self._session.run(None, {self._input.name: image})[0]
-        return result
-
-    def __call__(self, seconds: float, cpu: int) -> Sequence[float]:
-        binding = self._session.io_binding()
-        binding.bind_cpu_input(self._input.name, np.zeros(self._input.shape, np.float32))
-        binding.bind_output(self._session.get_outputs()[0].name)
-        return timed(lambda: self._session.run_with_iobinding(binding), seconds)
 
 
 def timed(function: Callable[[], object], seconds: float, *, warmup_s: float = 0.05) -> list[float]:

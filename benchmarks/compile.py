@@ -22,9 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # run as a script: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,10 +34,12 @@ import torch
 from benchmarks._harness import finish, parser, table
 from benchmarks._onnx import to_onnx
 from benchmarks.models.mobilenet_v2 import MobileNetV2
+from benchmarks.peers import PEERS
+from benchmarks.peers.process import PeerProcess
 from device_farm.compiler import Graph, compile_network, host_target
 from device_farm.compiler.frontend import import_module
 from device_farm.compiler.graph import BlockSparsity, Conv2d, Shape
-from device_farm.compiler.weights import weight_shape
+from device_farm.compiler.weights import seeded_weights, weight_shape
 
 BARS_S = {"cold": 6.0, "new architecture": 0.5, "new pruning": 0.2}
 _COLD = """
@@ -131,28 +132,17 @@ def parallel(graphs: Sequence[Graph], *, workers: int, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def peers() -> dict[str, Callable[[bytes], object]]:
-    """Those that are installed: how each loads a model."""
-    loaders: dict[str, Callable[[bytes], object]] = {}
-    try:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        loaders["onnxruntime"] = lambda model: onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-    except ImportError:
-        print("onnxruntime is not installed")
-    try:
-        import openvino  # type: ignore[import-not-found,unused-ignore]
-
-        core = openvino.Core()
-        settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-        loaders["openvino"] = lambda model: core.compile_model(core.read_model(model), "CPU", settings)
-    except ImportError:
-        print("openvino is not installed")
-    return loaders
+def loads(model: bytes, count: int) -> dict[str, list[float]]:
+    """Seconds that the peers which read ONNX themselves take to load a model, once they have loaded it before."""
+    seconds = {}
+    for name in ("onnxruntime", "openvino"):
+        peer = PEERS[name]
+        if missing := peer.missing():
+            print(f"{peer.title} is left out: not installed: {', '.join(missing)}")
+            continue
+        with PeerProcess(name, model) as process:
+            seconds[f"{peer.title} loads it"] = process.loads(count)
+    return seconds
 
 
 def main() -> int:
@@ -176,10 +166,8 @@ def main() -> int:
         prunings = [pruned(base, seed) for seed in range(count + 1)]
         timed(prunings[:1], cache=cache, out=scratch / "pruned", forget_programs=False)
         seconds["new pruning"] = timed(prunings[1:], cache=cache, out=scratch / "pruned", forget_programs=False)
-        model = to_onnx(*_imported(base)).SerializeToString()
-        for peer, load in peers().items():
-            load(model)
-            seconds[f"{peer} loads it"] = [_seconds(lambda load=load: load(model)) for _ in range(count)]  # type: ignore[misc]
+        model = to_onnx(base, seeded_weights(base, seed=0)).SerializeToString()
+        seconds |= loads(model, count)
         os.sched_setaffinity(0, everywhere)
         workers = len(everywhere)
         ways = {
@@ -203,18 +191,6 @@ def main() -> int:
         print(f"{'held  ' if held else 'MISSED'} {label}: {np.median(seconds[label]):.3f} s of {bar} s")
     finish("compile", {"seconds": seconds, "parallel_s": ways, "bars_s": BARS_S}, arguments.json)
     return 1 if failed and not arguments.quick else 0
-
-
-def _imported(graph: Graph) -> tuple[Graph, dict[str, Any]]:
-    from device_farm.compiler.weights import seeded_weights
-
-    return graph, seeded_weights(graph, seed=0)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def measure(name: str, rate: float, *, pixels: int, folder: Path, cache: Path) -
 
 
 def _row(
-    graph: Graph, weights: dict[str, NDArray[Any]] | None, image: NDArray[np.float32], *, folder: Path, cache: Path
+    graph: Graph, weights: Mapping[str, NDArray[Any]] | None, image: NDArray[np.float32], *, folder: Path, cache: Path
 ) -> dict[str, Any]:
     artifact = compile_network(graph, target=NEON_FP16, out_dir=folder, cache_dir=cache, weights=weights, seed=SEED)
     known = seeded_weights(graph, seed=SEED) if weights is None else weights
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for rate in rates:
                 rows += measure(name, rate, pixels=pixels, folder=folder, cache=cache)
                 print(*rows[-2:], sep="\n", file=sys.stderr, flush=True)
-    columns = ("network", "pixels", "rate", "weights", "error", "stored")
+    columns: tuple[str, ...] = ("network", "pixels", "rate", "weights", "error", "stored")
     print(table(columns, [[f"{row[c]:.2e}" if c in columns[4:] else row[c] for c in columns] for row in rows]))
     models = [row for target in (NEON, NEON_FP16) for row in modelled(target)]
     print("\nA model (llvm-mca): cycles a multiply-add")

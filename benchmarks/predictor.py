@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -141,7 +142,7 @@ def measure(
     def graph_of(architecture: Architecture) -> Graph:
         return lower(space.backbone, architecture, block_height=target.block_height)
 
-    cases = [Case((role, *a.to_json()), lambda a=a: graph_of(a)) for role, a in roles]  # type: ignore[misc]
+    cases = [Case((role, *a.to_json()), partial(graph_of, a)) for role, a in roles]
     started = time.monotonic()
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(build, ((graph_of(a), folder) for _, a in mixed), chunksize=4))
@@ -226,7 +227,9 @@ def judge(
     predictor.predict(many)
     warm_ms = 1e3 * (time.perf_counter() - started) / len(many)
     pairs = [(record("unseen", a), record("again", a)) for a in candidates.again]
-    ratios = np.array([b.latency_ms / a.latency_ms - 1 for a, b in pairs if a.quiet and b.quiet])  # type: ignore[operator]
+    quiet_ms = [(a.latency_ms, b.latency_ms) for a, b in pairs if a.quiet and b.quiet]
+    first_ms, again_ms = np.array(quiet_ms, dtype=np.float64).reshape(-1, 2).T
+    ratios = again_ms / first_ms - 1
     every = [(a, record("unseen", a).latency_ms) for a in candidates.unseen if record("unseen", a).latency_ms]
     of_all = predictor.predict([a for a, _ in every]).mean_ms / np.array([ms for _, ms in every], dtype=float) - 1
     points = breakeven_map(space, predictor, candidates.designed)

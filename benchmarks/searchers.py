@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,7 +258,7 @@ def main() -> None:
     seeds = 10 if arguments.quick else arguments.seeds
     checkpoints = [c for c in CHECKPOINTS if c <= (100 if arguments.quick else 200)]
     spaces = ["digits"] if arguments.quick else arguments.space
-    report: dict[str, object] = {"seeds": seeds, "spaces": {}}
+    report: dict[str, Any] = {"seeds": seeds, "spaces": {}}
     for name in spaces:
         space = SPACES[name]()
         landscapes = [Landscape(space, seed=seed, train_all=arguments.train_all) for seed in range(seeds)]
@@ -285,7 +286,7 @@ def main() -> None:
                 "regret_points": {str(c): regret[:, c - 1].tolist() for c in checkpoints},
                 "propose_ms": cost_ms,
             }
-        report["spaces"][name] = rows  # type: ignore[index]
+        report["spaces"][name] = rows
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
 

@@ -22,10 +22,11 @@ from device_farm.compiler import Graph, Target, compile_network, host_target
 from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Input, Padding, Shape, TapUnit
 from device_farm.compiler.target import TARGETS
 
+LayerShape = tuple[int, int, int, int]  # channels, filters, kernel, pixels
 HEIGHTS = (8, 16, 32)
 RATES = (2.0, 3.0, 5.0, 10.0)
 BARS = {2.0: 0.9, 3.0: 0.9, 5.0: 0.9, 10.0: 0.8}  # least share of the rate, geometric mean over the layers
-LAYERS = (  # channels, filters, kernel, pixels
+LAYERS: tuple[LayerShape, ...] = (
     (24, 144, 1, 56), (144, 24, 1, 56), (32, 192, 1, 28), (192, 64, 1, 14), (64, 384, 1, 14), (384, 64, 1, 14),
     (96, 576, 1, 14), (576, 160, 1, 7), (960, 320, 1, 7), (320, 1280, 1, 7),
     (64, 64, 3, 56), (128, 128, 3, 28), (256, 256, 3, 14), (512, 512, 3, 7),
@@ -33,12 +34,12 @@ LAYERS = (  # channels, filters, kernel, pixels
 )  # fmt: skip
 
 
-def layer_name(layer: tuple[int, int, int, int]) -> str:
+def layer_name(layer: LayerShape) -> str:
     channels, filters, kernel, pixels = layer
     return f"{kernel}x{kernel} {channels}->{filters} at {pixels}"
 
 
-def graph(layer: tuple[int, int, int, int], rate: float, height: int, unit: TapUnit) -> Graph:
+def graph(layer: LayerShape, rate: float, height: int, unit: TapUnit) -> Graph:
     channels, filters, kernel, pixels = layer
     taps = channels * kernel * kernel
     step = 4 if unit is TapUnit.QUAD else 1

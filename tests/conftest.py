@@ -15,6 +15,15 @@ import pytest
 from device_farm.errors import InvalidGraph
 
 
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels of all tests of a session, of those in other processes of pytest-xdist too."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "kernels"
+
+
 @pytest.fixture
 def load_in_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are loaded in forks of this process instead of new ones: the same child, without seconds of imports."""

@@ -10,16 +10,15 @@ from torch import nn
 from benchmarks.models.efficientnet import efficientnet_b0, efficientnet_lite0
 from benchmarks.models.mobilenet_v2 import MobileNetV2
 from benchmarks.models.mobilenet_v3 import MobileNetV3Large
-from benchmarks.models.resnet18 import ResNet18
-from benchmarks.models.resnet50 import ResNet50
+from benchmarks.models.resnet import resnet18, resnet50
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "efficientnet_b0": efficientnet_b0,
     "efficientnet_lite0": efficientnet_lite0,
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3_large": MobileNetV3Large,
-    "resnet18": ResNet18,
-    "resnet50": ResNet50,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
 }
 
 

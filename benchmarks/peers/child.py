@@ -5,6 +5,7 @@ some end it when they fail. Here each has its own. Requests are lines of JSON on
 
     {"answer": "image.npy", "to": "output.npy"}  ->  {}
     {"seconds": 0.3, "cpu": 3}                   ->  {"samples_ms": [...]}
+    {"loads": 20}                                ->  {"seconds": [...]}, of loading the model as often again
     anything that fails                          ->  {"error": "..."}
 """
 
@@ -14,6 +15,8 @@ import importlib
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,8 +33,13 @@ def main() -> int:
     # OpenVINO gives a calling thread back the cores that the process had when the model was compiled, if those were not
     # all, and so undoes the pinning; one that was compiled on all cores leaves its thread alone
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    try:
+
+    def load() -> Engine:
         engine: Engine = importlib.import_module(f"benchmarks.peers.{name}").Engine(Path(model), Path(scratch))
+        return engine
+
+    try:
+        engine = load()
     except Exception as error:
         _reply(replies, {"error": f"{type(error).__name__}: {error}"})
         return 1
@@ -39,13 +47,15 @@ def main() -> int:
     _reply(replies, {"ready": True})
     for line in sys.stdin:
         try:
-            _reply(replies, serve(engine, json.loads(line)))
+            _reply(replies, serve(engine, load, json.loads(line)))
         except Exception as error:
             _reply(replies, {"error": f"{type(error).__name__}: {error}"})
     return 0
 
 
-def serve(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
+def serve(engine: Engine, load: Callable[[], Engine], request: dict[str, Any]) -> dict[str, Any]:
+    if "loads" in request:
+        return {"seconds": [_seconds(load) for _ in range(request["loads"])]}
     if "answer" in request:
         engine.load(np.load(request["answer"]))
         engine.run()
@@ -56,6 +66,12 @@ def serve(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     if os.sched_getaffinity(0) != {request["cpu"]}:
         raise RuntimeError(f"the engine left core {request['cpu']} for {sorted(os.sched_getaffinity(0))} while timed")
     return {"samples_ms": samples}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _pin(cpu: int) -> None:

@@ -63,6 +63,11 @@ class PeerProcess:
         samples: list[float] = self._ask(seconds=seconds, cpu=cpu)["samples_ms"]
         return samples
 
+    def loads(self, count: int) -> list[float]:
+        """Seconds of loading the model anew, `count` times, on the cores of this process."""
+        seconds: list[float] = self._ask(loads=count)["seconds"]
+        return seconds
+
     def close(self) -> None:
         """End the process; what it left on disk goes too."""
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -27,7 +27,7 @@ from device_farm.compiler.graph import (
 )
 from device_farm.errors import UnsupportedOperator
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.NONE: nn.Identity,
     Activation.RELU: nn.ReLU,
     Activation.RELU6: nn.ReLU6,
@@ -94,7 +94,8 @@ class _Convolution(nn.Module):
 
     def forward(self, image: Tensor, residual: Tensor | None = None) -> Tensor:
         result = self.convolution(image)
-        return self.activation(result if residual is None else result + residual)  # type: ignore[no-any-return]
+        activated: Tensor = self.activation(result if residual is None else result + residual)
+        return activated
 
 
 class _Binary(nn.Module):
@@ -103,7 +104,8 @@ class _Binary(nn.Module):
         self.function, self.activation = function, ACTIVATIONS[activation]()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.activation(self.function(a, b))  # type: ignore[no-any-return]
+        activated: Tensor = self.activation(self.function(a, b))
+        return activated
 
 
 class _Concat(nn.Module):

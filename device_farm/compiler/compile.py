@@ -48,9 +48,9 @@ def compile_network(
 ) -> Artifact:
     """One static executable for `target`, at out_dir/<key>, with its manifest beside it.
 
-    With `weights` (torch's layout, see graph.py) the artifact is deployable: it carries them, and a tap of a block
-    lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps from `seed`,
-    with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
+    With `weights` (torch's layout, see `device_farm.compiler.graph`) the artifact is deployable: it carries them, and a
+    tap of a block lives if any weight of it is not zero. Without, it is a benchmark: the device makes weights and taps
+    from `seed`, with the counts of every layer's BlockSparsity, and the executable is small whatever the network.
 
     `fuse` lets inverted residuals run by bands of rows where that pays (fusing.py), `by_winograd` lets convolutions go
     by Winograd (winograd.py). With `threads` above 1 the steps

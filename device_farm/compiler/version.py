@@ -32,7 +32,7 @@ def generator_version() -> str:
 @cache
 def compiler_version() -> str:
     """Of all that decides an artifact besides graph, target and weights."""
-    own = [*_HERE.glob("*.py"), *support_files(), *sources.source_files()]
+    own = [*_HERE.glob("*.py"), *(_HERE / "graph").glob("*.py"), *support_files(), *sources.source_files()]
     return digest([generator_version(), zig_version(), *_contents(own)])
 
 

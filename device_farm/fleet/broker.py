@@ -108,7 +108,7 @@ class Broker:
             present = {
                 status.serial
                 for status in [*compilers.fleet.devices(), *devices.fleet.devices()]
-                if status.state is not DeviceState.GONE
+                if status.state.is_present
             }
             missing = [serial for serial in expected if serial not in present]
             if not missing or time.monotonic() >= until_s:

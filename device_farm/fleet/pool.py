@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from device_farm.errors import Fenced
 from device_farm.fleet.faults import fault_of
 from device_farm.fleet.state import Fleet
-from device_farm.fleet.words import Action, Blame, Fault, Job, Lease, Outcome, Restart, Run, Settle
+from device_farm.fleet.words import Action, Blame, Fault, Job, Lease, Note, Outcome, Restart, Run, Settle
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -51,18 +51,26 @@ class Worker(Protocol[P_contra, R_co]):
 
 
 class Pool(Generic[P, R]):
-    """Runs the jobs of a fleet on workers. All methods belong to one event loop."""
+    """Runs the jobs of a fleet on workers. All methods belong to one event loop.
 
-    def __init__(self, fleet: Fleet[R], *, connect_s: float = 60.0) -> None:
+    `on_note` is told what is worth a line in a journal, as it happens; it must not call back.
+    """
+
+    def __init__(
+        self, fleet: Fleet[R], *, connect_s: float = 60.0, on_note: Callable[[Note], None] | None = None
+    ) -> None:
         self._fleet = fleet
         self._connect_s = connect_s
+        self._on_note = on_note
         self._workers: dict[str, Worker[P, R]] = {}
+        self._keepers: dict[str, asyncio.Task[None]] = {}
         self._lost: dict[str, asyncio.Event] = {}
         self._complaints: dict[str, str] = {}  # why a worker is not there
         self._payloads: dict[str, P] = {}
         self._waiters: dict[str, list[asyncio.Future[Outcome[R]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s: float | None = None
         self._joined = asyncio.Event()
 
     @property
@@ -76,9 +84,26 @@ class Pool(Generic[P, R]):
         return dict(self._complaints)
 
     def add(self, worker: Worker[P, R]) -> None:
-        """Employ a worker: it joins as soon as it can be connected, and again after every loss."""
-        self._workers[worker.serial] = worker
-        self._spawn(self._keep(worker))
+        """Employ a worker: it joins as soon as it can be connected, and again after every loss.
+
+        Raises ValueError if one of its serial is employed already.
+        """
+        serial = worker.serial
+        if serial in self._workers:
+            raise ValueError(f"{serial} is employed already; remove it first")
+        self._workers[serial] = worker
+        self._keepers[serial] = self._spawn(self._keep(worker))
+        self._apply(self._fleet.expect(serial, now=self._now()))
+
+    async def remove(self, serial: str) -> None:
+        """Dismiss a worker for good; what it runs is tried elsewhere. Raises NoSuchDevice."""
+        self._apply(self._fleet.dismiss(serial, now=self._now()))
+        keeper = self._keepers.pop(serial)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        self._complaints.pop(serial, None)
+        self._lost.pop(serial, None)
+        await self._restart(self._workers.pop(serial))
 
     async def ask(self, job: Job, payload: P) -> Outcome[R]:
         """The outcome of a job, the same for all who ask for its key. Cancelling only stops waiting."""
@@ -95,6 +120,19 @@ class Pool(Generic[P, R]):
     def quarantine(self, serial: str, *, reason: str) -> None:
         """Take a worker out of service until it is released. Raises NoSuchDevice."""
         self._apply(self._fleet.quarantine(serial, reason=reason, now=self._now()))
+
+    def cool(self, serial: str, *, reason: str, seconds: float) -> None:
+        """Let a worker rest for so long at least. Raises NoSuchDevice."""
+        now = self._now()
+        self._apply(self._fleet.cool(serial, reason=reason, now=now, until_s=now + seconds))
+
+    def release(self, serial: str) -> None:
+        """Forget strikes, rests and quarantines of a worker. Raises NoSuchDevice."""
+        self._apply(self._fleet.release(serial, now=self._now()))
+
+    def set_share(self, client: str, share: float) -> None:
+        """Give a client another weight among those that share the workers. Raises ValueError."""
+        self._fleet.set_share(client, share)
 
     def forget(self, key: str) -> None:
         """Drop a finished key from memory."""
@@ -122,18 +160,27 @@ class Pool(Generic[P, R]):
                             waiter.set_result(outcome)
                 case Restart(serial, reason):
                     _log.warning("restarting the worker of %s: %s", serial, reason)
-                    self._lost[serial].set()
+                    if serial in self._lost:
+                        self._lost[serial].set()
+                case Note(what, subject, reason):
+                    _log.info("%s: %s: %s", what, subject, reason)
+                    if self._on_note is not None:
+                        self._on_note(action)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
         """Wake up when the fleet next has something to do by itself."""
+        wake_at_s = self._fleet.wake_at_s
+        if wake_at_s == self._alarm_s:
+            return
         if self._alarm is not None:
             self._alarm.cancel()
-        wake_at_s = self._fleet.wake_at_s
         loop = asyncio.get_running_loop()
         self._alarm = None if wake_at_s is None else loop.call_at(wake_at_s, self._tick)
+        self._alarm_s = wake_at_s
 
     def _tick(self) -> None:
+        self._alarm = self._alarm_s = None
         # The loop may call a little early, by its clock's resolution.
         wake_at_s = self._fleet.wake_at_s
         self._apply(self._fleet.tick(self._now() if wake_at_s is None else max(self._now(), wake_at_s)))
@@ -196,10 +243,11 @@ class Pool(Generic[P, R]):
         with suppress(Exception):
             await worker.restart()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -8,20 +8,26 @@ threads, no clock: a shell (pool.py) or a simulator drives it.
                   +---- fail, expiry, leave ---> settled (out of patience, or poisoned)
 
 It promises: a job has at most one live lease, and is settled exactly once; fences rise strictly; a result under a lease
-that has ended is refused; no artifact reaches a device beyond the `poison_devices` that it may harm.
+that has ended is refused; no artifact reaches a device beyond the `poison_devices` that it may harm; nobody who may be
+served waits for ever. An event costs the same however many jobs wait and devices there are, but for logarithms.
+
+The parts: roster.py (devices and models) over health.py (one device); dispatch.py (jobs to devices) over queues.py,
+fair.py (whose turn it is) and parking.py (what must wait); evidence.py, jobs.py (what is held against whom); timers.py.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
 from typing import Generic
 
-from device_farm.errors import Fenced, NoSuchDevice
+from device_farm.fleet.dispatch import Dispatch
+from device_farm.fleet.evidence import Evidence
 from device_farm.fleet.health import Device
+from device_farm.fleet.jobs import Record, verdict
+from device_farm.fleet.memory import DeviceMemory, Memory, shifted
+from device_farm.fleet.roster import Model, Roster
+from device_farm.fleet.timers import Kind, Timer, Timers
 from device_farm.fleet.words import (
     Action,
     Blame,
@@ -30,117 +36,73 @@ from device_farm.fleet.words import (
     Failed,
     Failure,
     Fault,
+    Happening,
     Job,
     Lease,
+    Note,
     Outcome,
     Policy,
     R,
     Restart,
     Run,
     Settle,
+    check_share,
 )
-
-_Entry = tuple[int, int, str]  # (-priority, sequence, key): the order of a queue
-_Timer = tuple[float, int, str, str]  # (when, fence, kind, serial or model)
-
-
-@dataclass
-class _Record:
-    """A job that is not settled."""
-
-    job: Job
-    sequence: int
-    lease: Lease | None = None
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def entry(self) -> _Entry:
-        return (-self.job.priority, self.sequence, self.job.key)
-
-
-@dataclass
-class _Model:
-    """The devices of one model and the jobs that want one."""
-
-    name: str
-    queue: list[_Entry] = field(default_factory=list)  # a heap; entries of jobs settled meanwhile are skipped
-    usable: dict[str, None] = field(default_factory=dict)
-    idle: dict[str, None] = field(default_factory=dict)  # the longest idle first: phones share the heat
-    absent_since_s: float | None = None  # known only once somebody asked for it, or it was there
 
 
 class Fleet(Generic[R]):
-    """See the module. `first_fence` must lie above every fence of an earlier life of the same fleet."""
+    """See the module. `first_fence` must lie above every fence of an earlier life of the same fleet.
 
-    def __init__(self, policy: Policy, *, first_fence: int = 1) -> None:
+    `memory` is what an earlier life knew, `now` the time at which it is taken up again.
+    """
+
+    def __init__(
+        self, policy: Policy, *, first_fence: int = 1, memory: Memory[R] | None = None, now: float = 0.0
+    ) -> None:
         self.policy = policy
-        self._fence = first_fence - 1
         self._sequence = 0
         self._now = -math.inf
-        self._devices: dict[str, Device] = {}
-        self._models: dict[str, _Model] = {}
-        self._jobs: dict[str, _Record] = {}
-        self._answers: dict[str, Outcome[R]] = {}
-        self._evidence: dict[str, list[Failure]] = {}  # artifact -> its own failures, over all jobs and models
-        self._running: defaultdict[str, set[str]] = defaultdict(set)  # artifact -> devices that run it now
-        self._open: defaultdict[str, dict[str, None]] = defaultdict(dict)  # artifact -> keys of its open jobs
-        self._timers: list[_Timer] = []
+        self._weights = dict(policy.shares)
+        self._timers = Timers(self._has_a_point)
+        self._roster = Roster(policy, timers=self._timers, weights=self._weights)
+        self._evidence = Evidence(policy)
+        self._dispatch = Dispatch(
+            policy, roster=self._roster, evidence=self._evidence, timers=self._timers, fence=first_fence - 1
+        )
+        self._answers: OrderedDict[str, Outcome[R]] = OrderedDict()
+        if memory is not None:
+            self._restore(memory, now=now)
 
-    # Events
+    # Events: jobs
 
     def submit(self, job: Job, *, now: float) -> list[Action[R]]:
         """Ask for a job. A key that is open already is the same job; a finished key is answered from memory."""
         self._advance(now)
         if job.key in self._answers:
             return [Settle(job.key, self._answers[job.key])]
-        if job.key in self._jobs:
+        if job.key in self._dispatch.jobs:
             return []
         self._sequence += 1
-        record = self._jobs[job.key] = _Record(job, self._sequence)
-        self._open[job.artifact_key][job.key] = None
+        record = self._dispatch.jobs[job.key] = Record(job, self._sequence)
+        self._evidence.opened(job.artifact_key, job.key)
         actions: list[Action[R]] = []
-        if self._is_poisoned(job.artifact_key):
-            self._settle(record, self._poisoned(job.artifact_key), actions)
-            return actions
-        self._enqueue(record, actions)
-        return self._grant(actions)
-
-    def join(self, serial: str, model: str, *, now: float) -> list[Action[R]]:
-        """A device is there, for the first time or again. Its strikes and its quarantine are remembered."""
-        self._advance(now)
-        actions: list[Action[R]] = []
-        device = self._devices.get(serial)
-        if device is None:
-            device = self._devices[serial] = Device(serial, model)
-        self._lose(device, f"{serial} joined anew while it ran a job", actions)
-        device.present = False
-        self._refresh(device)
-        device.model = model
-        device.present = True
-        self._refresh(device)
-        return self._grant(actions)
-
-    def leave(self, serial: str, *, now: float, reason: str = "left the fleet") -> list[Action[R]]:
-        """A device is gone; what it ran is tried elsewhere."""
-        self._advance(now)
-        actions: list[Action[R]] = []
-        device = self._device(serial)
-        self._lose(device, f"{serial} {reason}", actions)
-        device.present = False
-        device.reason = reason
-        self._refresh(device)
+        if self._evidence.is_poisoned(job.artifact_key):
+            self._settle(record, self._evidence.poisoned(job.artifact_key), actions)
+        else:
+            self._enqueue(record, actions)
         return self._grant(actions)
 
     def complete(self, serial: str, fence: int, *, result: R, now: float) -> list[Action[R]]:
         """The lease `fence` of a device ended well. Raises Fenced and changes nothing if it is not live."""
         self._advance(now)
-        device, record = self._end(serial, fence)
-        device.completed += 1
-        device.strikes = 0
+        device, record = self._dispatch.end(serial, fence, is_free=False, now=self._now)
+        device.serve(now=self._now)
         # The program is sound, so the devices that called it broken are the broken ones.
         for accuser in sorted({f.serial for f in record.failures if f.fault.blame is Blame.ARTIFACT} - {serial}):
-            self._strike(self._devices[accuser], f"failed {record.job.artifact_key[:12]}, which runs well on {serial}")
-        self._refresh(device)
+            if accuser in self._roster.devices:
+                reason = f"failed {record.job.artifact_key[:12]}, which runs well on {serial}"
+                self._roster.strike(self._roster.devices[accuser], reason, now=self._now)
+        self._roster.refresh(device, now=self._now)
         actions: list[Action[R]] = []
         self._settle(record, Done(result), actions)
         return self._grant(actions)
@@ -154,305 +116,269 @@ class Fleet(Generic[R]):
             actions.append(Restart(serial, f"{fault.error}: {fault.message}"))
         return self._grant(actions)
 
-    def tick(self, now: float) -> list[Action[R]]:
-        """Time passed: leases expire, devices return. Due whenever `wake_at_s` is reached."""
-        self._advance(now)
-        actions: list[Action[R]] = []
-        while self._timers and self._timers[0][0] <= self._now:
-            _, fence, kind, name = heapq.heappop(self._timers)
-            if kind == "device":
-                self._refresh(self._devices[name])
-            elif kind == "absent":
-                self._give_up_absent(self._models[name], actions)
-            elif self._is_live(name, fence):
-                message = f"no answer within the {self.policy.lease_s:g} s of the lease"
-                self._fail(name, fence, Fault(Blame.LOST, "DeadlineExceeded", message), actions)
-                actions.append(Restart(name, message))
-        return self._grant(actions)
-
-    def quarantine(self, serial: str, *, reason: str, now: float, until_s: float = math.inf) -> list[Action[R]]:
-        """Take a device out of service. What it runs may end. Raises NoSuchDevice."""
-        self._advance(now)
-        device = self._device(serial)
-        device.quarantined_until_s = until_s
-        device.reason = reason
-        self._refresh(device)
-        return self._grant([])
-
-    def cool(self, serial: str, *, reason: str, now: float, until_s: float) -> list[Action[R]]:
-        """Let a device rest. Raises NoSuchDevice."""
-        self._advance(now)
-        device = self._device(serial)
-        device.cool_until_s = until_s
-        device.reason = reason
-        self._refresh(device)
-        return self._grant([])
-
-    def release(self, serial: str, *, now: float) -> list[Action[R]]:
-        """Forget strikes, cooling and quarantine of a device. Raises NoSuchDevice."""
-        self._advance(now)
-        device = self._device(serial)
-        device.strikes = 0
-        device.cool_until_s = device.quarantined_until_s = -math.inf
-        device.reason = ""
-        self._refresh(device)
-        return self._grant([])
-
     def forget(self, key: str) -> None:
         """Drop a finished key from memory: asked again, it is a new job."""
         self._answers.pop(key, None)
 
-    # Views
+    def set_share(self, client: str, share: float) -> None:
+        """Give a client another weight, from now on. Raises ValueError unless it is a finite number above 0."""
+        self._weights[client] = check_share(client, share)
+
+    # Events: devices
+
+    def expect(self, serial: str, *, now: float) -> list[Action[R]]:
+        """Somebody tries to reach a device. If it takes too long, that is noted."""
+        self._advance(now)
+        device = self._roster.devices.setdefault(serial, Device(serial))
+        device.expected = True
+        self._roster.refresh(device, now=self._now)
+        return self._grant([])
+
+    def join(self, serial: str, model: str, *, now: float) -> list[Action[R]]:
+        """A device is there, for the first time or again. Its strikes and its quarantine are remembered."""
+        self._advance(now)
+        actions: list[Action[R]] = []
+        device = self._roster.devices.setdefault(serial, Device(serial))
+        self._lose(device, f"{serial} joined anew while it ran a job", actions)
+        if device.present:
+            device.present = False
+            self._roster.refresh(device, now=self._now)
+        self._roster.assign(device, model, now=self._now)
+        device.present = device.expected = True
+        self._roster.refresh(device, now=self._now)
+        return self._grant(actions)
+
+    def leave(self, serial: str, *, now: float, reason: str = "left the fleet") -> list[Action[R]]:
+        """A device is gone; what it ran is tried elsewhere. Raises NoSuchDevice."""
+        self._advance(now)
+        actions: list[Action[R]] = []
+        device = self._roster.device(serial)
+        self._lose(device, f"{serial} {reason}", actions)
+        device.present = False
+        device.reason = reason
+        self._roster.refresh(device, now=self._now)
+        return self._grant(actions)
+
+    def dismiss(self, serial: str, *, now: float) -> list[Action[R]]:
+        """A device leaves for good. Only a quarantine is remembered, should it come back. Raises NoSuchDevice."""
+        actions = self.leave(serial, now=now, reason="was dismissed")
+        device = self._roster.device(serial)
+        device.expected = False
+        if self._now >= device.quarantined_until_s and not device.probation:
+            self._roster.remove(device)
+        return actions
+
+    def quarantine(self, serial: str, *, reason: str, now: float, until_s: float = math.inf) -> list[Action[R]]:
+        """Take a device out of service. What it runs may end. Raises NoSuchDevice."""
+        self._advance(now)
+        device = self._roster.device(serial)
+        device.put_away(reason, until_s=until_s, now=self._now)
+        self._roster.refresh(device, now=self._now)
+        return self._grant([])
+
+    def cool(self, serial: str, *, reason: str, now: float, until_s: float) -> list[Action[R]]:
+        """Let a device rest until then at least. Raises NoSuchDevice."""
+        self._advance(now)
+        device = self._roster.device(serial)
+        device.cool(reason, until_s=until_s, now=self._now)
+        self._roster.refresh(device, now=self._now)
+        return self._grant([])
+
+    def release(self, serial: str, *, now: float) -> list[Action[R]]:
+        """Forget strikes, rests and quarantines of a device. Raises NoSuchDevice."""
+        self._advance(now)
+        device = self._roster.device(serial)
+        device.release()
+        self._roster.refresh(device, now=self._now)
+        return self._grant([])
+
+    # Events: time
+
+    def tick(self, now: float) -> list[Action[R]]:
+        """Time passed: leases expire, devices return. Due whenever `wake_at_s` is reached."""
+        self._advance(now)
+        actions: list[Action[R]] = []
+        while (timer := self._timers.due(self._now)) is not None:
+            self._ring(timer, actions)
+        return self._grant(actions)
 
     @property
     def wake_at_s(self) -> float | None:
         """When `tick` has something to do. None: not before another event."""
-        while self._timers:
-            when, fence, kind, name = self._timers[0]
-            if kind != "lease" or self._is_live(name, fence):
-                return when
-            heapq.heappop(self._timers)
-        return None
+        return self._timers.next_s()
+
+    # Views
 
     def devices(self) -> list[DeviceStatus]:
-        return [device.status(self._now) for device in self._devices.values()]
+        return [device.status(self._now) for device in self._roster.devices.values()]
+
+    def device(self, serial: str) -> DeviceStatus:
+        """Raises NoSuchDevice."""
+        return self._roster.device(serial).status(self._now)
 
     def leases(self) -> list[Lease]:
-        return [device.lease for device in self._devices.values() if device.lease is not None]
+        return [device.lease for device in self._roster.devices.values() if device.lease is not None]
 
     def open_keys(self) -> list[str]:
         """Jobs that are queued or leased."""
-        return list(self._jobs)
+        return list(self._dispatch.jobs)
+
+    def backlog(self) -> dict[str, int]:
+        """By model, how many jobs wait for a device."""
+        return {model.name: len(model.waiting) for model in self._roster.models.values()}
+
+    def idle(self, model: str) -> int:
+        """How many devices of a model could begin a job now."""
+        known = self._roster.models.get(model)
+        return 0 if known is None else len(known.idle)
+
+    def why_waiting(self, key: str) -> str | None:
+        """What an open job waits for, in words; None if it is leased or not open."""
+        record = self._dispatch.jobs.get(key)
+        if record is None or record.lease is not None:
+            return None
+        model = self._roster.model(record.job.model)
+        if model.unfit_since_s is not None:
+            return self._roster.tell_unfit(model, now=self._now)
+        if model.absent_since_s is not None:
+            return self._roster.tell_absent(model, now=self._now)
+        if self._evidence.is_full(record.job.artifact_key):
+            return (
+                f"{record.job.artifact_key[:12]} runs on as many devices as it may harm ({self.policy.poison_devices})"
+            )
+        return f"{len(model.usable)} devices of model {model.name!r} have {len(model.waiting)} jobs waiting"
 
     def evidence(self, artifact_key: str) -> tuple[Failure, ...]:
         """What speaks against an artifact."""
-        return tuple(self._evidence.get(artifact_key, ()))
+        return self._evidence.of(artifact_key)
 
-    # Jobs
+    def memory(self, *, answers: bool = True) -> Memory[R]:
+        """What a later life should know; a fleet made from it goes on where this one was, its open jobs aside."""
+        return Memory(
+            devices=tuple(DeviceMemory.of(device, now=self._now) for device in self._roster.devices.values()),
+            evidence={key: shifted(failures, -self._now) for key, failures in self._evidence.all().items()},
+            answers=dict(self._answers) if answers else {},
+            last_fence=self._dispatch.fence,
+        )
 
-    def _enqueue(self, record: _Record, actions: list[Action[R]]) -> None:
-        model = self._model(record.job.model)
-        heapq.heappush(model.queue, record.entry)
-        if not model.usable:
-            if model.absent_since_s is None:
-                self._mark_absent(model)
-            self._give_up_absent(model, actions)
+    # What becomes of jobs
 
     def _grant(self, actions: list[Action[R]]) -> list[Action[R]]:
-        """Lease every idle device for which there is a job."""
-        for model in self._models.values():
-            passed_over: list[_Entry] = []
-            while model.idle and model.queue:
-                entry = heapq.heappop(model.queue)
-                record = self._queued(entry)
-                serial = None if record is None else self._pick(record, model)
-                if record is not None and serial is not None:
-                    actions.append(Run(self._lease(record, self._devices[serial])))
-                elif record is not None:
-                    passed_over.append(entry)
-            for entry in passed_over:
-                heapq.heappush(model.queue, entry)
+        """What every event ends with."""
+        actions += map(Run, self._dispatch.grant(now=self._now))
+        actions += self._roster.notes
+        self._roster.notes.clear()
         return actions
 
-    def _queued(self, entry: _Entry) -> _Record | None:
-        """The job of a queue's entry, unless it was settled in the meantime."""
-        record = self._jobs.get(entry[2])
-        return record if record is not None and record.sequence == entry[1] else None
-
-    def _pick(self, record: _Record, model: _Model) -> str | None:
-        """An idle device that this job may have: an untried one, or a tried one when all usable ones are tried."""
-        accused = self._accusers(record.job.artifact_key)
-        exposed = accused | self._running.get(record.job.artifact_key, set())
-        tried = self._tried(record)
-        others = self._untried_left(record)
-        for serial in model.idle:
-            if serial in tried and others:
-                continue
-            # Whoever runs it now may come to harm too, so they count already.
-            if serial not in exposed and len(exposed) >= self.policy.poison_devices:
-                continue
-            return serial
-        return None
-
-    def _lease(self, record: _Record, device: Device) -> Lease:
-        self._fence += 1
-        lease = Lease(self._fence, record.job, device.serial, self._now + self.policy.lease_s)
-        record.lease = device.lease = lease
-        self._running[record.job.artifact_key].add(device.serial)
-        heapq.heappush(self._timers, (lease.deadline_s, lease.fence, "lease", device.serial))
-        self._refresh(device)
-        return lease
-
-    def _end(self, serial: str, fence: int) -> tuple[Device, _Record]:
-        """End a live lease. The device is not refreshed yet. Raises Fenced."""
-        if not self._is_live(serial, fence):
-            device = self._devices.get(serial)
-            lease = None if device is None else device.lease
-            holds = "no lease" if lease is None else f"lease {lease.fence}"
-            raise Fenced(f"lease {fence} of {serial} has ended ({serial} holds {holds}); its result does not count")
-        device = self._devices[serial]
-        assert device.lease is not None
-        record = self._jobs[device.lease.job.key]
-        record.lease = device.lease = None
-        artifact_key = record.job.artifact_key
-        self._running[artifact_key].discard(serial)
-        if not self._running[artifact_key]:
-            del self._running[artifact_key]
-        return device, record
+    def _enqueue(self, record: Record, actions: list[Action[R]]) -> None:
+        model = self._roster.model(record.job.model)
+        if not model.usable:
+            self._roster.mark_absent(model, now=self._now)
+            if self._roster.absent_too_long(model, self._now):
+                message = self._roster.tell_absent(model, now=self._now)
+                self._settle(record, Failed("NoSuchDevice", message, tuple(record.failures)), actions)
+                return
+        if model.unfit_since_s is not None and not model.waiting:
+            actions.append(Note(Happening.UNFIT, model.name, self._roster.tell_unfit(model, now=self._now)))
+        self._dispatch.enqueue(record, now=self._now)
 
     def _fail(self, serial: str, fence: int, fault: Fault, actions: list[Action[R]]) -> None:
-        device, record = self._end(serial, fence)
+        device, record = self._dispatch.end(serial, fence, is_free=fault.blame is Blame.UNFIT, now=self._now)
+        artifact_key = record.job.artifact_key
         failure = Failure(serial, fence, self._now, fault)
-        record.failures.append(failure)
-        device.failed += 1
+        reason = f"{fault.error}: {fault.message}"
+        device.failed += fault.blame is not Blame.UNFIT
+        if fault.blame is Blame.UNFIT:
+            record.returned_unfit(failure)
+            self._roster.rest(device, reason, retry_after_s=fault.retry_after_s, now=self._now)
+        else:
+            record.failures.append(failure)
         if fault.blame is Blame.ARTIFACT:
-            self._evidence.setdefault(record.job.artifact_key, []).append(failure)
+            self._evidence.add(artifact_key, failure)
+            actions.append(Note(Happening.ACCUSED, artifact_key, str(failure)))
         elif fault.blame.is_infrastructure:
             device.present = fault.blame is not Blame.LOST
-            self._strike(device, f"{fault.error}: {fault.message}")
-        self._refresh(device)
-        if self._is_poisoned(record.job.artifact_key):
-            for key in list(self._open[record.job.artifact_key]):
-                if self._jobs[key].lease is None:
-                    self._settle(self._jobs[key], self._poisoned(record.job.artifact_key), actions)
+            self._roster.strike(device, reason, now=self._now)
+        self._roster.refresh(device, now=self._now)
+        if self._evidence.is_poisoned(artifact_key):
+            for key in self._evidence.open_keys(artifact_key):
+                if self._dispatch.jobs[key].lease is None:
+                    self._settle(self._dispatch.jobs[key], self._evidence.poisoned(artifact_key), actions)
             return
-        verdict = self._verdict(record, failure)
-        if verdict is None:
+        untried_left = self._dispatch.untried_left(record)
+        own = self._evidence.of(artifact_key)
+        outcome = verdict(record, failure, own=own, untried_left=untried_left, policy=self.policy)
+        if outcome is None:
             self._enqueue(record, actions)
         else:
-            self._settle(record, verdict, actions)
+            self._settle(record, outcome, actions)
+        self._dispatch.offer_exposed(artifact_key, now=self._now)
 
     def _lose(self, device: Device, message: str, actions: list[Action[R]]) -> None:
         if device.lease is not None:
             self._fail(device.serial, device.lease.fence, Fault(Blame.LOST, "DeviceGone", message), actions)
 
-    def _verdict(self, record: _Record, last: Failure) -> Failed | None:
-        """Whether a job that just failed has had enough. Its artifact is not poisoned."""
-        failures = tuple(record.failures)
-        fault = last.fault
-        if fault.blame in (Blame.CALLER, Blame.INPUT):
-            return Failed(fault.error, fault.message, failures, final=fault.blame is Blame.CALLER)
-        own = self._evidence.get(record.job.artifact_key, [])
-        here = sum(failure.serial == last.serial for failure in own)
-        if (
-            fault.blame is Blame.ARTIFACT
-            and here >= self.policy.same_device_attempts
-            and not self._untried_left(record)
-        ):
-            message = f"{here} times on {last.serial}, the only usable device of its model: {fault.message}"
-            return Failed(fault.error, message, tuple(own), final=True)
-        infrastructure = sum(failure.fault.blame.is_infrastructure for failure in failures)
-        if infrastructure >= self.policy.infrastructure_attempts or len(failures) >= self.policy.max_attempts:
-            tale = "; ".join(map(str, failures))
-            return Failed(fault.error, f"given up after {len(failures)} attempts: {tale}", failures)
-        return None
-
-    def _settle(self, record: _Record, outcome: Outcome[R], actions: list[Action[R]]) -> None:
+    def _settle(self, record: Record, outcome: Outcome[R], actions: list[Action[R]]) -> None:
         job = record.job
-        del self._jobs[job.key]
-        del self._open[job.artifact_key][job.key]
-        if not self._open[job.artifact_key]:
-            del self._open[job.artifact_key]
+        self._dispatch.close(record)
         if isinstance(outcome, Done) or outcome.final:
             self._answers[job.key] = outcome
-        while len(self._answers) > self.policy.remember:
-            del self._answers[next(iter(self._answers))]
-        self._trim_evidence()
+            if len(self._answers) > self.policy.remember:
+                self._answers.popitem(last=False)
         actions.append(Settle(job.key, outcome))
+        self._dispatch.offer_exposed(job.artifact_key, now=self._now)
 
-    # Artifacts
-
-    def _trim_evidence(self) -> None:
-        """Forget the oldest evidence beyond what is remembered, but never that of an artifact in the queue."""
-        surplus = len(self._evidence) - self.policy.remember
-        if surplus > 0:
-            closed = [artifact_key for artifact_key in self._evidence if artifact_key not in self._open]
-            for artifact_key in closed[:surplus]:
-                del self._evidence[artifact_key]
-
-    def _accusers(self, artifact_key: str) -> set[str]:
-        return {failure.serial for failure in self._evidence.get(artifact_key, ())}
-
-    def _is_poisoned(self, artifact_key: str) -> bool:
-        return len(self._accusers(artifact_key)) >= self.policy.poison_devices
-
-    def _poisoned(self, artifact_key: str) -> Failed:
-        evidence = self.evidence(artifact_key)
-        devices = len(self._accusers(artifact_key))
-        tale = "; ".join(map(str, evidence))
-        return Failed("Poisoned", f"failed on {devices} different devices: {tale}", evidence, final=True)
-
-    def _tried(self, record: _Record) -> set[str]:
-        return self._accusers(record.job.artifact_key) | {failure.serial for failure in record.failures}
-
-    def _untried_left(self, record: _Record) -> bool:
-        usable = self._model(record.job.model).usable
-        return len(usable) > sum(serial in usable for serial in self._tried(record))
-
-    # Devices
-
-    def _device(self, serial: str) -> Device:
-        if serial not in self._devices:
-            raise NoSuchDevice(f"no device {serial!r}; known: {_listed(self._devices)}")
-        return self._devices[serial]
-
-    def _model(self, name: str) -> _Model:
-        return self._models.setdefault(name, _Model(name))
-
-    def _is_live(self, serial: str, fence: int) -> bool:
-        device = self._devices.get(serial)
-        return device is not None and device.lease is not None and device.lease.fence == fence
-
-    def _strike(self, device: Device, reason: str) -> None:
-        replaceable = bool(self._model(device.model).usable.keys() - {device.serial})
-        device.strike(reason, policy=self.policy, replaceable=replaceable, now=self._now)
-        self._refresh(device)
-
-    def _refresh(self, device: Device) -> None:
-        """Bring the indexes in line with a device that changed, and see to being woken when it changes by itself."""
-        model = self._model(device.model)
-        serial = device.serial
-        _place(model.usable, serial, device.is_usable(self._now))
-        _place(model.idle, serial, device.is_idle(self._now))
-        for until_s in (device.cool_until_s, device.quarantined_until_s):
-            if device.present and self._now < until_s < math.inf:
-                heapq.heappush(self._timers, (until_s, 0, "device", serial))
-        if model.usable:
-            model.absent_since_s = None
-        elif model.absent_since_s is None:
-            self._mark_absent(model)
-
-    def _mark_absent(self, model: _Model) -> None:
-        model.absent_since_s = self._now
-        heapq.heappush(self._timers, (self._now + self.policy.absent_s, 0, "absent", model.name))
-
-    def _give_up_absent(self, model: _Model, actions: list[Action[R]]) -> None:
-        """A model without a usable device for too long fails what waits for it, and whatever is asked then."""
-        if model.absent_since_s is None or self._now < model.absent_since_s + self.policy.absent_s:
-            return
-        states = [f"{d.serial} {d.state(self._now)}" for d in self._devices.values() if d.model == model.name]
-        known = [name for name, other in self._models.items() if other.usable]
-        message = (
-            f"no usable device of model {model.name!r} for {self._now - model.absent_since_s:g} s "
-            f"(its devices: {_listed(states)}; models with usable devices: {_listed(known)})"
-        )
-        for entry in sorted(model.queue):
-            record = self._queued(entry)
-            if record is not None:
-                self._settle(record, Failed("NoSuchDevice", message, tuple(record.failures)), actions)
-        model.queue.clear()
+    # Time
 
     def _advance(self, now: float) -> None:
         self._now = max(self._now, now)
 
+    def _has_a_point(self, timer: Timer) -> bool:
+        match timer.kind:
+            case Kind.LEASE:
+                return self._dispatch.is_live(timer.name, timer.fence)
+            case Kind.DEVICE:
+                device = self._roster.devices.get(timer.name)
+                return device is not None and device.alarm_s == timer.at_s
+            case Kind.ABSENT:
+                return self._roster.absent_too_long(self._roster.model(timer.name), timer.at_s)
+            case Kind.UNFIT:
+                return self._roster.model(timer.name).unfit_alarm_s == timer.at_s
 
-def _place(index: dict[str, None], name: str, present: bool) -> None:
-    """Have `name` in the index or not; a name that stays keeps its turn."""
-    if present:
-        index.setdefault(name)
-    else:
-        index.pop(name, None)
+    def _ring(self, timer: Timer, actions: list[Action[R]]) -> None:
+        """Do what a timer was set for."""
+        match timer.kind:
+            case Kind.LEASE:
+                message = f"no answer within the {self.policy.lease_s:g} s of the lease"
+                fault = Fault(Blame.LOST, "DeadlineExceeded", message)
+                self._fail(timer.name, timer.fence, fault, actions)
+                actions.append(Restart(timer.name, message))
+            case Kind.DEVICE:
+                self._roster.alarm(self._roster.devices[timer.name], now=self._now)
+            case Kind.ABSENT:
+                model = self._roster.model(timer.name)
+                self._give_up(model, "NoSuchDevice", self._roster.tell_absent(model, now=self._now), actions)
+            case Kind.UNFIT:
+                model = self._roster.model(timer.name)
+                self._give_up(model, "Unfit", self._roster.tell_unfit(model, now=self._now), actions)
+                # The devices go on trying with whatever is asked next, and that waits as long.
+                self._roster.set_unfit_alarm(model, now=self._now)
 
+    def _give_up(self, model: Model, error: str, message: str, actions: list[Action[R]]) -> None:
+        """Nobody can serve what waits for the model."""
+        for _, _, key in sorted(self._dispatch.jobs[key].entry for key in model.waiting):
+            record = self._dispatch.jobs[key]
+            self._settle(record, Failed(error, message, (*record.failures, *record.unfit)), actions)
 
-def _listed(names: Sequence[str] | dict[str, Device]) -> str:
-    return ", ".join(names) or "none"
+    def _restore(self, memory: Memory[R], *, now: float) -> None:
+        self._advance(now)
+        self._dispatch.fence = max(self._dispatch.fence, memory.last_fence)
+        for known in memory.devices:
+            self._roster.devices[known.serial] = known.device(now=now)
+            if known.model is not None:
+                self._roster.model(known.model).members[known.serial] = None
+        for artifact_key, failures in memory.evidence.items():
+            for failure in shifted(failures, now):
+                self._evidence.add(artifact_key, failure)
+        for key, outcome in memory.answers.items():
+            self._answers[key] = outcome

@@ -1,13 +1,14 @@
-"""A Measurement as JSON, and back with every field checked."""
+"""Measurements, conditions and replicated latencies as JSON, and back with every field checked."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from device_farm.measurement.types import DeviceFacts, Measurement
+from device_farm.measurement.types import DeviceConditions, DeviceFacts, LeftOut, Measurement, ReplicatedLatency
 
 SCHEMA = 1
 
@@ -27,6 +28,60 @@ class _DeviceWire(_Wire):
     threads: Annotated[int, Field(ge=1)] = 1  # journals from before there were threads do not have it
     cpus: tuple[int, ...] = ()
     details: dict[str, Any]
+
+
+class _ConditionsWire(_Wire):
+    cpu_khz: dict[int, Annotated[int, Field(ge=0)]] = {}
+    temperature_c: dict[str, float] = {}
+    thermal_status: int | None = None
+    battery_level: float | None = None
+    battery_temperature_c: float | None = None
+    charging: bool | None = None
+    screen_on: bool | None = None
+    load_1min: float | None = None
+
+
+class _SentinelWire(_Wire):
+    key: str
+    baseline_ms: _Milliseconds
+    readings_ms: Annotated[list[_Milliseconds], Field(min_length=1)]
+    drift: Annotated[float, Field(gt=0)]  # reading / baseline
+    corrected: bool
+    uncorrected_ms: _Milliseconds
+    of_model: Annotated[float, Field(gt=0)] | None  # baseline / that of the model's median phone
+
+
+class _KnownConditions(BaseModel):
+    """What a measurement's conditions hold beside the runner's own, in journals since there are phones."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    device_before: _ConditionsWire | None = None
+    device_after: _ConditionsWire | None = None
+    sentinel: _SentinelWire | None = None
+
+
+class _LeftOutWire(_Wire):
+    serial: str
+    latency_ms: _Milliseconds
+    reason: str
+
+
+class _ReplicatedWire(_Wire):
+    schema_version: Literal[1] = Field(alias="schema")
+    artifact_key: str
+    model: str
+    protocol_key: str
+    latency_ms: _Milliseconds
+    ci_low_ms: float  # below 0 where phones contradict each other that much
+    ci_high_ms: _Milliseconds
+    scope: Literal["model", "phones"]
+    phones: Annotated[int, Field(ge=1)]
+    sessions: Annotated[int, Field(ge=1)]
+    between_sessions: Annotated[float, Field(ge=0)]
+    between_phones: Annotated[float, Field(ge=0)]
+    assumed: list[Literal["between_sessions", "between_phones"]]
+    left_out: list[_LeftOutWire]
 
 
 class _MeasurementWire(_Wire):
@@ -52,12 +107,8 @@ def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
 
 def measurement_from_json(data: Any) -> Measurement:
     """Inverse of `measurement_to_json`. Raises ValueError on anything that it would not have written."""
-    try:
-        wire = _MeasurementWire.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"not a measurement: {where}: {first['msg']}, got {str(first['input'])[:80]!r}") from error
+    wire = _validated(_MeasurementWire, data, "a measurement")
+    _validated(_KnownConditions, wire.conditions, "a measurement: conditions")
     if not wire.ci_low_ms <= wire.latency_ms <= wire.ci_high_ms:
         raise ValueError(
             f"not a measurement: latency_ms {wire.latency_ms} lies outside its interval"
@@ -65,3 +116,52 @@ def measurement_from_json(data: Any) -> Measurement:
         )
     fields = wire.model_dump(exclude={"schema_version", "device", "steps_ms"})
     return Measurement(device=DeviceFacts(**wire.device.model_dump()), steps_ms=tuple(wire.steps_ms), **fields)
+
+
+def conditions_to_json(conditions: DeviceConditions) -> dict[str, Any]:
+    """Only what the device told and JSON can hold; `conditions_from_json` gives equal conditions back."""
+    fields = vars(conditions) | {
+        "cpu_khz": {str(cpu): khz for cpu, khz in conditions.cpu_khz.items()},
+        "temperature_c": {zone: c for zone, c in conditions.temperature_c.items() if math.isfinite(c)},
+    }
+    return {name: value for name, value in fields.items() if value not in (None, {}) and math.isfinite(_scalar(value))}
+
+
+def _scalar(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0
+
+
+def conditions_from_json(data: Any) -> DeviceConditions:
+    """Inverse of `conditions_to_json`. Raises ValueError on anything that it would not have written."""
+    return DeviceConditions(**_validated(_ConditionsWire, data, "conditions of a device").model_dump())
+
+
+def replicated_to_json(latency: ReplicatedLatency) -> dict[str, Any]:
+    """`replicated_from_json` gives an equal latency back."""
+    fields = dataclasses.asdict(latency)
+    return {"schema": SCHEMA} | fields | {"assumed": list(latency.assumed), "left_out": list(fields["left_out"])}
+
+
+def replicated_from_json(data: Any) -> ReplicatedLatency:
+    """Inverse of `replicated_to_json`. Raises ValueError on anything that it would not have written."""
+    wire = _validated(_ReplicatedWire, data, "a replicated latency")
+    if not wire.ci_low_ms <= wire.latency_ms <= wire.ci_high_ms:
+        raise ValueError(
+            f"not a replicated latency: latency_ms {wire.latency_ms} lies outside its interval"
+            f" [{wire.ci_low_ms}, {wire.ci_high_ms}]"
+        )
+    fields = wire.model_dump(exclude={"schema_version", "assumed", "left_out"})
+    left_out = tuple(LeftOut(**left.model_dump()) for left in wire.left_out)
+    return ReplicatedLatency(**fields, assumed=tuple(wire.assumed), left_out=left_out)
+
+
+W = TypeVar("W", bound=BaseModel)
+
+
+def _validated(wire: type[W], data: Any, what: str) -> W:
+    try:
+        return wire.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"not {what}: {where}: {first['msg']}, got {str(first['input'])[:80]!r}") from error

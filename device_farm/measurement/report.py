@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from device_farm.errors import DeadlineExceeded, DeviceGone, FarmError, RunnerFailed
+from device_farm.errors import DeadlineExceeded, DeviceGone, FarmError, Refused, RunnerFailed
 from device_farm.measurement.statistics import Session
 from device_farm.transport.base import Completed
 
@@ -21,6 +21,7 @@ _EXIT_CODES = {
     8: "the device is out of memory",
     9: "a kernel crashed",
     10: "the processor lacks instructions that the artifact needs",
+    11: "a core cannot be used",
 }
 
 Nanoseconds = Annotated[int, Field(gt=0)]
@@ -107,7 +108,8 @@ def parse_report(kind: type[R], completed: Completed, *, key: str) -> R:
     """The report of a run that ended well.
 
     Raises RunnerFailed for any other exit status, for anything that is not such a report, and for the report of another
-    artifact; DeadlineExceeded if the runner ended itself at its wall-clock limit; DeviceGone if it lost the link.
+    artifact; DeadlineExceeded if the runner ended itself at its wall-clock limit; DeviceGone if it lost the link;
+    Refused if the device does not let it have the cores that it was to use.
     """
     if completed.exit_status != 0:
         raise _failure(completed)
@@ -133,5 +135,7 @@ def _failure(completed: Completed) -> FarmError:
         return DeadlineExceeded(f"the runner ended itself: {message}")
     if status == 7:
         return DeviceGone(f"the runner ended itself: {message}")
+    if status == 11:
+        return Refused(f"{message} (choose another `cpu` for this device)")
     meaning = _EXIT_CODES.get(status) or (f"signal {status - 128}" if 128 < status < 160 else "unknown")
     return RunnerFailed(f"the runner ended with exit status {status} ({meaning}): {message}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import numpy as np
 
 from device_farm.compiler.artifact import Artifact
 from device_farm.errors import Refused, Unstable, WrongAnswer
+from device_farm.measurement.admission import AdmissionRules
+from device_farm.measurement.drift import Baseline
 from device_farm.measurement.report import BenchReport, parse_report
+from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.statistics import LATENCY_QUANTILE, Summary, summarise
+from device_farm.measurement.supervision import Supervisor
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Completed, Deadline, Transport
 
@@ -35,7 +40,8 @@ def measure(
     keeps it): with it, a core that something else shares all the time is told from a quiet one. Such a measurement is
     marked (`conditions["quiet"]` is False) and its interval is wide, or it is refused (`protocol.require_quiet`).
 
-    Raises WrongAnswer, Unstable, RunnerFailed, and what the transport raises (DeviceGone, DeadlineExceeded, Refused).
+    Raises WrongAnswer, Unstable, RunnerFailed, Refused (also where the device did not run it on the cores that were
+    asked for), and what else the transport raises (DeviceGone, DeadlineExceeded).
     """
     deadline = Deadline(protocol.deadline_s, f"measurement of {artifact.key}")
     facts = transport.facts(timeout_s=deadline.remaining_s)
@@ -44,6 +50,7 @@ def measure(
         options = _options(artifact, protocol, facts=facts, known_issue_ratio=known_issue_ratio)
         completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline)
         report = parse_report(BenchReport, completed, key=artifact.key)
+        _check_cores(report, facts)
         error = _check_answer(report, artifact)
         reports.append(report)
         summary = summarise(
@@ -61,13 +68,41 @@ def measure(
 
 @dataclass
 class Meter:
-    """`measure` with a memory of what a quiet core of this device looks like. One for each device."""
+    """`measure` with a memory of what a quiet core of this device looks like. One for each device.
+
+    With `rules`, a device that they do not admit is Unfit before anything runs, and a session in which it changed is
+    taken again. With a `sentinel`, every session lies between two readings of it, and its latency is that of the
+    device at its best: corrected for a small drift, Unfit for a larger one. sentinel.py says who provides it.
+    """
 
     transport: Transport
     issue_ratio: float | None = None
+    _: KW_ONLY
+    sentinel: Sentinel | None = None
+    rules: AdmissionRules | None = None
+    clock: Callable[[], float] = time.monotonic  # seconds: how old a reading is
+
+    def __post_init__(self) -> None:
+        self._supervisor = Supervisor(
+            self.transport, measure=self._session, sentinel=self.sentinel, rules=self.rules, clock=self.clock
+        )
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """The sentinel's on this device, to be remembered; None before the first measurement without one."""
+        return self._supervisor.baseline
 
     def measure(self, artifact: Artifact, protocol: Protocol = _DEFAULT) -> Measurement:
-        """Like the function of this name."""
+        """Like the function of this name; raises Unfit, too."""
+        if self.sentinel is None and self.rules is None:
+            return self._session(artifact, protocol)
+        return self._supervisor.measure(artifact, protocol)
+
+    def calibrate(self, protocol: Protocol = _DEFAULT) -> Baseline:
+        """Takes the sentinel's baseline anew. Raises ValueError without a sentinel, Unfit, and like `measure`."""
+        return self._supervisor.calibrate(protocol)
+
+    def _session(self, artifact: Artifact, protocol: Protocol) -> Measurement:
         measurement = measure(self.transport, artifact, protocol, known_issue_ratio=self.issue_ratio)
         if measurement.conditions["quiet"]:
             ratio = float(measurement.conditions["issue_ratio"])
@@ -112,6 +147,23 @@ def _options(
     if artifact.threads > 1 and facts.cpus:
         options["--cpus"] = ",".join(map(str, facts.cpus))  # the runner takes the last word
     return [str(part) for option in options.items() for part in option]
+
+
+def _check_cores(report: BenchReport, facts: DeviceFacts) -> None:
+    """Raises Refused if it ran elsewhere: a latency of another cluster is the latency of another processor."""
+    asked = report.affinity.asked
+    cores = set() if asked is None else {asked} if isinstance(asked, int) else set(asked)
+    obtained = set(report.affinity.obtained)
+    if cores and (not obtained or not obtained <= cores):
+        raise Refused(
+            f"{facts.serial} did not keep the artifact on core {_listed(cores)}: it ran on"
+            f" {_listed(obtained) or 'none that is known'}. It was switched off meanwhile, or programs"
+            " of a shell may not use it: choose another `cpu` for this device"
+        )
+
+
+def _listed(cores: set[int]) -> str:
+    return ", ".join(map(str, sorted(cores)))
 
 
 def _check_answer(report: BenchReport, artifact: Artifact) -> float:

@@ -19,14 +19,21 @@ class Protocol:
     max_relative_ci: float = 0.05  # half width of the samples' own interval / latency; wider is measured again
     attempts: int = 3
     require_quiet: bool = False  # refuse (Unstable) what was taken on a core that was shared all the time
-    deadline_s: float = 60.0  # one whole session: push, run, pull
+    deadline_s: float = 60.0  # one whole session: push, run, pull; the sentinel's runs beside it included
+    # With a sentinel (drift.py). They are in the key only where they are not what they were when keys had none.
+    sentinel_every_s: float = 10.0  # so long a reading counts as taken before a session; after each there is one
+    max_correction: float = 0.05  # a larger drift from the baseline is not corrected but refused
+    max_drift: float = 0.10  # a larger one means that the device is not itself; also of a phone from its model
 
     @property
     def key(self) -> str:
-        return (
+        key = (
             f"{self.warmup_s}-{self.min_time_s}-{self.max_time_s}-{self.min_samples}-{self.max_samples}"
             f"-{self.max_relative_ci}-{self.require_quiet}"
         )
+        if (self.max_correction, self.max_drift) != (Protocol.max_correction, Protocol.max_drift):
+            key += f"-drift{self.max_correction}-{self.max_drift}"
+        return key
 
 
 @dataclass(frozen=True)
@@ -71,4 +78,40 @@ class Measurement:
     percentiles_ms: dict[str, float]  # p1, p10, p50, p90, p99
     max_relative_error: float  # of the output against the host's reference
     steps_ms: tuple[tuple[str, float], ...]  # profile: layer and its time
-    conditions: dict[str, Any]  # affinity, frequency, thermal state before and after, load, time taken at
+    conditions: dict[str, Any]  # affinity, frequency, thermal state before and after, load, time taken at, sentinel
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A measurement, or a whole phone, that an estimate does without, and why."""
+
+    serial: str
+    latency_ms: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReplicatedLatency:
+    """A latency of one artifact, of several sessions and phones of one model. Made by replicates.py.
+
+    Its `scope` is what the interval is of: of the model's mean phone ("model"), or of these phones only ("phones").
+    """
+
+    artifact_key: str
+    model: str
+    protocol_key: str
+    latency_ms: float
+    ci_low_ms: float  # 95 % interval
+    ci_high_ms: float
+    scope: str
+    phones: int
+    sessions: int  # on all of them
+    between_sessions: float  # standard deviation of one phone's sessions / latency
+    between_phones: float  # standard deviation of phones' means / latency
+    assumed: tuple[str, ...] = ()  # of these two, which are experience rather than measured, as there was only one
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval, relative to the latency."""
+        return (self.ci_high_ms - self.ci_low_ms) / 2 / self.latency_ms

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "guard.h"
 #include "json.h"
 #include "plan.h"
 
@@ -24,13 +25,19 @@ typedef struct {
   int cpus[NPAS_MOST_THREADS];
 } cores_t;
 
-/* Whether the kernel agreed; what it gave is read back by json_affinity. */
-static int pin(int cpu) {
+/* Moves the calling thread, or ends: times of another cluster are times of another processor. The kernel may still move it
+ * when the core is switched off later; json_affinity reads back what became of it. */
+static void pin(int cpu) {
   cpu_set_t set;
-  if (cpu >= CPU_SETSIZE) return 0;
+  char allowed[256] = "";
   CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  return sched_setaffinity(0, sizeof set, &set) == 0;
+  if (cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  if (sched_setaffinity(0, sizeof set, &set) == 0) return;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
+  for (int other = 0, length = 0; other < CPU_SETSIZE && length < (int)sizeof allowed - 8; ++other) {
+    if (CPU_ISSET(other, &set)) length += snprintf(allowed + length, sizeof allowed - (size_t)length, " %d", other);
+  }
+  fail(NPAS_EXIT_CORE, "core %d is switched off or not for this program; allowed are cores%s", cpu, allowed);
 }
 
 /* First line of a small file, without its newline; 0 where it cannot be read. */

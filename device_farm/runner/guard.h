@@ -20,7 +20,8 @@ enum {
   NPAS_EXIT_LINK_LOST = 7,  /* stdin ended under --die-with-stdin */
   NPAS_EXIT_MEMORY = 8,     /* out of memory */
   NPAS_EXIT_CRASH = 9,      /* SIGILL, SIGSEGV, SIGBUS or SIGFPE in a kernel */
-  NPAS_EXIT_INSTRUCTION = 10 /* the processor lacks instructions that the plan says it needs */
+  NPAS_EXIT_INSTRUCTION = 10, /* the processor lacks instructions that the plan says it needs */
+  NPAS_EXIT_CORE = 11       /* a core that was asked for is switched off or not for us */
 };
 
 __attribute__((noreturn, format(printf, 2, 3))) static void fail(int status, const char *format, ...) {

@@ -177,7 +177,7 @@ int main(int argc, char **argv) {
   guard_crashes();
   check_instructions(npas_plan.needs);
   flush_denormals();
-  if (pool.asked.count > 0) pin(pool.asked.cpus[0]); /* before memory is touched; a refusal shows in the affinity obtained */
+  if (pool.asked.count > 0) pin(pool.asked.cpus[0]); /* before memory is touched */
   int error = npas_plan.prepare();
   if (npas_kernel_error[0] != '\0') fail(NPAS_EXIT_KERNEL, "a kernel failed: %s", npas_kernel_error);
   if (error != 0) fail(NPAS_EXIT_PLAN, "the plan could not prepare itself: error %d", error);

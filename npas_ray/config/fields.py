@@ -46,8 +46,10 @@ def whole_or_auto(least: int, most: int) -> BeforeValidator:
     """A whole number in least..most, or "auto"."""
 
     def check(value: Any) -> int | str:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most):
-            return value  # type: ignore[no-any-return]
+        if value == "auto":
+            return "auto"
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
         raise refused(f"auto or a whole number in {least}..{most}")
 
     return BeforeValidator(check)

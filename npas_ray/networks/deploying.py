@@ -32,7 +32,7 @@ def deploy(
     block_height: int,
     tap_unit: TapUnit = TapUnit.TAP,
 ) -> tuple[Graph, Weights]:
-    """The graph of `lower`, the very same, and its weights by name as graph.py asks for them.
+    """The graph of `lower`, the very same, and its weights by name as `device_farm.compiler.graph` asks for them.
 
     `masks` are those of `network_masks` that the network was trained under; they are applied once more. Batch norm is
     folded with its running statistics in float64 and rounded once, to float32.

@@ -245,9 +245,9 @@ def check_no_global_random_state(make: MakePolicy) -> None:
     """It neither uses nor changes numpy's global generator."""
     space = SearchSpace(DIGITS)
     np.random.seed(1)
-    before = np.random.get_state()[1].copy()  # type: ignore[index]
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     first, _ = search(make(space, OBJECTIVE, 0), (6, 6, 3))
-    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before).all()
     np.random.seed(2)
     assert search(make(space, OBJECTIVE, 0), (6, 6, 3))[0] == first
 

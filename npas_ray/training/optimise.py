@@ -84,7 +84,7 @@ def fit(
             optimizer.param_groups[0]["lr"] = schedule.rate(steps / (steps_per_epoch * schedule.epochs))
             optimizer.zero_grad()
             value = loss(network(data.images[indices]), data.labels[indices], indices)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimizer.step()
             if after_step is not None:
                 after_step()

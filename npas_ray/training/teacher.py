@@ -141,7 +141,7 @@ def _reconstruct(module: BlockModule, features: Tensor, wanted: Tensor, settings
         optimizer.zero_grad()
         indices = torch.randint(len(features), (settings.operator_batch,))
         loss = functional.mse_loss(module(features[indices]) * weight, wanted[indices] * weight)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 

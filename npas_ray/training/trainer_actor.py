@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +59,22 @@ class Trainer:
 
     def evaluate(self, architecture: list[str], *, epochs: int = DEFAULT_EPOCHS, seed: int = 0) -> dict[str, Any]:
         """Fast evaluation -> Evaluation.to_json(). Raises ValueError for what is no architecture of the backbone."""
-        return self._evaluate(architecture, epochs, seed).evaluation.to_json()
+        return self._trained(evaluate, architecture, epochs, seed).evaluation.to_json()
 
     def evaluate_with_weights(
         self, architecture: list[str], *, epochs: int = DEFAULT_EPOCHS, seed: int = 0
     ) -> tuple[dict[str, Any], bytes]:
         """The same evaluation and what it trained, see `pack`."""
-        trained = self._evaluate(architecture, epochs, seed)
+        trained = self._trained(evaluate, architecture, epochs, seed)
         return trained.evaluation.to_json(), pack(trained)
 
     def full_train(self, architecture: list[str], *, epochs: int = 20, seed: int = 0) -> tuple[dict[str, Any], bytes]:
         """Training of what is shipped, with distillation -> Evaluation.to_json(), and what it trained, see `pack`."""
-        trained = full_train(
-            Architecture.from_json(architecture),
-            task=self._task,
-            teacher=self._teacher,
-            block_height=self._block_height,
-            tap_unit=self._tap_unit,
-            epochs=epochs,
-            seed=seed,
-        )
+        trained = self._trained(full_train, architecture, epochs, seed)
         return trained.evaluation.to_json(), pack(trained)
 
-    def _evaluate(self, architecture: list[str], epochs: int, seed: int) -> Trained:
-        return evaluate(
+    def _trained(self, train: Callable[..., Trained], architecture: list[str], epochs: int, seed: int) -> Trained:
+        return train(
             Architecture.from_json(architecture),
             task=self._task,
             teacher=self._teacher,

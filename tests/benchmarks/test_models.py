@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks._harness import OnnxRuntime, relative_error
+from benchmarks._harness import relative_error
 from benchmarks._onnx import to_onnx
 from benchmarks.models import MODELS, calibrate, initialised
+from benchmarks.peers.onnxruntime import answer
 from device_farm.compiler import compile_network, host_target
 from device_farm.compiler.frontend import import_module, import_onnx
 from device_farm.compiler.graph import Shape
@@ -22,11 +23,6 @@ PARAMETERS = {  # of the published definitions
     "efficientnet_b0": 5_288_548, "efficientnet_lite0": 4_652_008, "mobilenet_v2": 3_504_872,
     "mobilenet_v3_large": 5_483_032, "resnet18": 11_689_512, "resnet50": 25_557_032,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
 
 
 def test_every_network_has_as_many_parameters_as_its_original() -> None:
@@ -60,7 +56,7 @@ def test_torch_onnx_runtime_and_the_executable_agree(name: str, cache_dir: Path,
 
         imported = import_module(module, shape)
         model = to_onnx(imported.graph, imported.weights)
-        assert relative_error(OnnxRuntime(model.SerializeToString()).answer(image.numpy()), exact) <= TOLERANCE
+        assert relative_error(answer(model, image.numpy()), exact) <= TOLERANCE
         assert [op.kind for op in import_onnx(model).graph.ops] == [op.kind for op in imported.graph.ops]
         graph = find_sparsity(imported.graph, imported.weights, target.block_height)
         assert graph.kept_macs < dense.macs / 2 or rate == 1

@@ -98,7 +98,7 @@ def _program(archive: _Archive) -> ExportedProgram:
     weights = _tensors(archive, f"data/weights/{model}_weights_config.json", "data/weights/")
     constants = _tensors(archive, f"data/constants/{model}_constants_config.json", "data/constants/")
     described = _checked(archive.json(models[0]), archive.path)
-    program: Any = _dict_to_dataclass(schema.ExportedProgram, described)  # type: ignore[no-untyped-call]
+    program: Any = _dict_to_dataclass(schema.ExportedProgram, described)
     return ExportedProgramDeserializer().deserialize(program, weights, constants, None)
 
 

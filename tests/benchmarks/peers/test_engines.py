@@ -17,40 +17,8 @@ from benchmarks._onnx import to_onnx
 from benchmarks.peers import PEERS, Peer
 from benchmarks.peers.process import TOLERANCE, PeerFailed, PeerProcess, open_peers
 from device_farm.compiler import reference_output, seeded_weights
-from device_farm.compiler.graph import (
-    Activation,
-    Add,
-    Concat,
-    Conv2d,
-    DepthwiseConv2d,
-    Graph,
-    Input,
-    Multiply,
-    Padding,
-    Pool2d,
-    PoolKind,
-    Shape,
-)
+from device_farm.compiler.graph import Graph
 
-SAME = Padding.same(3)
-NETWORK = Graph(
-    (
-        Input("input", (), Shape(15, 14, 3)),
-        Conv2d("stem", ("input",), 8, (3, 3), (2, 2), SAME, activation=Activation.RELU6),
-        DepthwiseConv2d("depthwise", ("stem",), (3, 3), padding=SAME, activation=Activation.HARD_SWISH),
-        Pool2d("squeeze", ("depthwise",), PoolKind.AVERAGE, (8, 7), (8, 7)),
-        Conv2d("reduce", ("squeeze",), 4, activation=Activation.RELU),
-        Conv2d("gate", ("reduce",), 8, activation=Activation.HARD_SIGMOID),
-        Multiply("excited", ("depthwise", "gate")),
-        Conv2d("project", ("excited", "stem"), 8, activation=Activation.RELU),
-        Pool2d("pool", ("project",), PoolKind.MAX, (3, 3), (2, 2), SAME),
-        Conv2d("wide", ("pool",), 8, (3, 3), (1, 1), SAME, activation=Activation.SWISH),
-        Add("sum", ("wide", "pool"), Activation.RELU),
-        Concat("both", ("sum", "pool")),
-        Pool2d("global", ("both",), PoolKind.AVERAGE, (4, 4), (4, 4)),
-        Conv2d("head", ("global",), 5),
-    )
-)
 SLOW = {"torch_compile"}  # runs a C++ compiler for a while
 INSTALLED = [
     pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name, peer in PEERS.items() if not peer.missing()
@@ -58,18 +26,20 @@ INSTALLED = [
 
 
 @pytest.fixture(scope="module")
-def model() -> bytes:
-    return to_onnx(NETWORK, seeded_weights(NETWORK, seed=3)).SerializeToString()
+def model(network: Graph) -> bytes:
+    content: bytes = to_onnx(network, seeded_weights(network, seed=3)).SerializeToString()
+    return content
 
 
 @pytest.fixture(scope="module")
-def image() -> NDArray[np.float32]:
-    return np.random.default_rng(5).standard_normal((1, 3, 15, 14)).astype(np.float32)
+def image(network: Graph) -> NDArray[np.float32]:
+    height, width, channels = network.input.shape
+    return np.random.default_rng(5).standard_normal((1, channels, height, width)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def expected(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return reference_output(NETWORK, seeded_weights(NETWORK, seed=3), image.transpose(0, 2, 3, 1))
+def expected(network: Graph, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    return reference_output(network, seeded_weights(network, seed=3), image.transpose(0, 2, 3, 1))
 
 
 def test_the_peers_of_the_development_environment_are_installed() -> None:
@@ -106,6 +76,14 @@ def test_a_wrong_answer_is_named_and_never_timed(
     assert not ready
     assert "relative error" in absent["onnxruntime"]
     assert errors["onnxruntime"] > TOLERANCE
+
+
+def test_a_model_is_loaded_again_as_often_as_asked(model: bytes, image: NDArray[np.float32]) -> None:
+    with PeerProcess("onnxruntime", model) as peer:
+        before = peer.answer(image)
+        seconds = peer.loads(3)
+        assert len(seconds) == 3 and min(seconds) > 0
+        assert np.array_equal(peer.answer(image), before)
 
 
 def test_an_absent_peer_is_named(

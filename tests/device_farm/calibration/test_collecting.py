@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Device:
 
 
 def cases(names: str) -> list[Case]:
-    return [Case((name,), lambda name=name: graph_of(name)) for name in names]  # type: ignore[misc]
+    return [Case((name,), partial(graph_of, name)) for name in names]
 
 
 @pytest.fixture

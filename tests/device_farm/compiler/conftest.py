@@ -1,4 +1,4 @@
-"""Artifacts are really built and really run here; the kernel cache is shared by all tests of a session."""
+"""Artifacts are really built and really run here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ def native(request: pytest.FixtureRequest) -> Target:
     """Every target that this machine can run."""
     target: Target = request.param
     return target
-
-
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,12 +35,12 @@ pytestmark = [
 
 
 def test_gates_and_channels_on_neon(check: Check, target: Target) -> None:
-    same = {"padding": Padding.same(3)}
+    same: dict[str, Any] = {"padding": Padding.same(3)}
     graph = Graph(
         (
             Input("x", (), Shape(9, 7, 3)),
-            Conv2d("stem", ("x",), filters=21, kernel=(3, 3), activation=Activation.HARD_SWISH, **same),  # type: ignore[arg-type]
-            DepthwiseConv2d("dw", ("stem",), activation=Activation.SWISH, **same),  # type: ignore[arg-type]
+            Conv2d("stem", ("x",), filters=21, kernel=(3, 3), activation=Activation.HARD_SWISH, **same),
+            DepthwiseConv2d("dw", ("stem",), activation=Activation.SWISH, **same),
             Pool2d("pool", ("dw",), kernel=(9, 7)),
             Conv2d("fc1", ("pool",), filters=6, activation=Activation.SWISH),
             Conv2d("fc2", ("fc1",), filters=21, activation=Activation.SIGMOID),
@@ -57,11 +59,11 @@ def test_gates_and_channels_on_neon(check: Check, target: Target) -> None:
 
 
 def test_every_operator_on_neon(check: Check, target: Target) -> None:
-    same = {"padding": Padding.same(3), "activation": Activation.RELU6}
+    same: dict[str, Any] = {"padding": Padding.same(3), "activation": Activation.RELU6}
     graph = chain(
         (17, 15, 3),
-        Conv2d("stem", (), filters=20, kernel=(3, 3), stride=(2, 2), **same),  # type: ignore[arg-type]
-        DepthwiseConv2d("dw", (), **same),  # type: ignore[arg-type]
+        Conv2d("stem", (), filters=20, kernel=(3, 3), stride=(2, 2), **same),
+        DepthwiseConv2d("dw", (), **same),
         Conv2d("one", (), filters=37, sparsity=BlockSparsity(8, (3, 0, 20, 7, 1))),
         Pool2d("max", (), pool=PoolKind.MAX, kernel=(3, 3), stride=(2, 2), padding=Padding.same(3)),
         ResizeChannels("cut", (), channels=30),

@@ -19,7 +19,7 @@ TILES = [(target, tile) for target in (NEON, AVX512, AVX2) for tile in target.ti
 
 
 def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: Any) -> tuple[InnerLoop, ...]:
-    fields = {
+    fields: dict[str, Any] = {
         "tile_rows": 1, "tile_columns": conv_pixels(tile, tap_channels, target), "pixel_stride": 64, "line_stride": 0,
         "tap_unroll": 1, "activation": Activation.RELU6, "residual": True,
     }  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,15 +102,15 @@ def test_a_map_that_is_one_band(name: str, native: Target, check: Check, monkeyp
 
 def two_blocks() -> Graph:
     """A stem as expansion, then a residual block; their rings use one memory."""
-    same = {"padding": Padding.same(3), "activation": RELU6}
+    same: dict[str, Any] = {"padding": Padding.same(3), "activation": RELU6}
     return Graph(
         (
             Input("x", (), Shape(19, 17, 3)),
-            Conv2d("stem", ("x",), filters=36, kernel=(3, 3), stride=(2, 2), **same),  # type: ignore[arg-type]
-            DepthwiseConv2d("dw0", ("stem",), **same),  # type: ignore[arg-type]
+            Conv2d("stem", ("x",), filters=36, kernel=(3, 3), stride=(2, 2), **same),
+            DepthwiseConv2d("dw0", ("stem",), **same),
             Conv2d("p0", ("dw0",), filters=12),
             Conv2d("e1", ("p0",), filters=72, activation=RELU6, sparsity=BlockSparsity(32, (2, 5, 12))),
-            DepthwiseConv2d("dw1", ("e1",), **same),  # type: ignore[arg-type]
+            DepthwiseConv2d("dw1", ("e1",), **same),
             Conv2d("p1", ("dw1", "p0"), filters=12),
             Add("sum", ("p1", "p0")),
         )
@@ -142,8 +144,8 @@ def test_a_fused_block_is_one_step_with_the_names_of_its_layers(native: Target, 
     assert sum(step["macs"] for step in steps.values()) == two_blocks().macs
 
 
-def test_fusing_can_be_left_out_and_is_another_artifact(tmp_path, cache_dir) -> None:  # type: ignore[no-untyped-def]
-    options = {"target": AVX512, "out_dir": tmp_path, "cache_dir": cache_dir}
+def test_fusing_can_be_left_out_and_is_another_artifact(tmp_path: Path, cache_dir: Path) -> None:
+    options: dict[str, Any] = {"target": AVX512, "out_dir": tmp_path, "cache_dir": cache_dir}
     fused = compile_network(BLOCKS["stride 1"], **options)
     plain = compile_network(BLOCKS["stride 1"], **options, fuse=False)
     assert fused.key != plain.key
@@ -151,14 +153,14 @@ def test_fusing_can_be_left_out_and_is_another_artifact(tmp_path, cache_dir) -> 
 
 
 def test_what_others_read_is_not_fused() -> None:
-    same = {"padding": Padding.same(3)}
+    same: dict[str, Any] = {"padding": Padding.same(3)}
 
     def graph(*ops: Op) -> Graph:
         return Graph(
             (
                 Input("x", (), Shape(8, 8, 16)),
                 Conv2d("expand", ("x",), filters=16),
-                DepthwiseConv2d("dw", ("expand",), **same),  # type: ignore[arg-type]
+                DepthwiseConv2d("dw", ("expand",), **same),
                 *ops,
             )
         )
@@ -166,7 +168,7 @@ def test_what_others_read_is_not_fused() -> None:
     assert fused_blocks(graph(Conv2d("project", ("dw",), filters=16)))
     assert not fused_blocks(graph(Conv2d("project", ("dw", "expand"), filters=16)))
     assert not fused_blocks(graph(Conv2d("project", ("dw",), filters=16), Add("sum", ("project", "dw"))))
-    assert not fused_blocks(graph(Conv2d("project", ("dw",), filters=16, kernel=(3, 3), **same)))  # type: ignore[arg-type]
+    assert not fused_blocks(graph(Conv2d("project", ("dw",), filters=16, kernel=(3, 3), **same)))
     assert not fused_blocks(graph(Conv2d("project", ("dw",), filters=16, stride=(2, 2))))
     assert not fused_blocks(graph())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,11 @@ def ladder(height: int, channels: int) -> Graph:
     ops: list[Op] = [Input("x", (), Shape(height, height, 3))]
     last = "x"
     for i in range(4):
-        same = {"padding": Padding.same(3), "activation": Activation.RELU}
+        same: dict[str, Any] = {"padding": Padding.same(3), "activation": Activation.RELU}
         ops += [
-            Conv2d(f"in{i}", (last,), filters=channels, kernel=(3, 3), **same),  # type: ignore[arg-type]
+            Conv2d(f"in{i}", (last,), filters=channels, kernel=(3, 3), **same),
             Conv2d(f"wide{i}", (f"in{i}",), filters=3 * channels, activation=Activation.RELU),
-            DepthwiseConv2d(f"dw{i}", (f"wide{i}",), **same),  # type: ignore[arg-type]
+            DepthwiseConv2d(f"dw{i}", (f"wide{i}",), **same),
             Conv2d(f"out{i}", (f"dw{i}", f"in{i}"), filters=channels),
             Add(f"sum{i}", (f"out{i}", f"in{i}")),
         ]

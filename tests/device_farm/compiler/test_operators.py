@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from device_farm.compiler import Target
 from device_farm.compiler.graph import (
@@ -25,9 +29,9 @@ from device_farm.compiler.testing import Check, chain
 RELU, RELU6, NONE = Activation.RELU, Activation.RELU6, Activation.NONE
 
 
-def conv(filters: int, kernel: int = 1, stride: int = 1, **options: object) -> Conv2d:
-    settings = {"padding": Padding.same(kernel), "activation": RELU} | options
-    return Conv2d("conv", (), filters=filters, kernel=(kernel,) * 2, stride=(stride,) * 2, **settings)  # type: ignore[arg-type]
+def conv(filters: int, kernel: int = 1, stride: int = 1, **options: Any) -> Conv2d:
+    settings: dict[str, Any] = {"padding": Padding.same(kernel), "activation": RELU} | options
+    return Conv2d("conv", (), filters=filters, kernel=(kernel,) * 2, stride=(stride,) * 2, **settings)
 
 
 CONVOLUTIONS = [
@@ -93,7 +97,7 @@ def test_maximum_of_negative_values_ignores_the_padding(native: Target, check: C
     assert set(artifact.expected_output) == {-1.0}
 
 
-def _zeros(*shape: int):  # type: ignore[no-untyped-def]
+def _zeros(*shape: int) -> NDArray[np.float32]:
     import numpy as np
 
     return np.zeros(shape, np.float32)

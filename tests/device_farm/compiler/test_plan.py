@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ def network(*, kept: int, filters: int = 32, pixels: int = 6) -> Graph:
 
 @pytest.fixture
 def build(tmp_path: Path, cache_dir: Path) -> Build:
-    def run(graph: Graph, **options: object) -> Artifact:
-        return compile_network(graph, target=TARGET, out_dir=tmp_path / "out", cache_dir=cache_dir, **options)  # type: ignore[arg-type]
+    def run(graph: Graph, **options: Any) -> Artifact:
+        return compile_network(graph, target=TARGET, out_dir=tmp_path / "out", cache_dir=cache_dir, **options)
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +39,9 @@ def taps(op: Conv2d, channels: int) -> BlockSparsity:
     return BlockSparsity(8, tuple(counts))
 
 
-def layer(channels: int, **fields: object) -> Conv2d:
-    op = Conv2d("conv", (), **({"filters": 120, "activation": Activation.RELU} | fields))  # type: ignore[arg-type]
+def layer(channels: int, **fields: Any) -> Conv2d:
+    settings: dict[str, Any] = {"filters": 120, "activation": Activation.RELU} | fields
+    op = Conv2d("conv", (), **settings)
     return dataclasses.replace(op, sparsity=taps(op, channels))
 
 
@@ -127,5 +129,7 @@ def test_the_lower_half_of_a_call_is_its_partner() -> None:
     pairs, conv = step.calls
     assert isinstance(conv.spec, ConvKernel)
     assert conv.spec.lane_pixels == 2
-    assert (conv.arguments["rows"], conv.arguments["y_lower"]) == (5, 5 * conv.arguments["y_row"])
+    row = conv.arguments["y_row"]
+    assert isinstance(row, int)
+    assert (conv.arguments["rows"], conv.arguments["y_lower"]) == (5, 5 * row)
     assert pairs.arguments["rows"] == 7

@@ -54,8 +54,11 @@ def test_the_next_compilation_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sweeping, "_swept", {})
     (tmp_path / ".making-dead").mkdir()
     make_old(tmp_path)
-    cache = ObjectCache(tmp_path)
-    cache.get_or_make("k", lambda path: path.write_bytes(b"object") and None)
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"object")
+
+    ObjectCache(tmp_path).get_or_make("k", write)
     assert [entry.name for entry in tmp_path.iterdir()] == ["k.object"]
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
 from device_farm.compiler.parting import Phase, phases, work
-from device_farm.compiler.steps import Bands, Step
+from device_farm.compiler.steps import Bands, Call, Step
 from device_farm.compiler.target import host_target
 from device_farm.compiler.testing import Answer, chain, random_weights
 from device_farm.errors import CompileError
@@ -51,9 +52,9 @@ from device_farm.errors import CompileError
 RELU, RELU6, SWISH = Activation.RELU, Activation.RELU6, Activation.SWISH
 
 
-def conv(name: str, inputs: tuple[str, ...], filters: int, kernel: int = 1, stride: int = 1, **more: object) -> Conv2d:
-    settings = {"padding": Padding.same(kernel), "activation": RELU} | more
-    return Conv2d(name, inputs, filters=filters, kernel=(kernel,) * 2, stride=(stride,) * 2, **settings)  # type: ignore[arg-type]
+def conv(name: str, inputs: tuple[str, ...], filters: int, kernel: int = 1, stride: int = 1, **more: Any) -> Conv2d:
+    settings: dict[str, Any] = {"padding": Padding.same(kernel), "activation": RELU} | more
+    return Conv2d(name, inputs, filters=filters, kernel=(kernel,) * 2, stride=(stride,) * 2, **settings)
 
 
 def depthwise(name: str, source: str, stride: int = 1, kernel: int = 3) -> DepthwiseConv2d:
@@ -287,6 +288,12 @@ def test_thousands_of_runs_on_too_few_cores(native: Target, tmp_path: Path, cach
         np.testing.assert_allclose(report["output"], artifact.expected_output, atol=1e-4)
 
 
+def number(call: Call, name: str) -> int:
+    value = call.arguments[name]
+    assert isinstance(value, int)
+    return value
+
+
 def test_winograd_by_tiles_covers_all_of_them_with_the_kernels_that_are_there() -> None:
     """Also where a thread's last block would have fewer tiles than the products take at once."""
     for name in ("a", "b"):
@@ -298,8 +305,8 @@ def test_winograd_by_tiles_covers_all_of_them_with_the_kernels_that_are_there() 
             memory = plan_memory(NETWORKS["Winograd by blocks of tiles"], AVX512, threads=threads)
             (phase,), _ = parting._Cut(threads, memory, AVX512).ways(step)
             inputs = [call for part in phase.parts for call in part.calls if isinstance(call.spec, WinogradInput)]
-            spans = [(int(c.arguments["first"]), int(c.arguments["tiles"])) for c in inputs]  # type: ignore[arg-type]
+            spans = [(number(call, "first"), number(call, "tiles")) for call in inputs]
             assert {tile for first, count in spans for tile in range(first, first + count)} == set(range(7 * 11))
             assert {call.spec for part in phase.parts for call in part.calls} <= {call.spec for call in step.calls}
-            products = [c for part in phase.parts for c in part.calls if isinstance(c.spec, WinogradProduct)]
-            assert all(int(c.arguments["tiles"]) >= c.spec.tiles for c in products)  # type: ignore[arg-type, attr-defined]
+            calls = [call for part in phase.parts for call in part.calls]
+            assert all(number(c, "tiles") >= c.spec.tiles for c in calls if isinstance(c.spec, WinogradProduct))

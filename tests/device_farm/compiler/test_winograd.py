@@ -30,9 +30,9 @@ from device_farm.compiler.testing import Check, chain, native_targets, random_we
 RELU6 = Activation.RELU6
 
 
-def layer(name: str, filters: int, *, padding: Padding | None = None, **options: object) -> Conv2d:
+def layer(name: str, filters: int, *, padding: Padding | None = None, **options: Any) -> Conv2d:
     settings = {"padding": Padding.same(3) if padding is None else padding} | options
-    return Conv2d(name, (), filters=filters, kernel=(3, 3), **settings)  # type: ignore[arg-type]
+    return Conv2d(name, (), filters=filters, kernel=(3, 3), **settings)
 
 
 def in_context(shape: tuple[int, int, int], op: Conv2d) -> Graph:

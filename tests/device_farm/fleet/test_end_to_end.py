@@ -38,7 +38,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=10**8, log_to_driver=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=10**8, log_to_driver=False)
         protocol = Protocol(warmup_s=0.01, min_time_s=0.02, max_relative_ci=0.5)
         core = max(os.sched_getaffinity(0))
         cache_dir = tmp_path_factory.mktemp("cache")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from device_farm.errors import Fenced, NoSuchDevice
@@ -250,7 +252,7 @@ def test_strikes_in_a_row_quarantine_but_not_the_last_device() -> None:
     assert state(fleet, "b") is DeviceState.COOLING
     assert run(fleet.tick(1)).serial == "b"
     fleet.tick(100)
-    assert state(fleet, "a") is DeviceState.HEALTHY
+    assert state(fleet, "a") is DeviceState.PROBATION
 
 
 def test_a_quarantined_device_that_joins_again_stays_quarantined_until_released() -> None:
@@ -336,5 +338,6 @@ def test_time_that_goes_backwards_is_ignored() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("lease_s", 0), ("poison_devices", 0), ("cool_s", float("nan"))])
 def test_impossible_policies_are_refused(field: str, value: float) -> None:
+    changed: dict[str, Any] = {field: value}
     with pytest.raises(ValueError, match=f"{field} must be .* got {value}"):
-        Policy(**{field: value})  # type: ignore[arg-type]
+        Policy(**changed)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from device_farm.measurement.statistics import (
 QUIET_PROBE, SPIN = 12_000.0, 80_000.0
 
 
-def session(probes: list[float], windows: list[list[float]], *, spin_ns: float = SPIN) -> Session:
+def session(probes: Sequence[float], windows: Sequence[Sequence[float]], *, spin_ns: float = SPIN) -> Session:
     first = np.cumsum([0, *map(len, windows)])
     return Session(np.concatenate(windows).astype(float), first, np.array(probes), spin_ns)
 
@@ -110,7 +112,7 @@ def test_single_samples_would_promise_too_much() -> None:
 @given(st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=5), min_size=1, max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_the_interval_holds_the_latency(windows: list[list[int]]) -> None:
-    summary = summarise([session([QUIET_PROBE] * (len(windows) + 1), windows)], min_samples=20)  # type: ignore[arg-type]
+    summary = summarise([session([QUIET_PROBE] * (len(windows) + 1), windows)], min_samples=20)
     assert summary.ci_low_ns < summary.latency_ns < summary.ci_high_ns
     assert summary.latency_ns in {float(value) for window in windows for value in window}
     assert summary.samples == sum(map(len, windows))

@@ -116,8 +116,14 @@ def test_bench_reports_the_affinity_asked_and_obtained(build: Build) -> None:
     assert bench(build(), "--cpu", str(cpu))["affinity"] == {"asked": cpu, "obtained": [cpu]}
     free = bench(build(), "--cpu", "-1")["affinity"]
     assert free == {"asked": None, "obtained": sorted(os.sched_getaffinity(0))}
-    refused = bench(build(), "--cpu", "1000000")["affinity"]
-    assert refused == {"asked": 1000000, "obtained": sorted(os.sched_getaffinity(0))}
+
+
+@pytest.mark.parametrize("cpu", ["1000000", "1023"])
+def test_a_core_that_cannot_be_used_ends_the_run_with_the_ones_that_can(build: Build, cpu: str) -> None:
+    status, line = failure(build(), "bench", "--cpu", cpu)
+    allowed = " ".join(map(str, sorted(os.sched_getaffinity(0))))
+    assert status == 11
+    assert line.endswith(f"core {cpu} is switched off or not for this program; allowed are cores {allowed}")
 
 
 def test_bench_reports_its_conditions(build: Build) -> None:
@@ -242,9 +248,8 @@ def test_every_thread_goes_to_its_core(build: Build) -> None:
     one = bench(program, "--cpu", str(cores[0]))
     assert one["affinity"] == {"asked": cores[0], "obtained": [cores[0]]}
     assert one["threads"] == [[cores[0]]] * 4
-    refused = bench(program, "--cpus", f"{cores[0]},100000,{cores[0]},{cores[0]}")
-    assert refused["affinity"]["asked"] == [cores[0], 100000, cores[0], cores[0]]
-    assert refused["threads"][1] == [cores[0]]  # what it inherited
+    status, line = failure(program, "bench", "--cpus", f"{cores[0]},100000,{cores[0]},{cores[0]}")
+    assert status == 11 and "core 100000 is switched off" in line
 
 
 @pytest.mark.parametrize("cpus", ["", ",", "1,", "1,,2", "x", "-1", "1,2-3", "0," * 64 + "0", "1" * 40])

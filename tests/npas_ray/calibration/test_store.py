@@ -35,7 +35,7 @@ def test_a_stale_file_says_what_and_what_to_do(
 ) -> None:
     calibration = invent(small)
     path = tmp_path / "old.json"
-    write_calibration(path, replace(calibration, identity=replace(calibration.identity, **changes)))  # type: ignore[arg-type]
+    write_calibration(path, replace(calibration, identity=replace(calibration.identity, **changes)))
     with pytest.raises(CalibrationUnusable) as caught:
         calibrations_of(small, str(path), folder=tmp_path)
     assert said in str(caught.value)
@@ -52,7 +52,7 @@ def test_a_file_of_another_device_frame_or_block_height(small: SearchConfig, inv
         ({"space": {**calibration.identity.space, "block_height": 3}}, "another block height"),
         ({"space": None}, "another backbone, another block height"),
     ):
-        write_calibration(path, replace(calibration, identity=replace(calibration.identity, **changes)))  # type: ignore[arg-type]
+        write_calibration(path, replace(calibration, identity=replace(calibration.identity, **changes)))
         with pytest.raises(CalibrationUnusable, match=said):
             calibrations_of(small, str(path), folder=tmp_path)
 

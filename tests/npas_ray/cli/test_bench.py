@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,7 +153,8 @@ def test_a_target_that_the_device_does_not_run(
     assert not (nets / "cache").exists()
 
 
-def started(nets: Path, *argv: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(nets: Path, *argv: str) -> Iterator[subprocess.Popen[str]]:
     """npas bench in a process of its own, without a fork in place of the loading process: as a user starts it."""
     (nets / "tmp").mkdir()
     environment = {
@@ -160,7 +162,15 @@ def started(nets: Path, *argv: str) -> subprocess.Popen[str]:
     }  # fmt: skip
     command = [sys.executable, "-m", "npas_ray", "bench", *argv, "--input", "8x8x3"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `pytest &` has it ignored
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_command_in_a_process_of_its_own(nets: Path) -> None:

@@ -53,7 +53,7 @@ def test_masked_weights_stay_zero_while_the_rest_learns(name: str) -> None:
     def train() -> float:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         return float(loss.detach())
 

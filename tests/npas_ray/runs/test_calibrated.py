@@ -49,10 +49,9 @@ def latency_ms(config: SearchConfig, architecture: Architecture) -> float:
     return sum(1e-4 + 2e-8 * step.kept_macs for step in pieces.candidate(architecture))
 
 
-@pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A calibration in its default place, by which block0 and block1 are slower at rate 2."""
-    monkeypatch.setenv("NPAS_CACHE_DIR", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    """By it, block0 and block1 are slower at rate 2."""
     config = config_with()
     pieces = Pieces(backbone_of(config), host_target(), block_height_of(config))
     networks = []
@@ -62,9 +61,15 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         observation = Observation(steps, times, latency_ms(config, architecture), 0.005)
         networks.append(Network(tuple(architecture.to_json()), observation))
     points = tuple(Point(f"block{i}", SLOW, "3x3", 2.0, 1.0, 1.0, 0.1, 3, Verdict.SLOWER) for i in (0, 1))
-    identity = identity_of(config, "local")
-    path = default_path(tmp_path / "cache" / "calibrations", identity)
-    write_calibration(path, Calibration(identity, tuple(networks), points, (0.1, 0.5, 1.0)))
+    return Calibration(identity_of(config, "local"), tuple(networks), points, (0.1, 0.5, 1.0))
+
+
+@pytest.fixture
+def stored(calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The calibration in its default place."""
+    monkeypatch.setenv("NPAS_CACHE_DIR", str(tmp_path / "cache"))
+    path = default_path(tmp_path / "cache" / "calibrations", calibration.identity)
+    write_calibration(path, calibration)
     return path
 
 

@@ -65,7 +65,7 @@ def assert_nothing_lost_nothing_twice(run_dir: Path) -> None:
         measured = Counter((key, data["model"]) for _, _, key, data in journal.events("measured"))
         ended = Counter(key for _, _, key, _ in journal.events("concluded"))
     assert len(candidates) == CANDIDATES
-    assert sorted(proposed) == sorted({candidate.key for candidate in candidates}), "a key was proposed twice"
+    assert Counter(proposed) == Counter(candidate.key for candidate in candidates), "a key was proposed twice"
     assert [candidate.status for candidate in candidates] == [Status.DONE] * CANDIDATES
     assert ended == Counter(candidate.key for candidate in candidates), "a candidate was concluded twice, or never"
     assert set(trained.values()) == {1}, f"trained twice: {[k for k, n in trained.items() if n > 1]}"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,6 @@ def test_learning_is_a_function_of_seed_and_results() -> None:
     "settings",
     [{"learning_rate": 0.0}, {"learning_rate": 1.5}, {"replay": 0}, {"epsilon_start": 0.0}, {"epsilon_results": 0}],
 )
-def test_refuses_impossible_settings(settings: dict[str, float]) -> None:
+def test_refuses_impossible_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        QLearningSettings(**settings)  # type: ignore[arg-type]
+        QLearningSettings(**settings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,6 @@ def test_refusal_names_candidate_and_models() -> None:
         ({"chance": 1.0}, "chance"),
     ],
 )
-def test_refuses_impossible_objectives(arguments: dict[str, object], message: str) -> None:
+def test_refuses_impossible_objectives(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Objective(**arguments)  # type: ignore[arg-type]
+        Objective(**arguments)

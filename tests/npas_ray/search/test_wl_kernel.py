@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,17 +48,17 @@ def _reference(a: LabelledGraph, b: LabelledGraph, depth: int) -> float:
     return dot(a, b) / float(np.sqrt(dot(a, a) * dot(b, b)))
 
 
-def _kernel(some: list[LabelledGraph], depth: int) -> tuple[WLKernel, list[object]]:
-    """A kernel over graphs that stand for themselves."""
-    names: list[object] = list(range(len(some)))
-    return WLKernel(lambda name: some[name], depth=depth), names  # type: ignore[call-overload]
+def _kernel(some: list[LabelledGraph], depth: int) -> tuple[WLKernel, list[Any]]:
+    """A kernel over graphs whose architectures are their places in the list."""
+    graph_of: Callable[[Any], LabelledGraph] = some.__getitem__
+    return WLKernel(graph_of, depth=depth), list(range(len(some)))
 
 
 @given(st.lists(graphs(), min_size=1, max_size=6), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_equals_brute_force_and_is_psd(some: list[LabelledGraph], depth: int) -> None:
     kernel, names = _kernel(some, depth)
-    grams = kernel.grams(names)  # type: ignore[arg-type]
+    grams = kernel.grams(names)
     for level, gram in enumerate(grams):
         expected = [[_reference(a, b, level) for b in some] for a in some]
         np.testing.assert_allclose(gram, expected, rtol=1e-12)
@@ -65,9 +68,9 @@ def test_equals_brute_force_and_is_psd(some: list[LabelledGraph], depth: int) ->
 
 @given(graphs(), st.randoms(use_true_random=False), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_does_not_depend_on_the_order_of_nodes(graph: LabelledGraph, random: object, depth: int) -> None:
+def test_does_not_depend_on_the_order_of_nodes(graph: LabelledGraph, random: Random, depth: int) -> None:
     order = list(range(len(graph.labels)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     place = {node: position for position, node in enumerate(order)}
     shuffled = LabelledGraph(
         tuple(graph.labels[node] for node in order),
@@ -83,7 +86,7 @@ def test_direction_and_depth_tell_graphs_apart() -> None:
     a = LabelledGraph(("x", "y", "x"), (None,) * 3, ((0, 1), (1, 2)))
     b = LabelledGraph(("y", "x", "x"), (None,) * 3, ((0, 1), (1, 2)))
     kernel, names = _kernel([a, b], 2)
-    grams = kernel.grams(names)  # type: ignore[arg-type]
+    grams = kernel.grams(names)
     assert grams[0][0, 1] == pytest.approx(1.0)
     assert grams[2][0, 1] < grams[1][0, 1] < 1
 

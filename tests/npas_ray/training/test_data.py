@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,9 +32,9 @@ def test_no_original_is_in_two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[torch.Tensor] = []
     warped = data._warped
 
-    def spy(originals: torch.Tensor, *rest: object) -> data.Dataset:
+    def spy(originals: torch.Tensor, *rest: Any) -> data.Dataset:
         given.append(originals.flatten(1))
-        return warped(originals, *rest)  # type: ignore[arg-type]
+        return warped(originals, *rest)
 
     monkeypatch.setattr(data, "_warped", spy)
     digits_task()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -93,9 +94,9 @@ def test_full_training_learns_from_the_teacher(task: Task, teacher: Teacher) -> 
     generator = torch.Generator().manual_seed(0)
     shuffled = task.train.labels[torch.randperm(len(task.train), generator=generator)]
     misled = Task("misled", 0, Dataset(task.train.images, shuffled), task.validation, task.test)
-    common = {"task": misled, "teacher": teacher, "block_height": BLOCK_HEIGHT, "epochs": 2}
-    taught = full_train(MIXED, distillation=1.0, **common)  # type: ignore[arg-type]
-    untaught = full_train(MIXED, distillation=0.0, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"task": misled, "teacher": teacher, "block_height": BLOCK_HEIGHT, "epochs": 2}
+    taught = full_train(MIXED, distillation=1.0, **common)
+    untaught = full_train(MIXED, distillation=0.0, **common)
     assert taught.evaluation.accuracy > untaught.evaluation.accuracy + 0.2
     assert taught.evaluation.epochs_run == 2
 

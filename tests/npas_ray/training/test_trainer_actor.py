@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import ray
@@ -25,7 +26,7 @@ BLOCK_HEIGHT = 16
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -38,12 +39,15 @@ def test_what_is_packed_comes_out(task: Task, teacher: Teacher, backbone: Backbo
     assert set(masks) == set(trained.masks)
 
 
+NewTrainer = cast(Any, Trainer).remote  # ray's decorator says nothing of it
+
+
 def test_the_actor_does_what_the_function_does(
     session: None, tmp_path: Path, task: Task, teacher: Teacher, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_module, "train_teacher", lambda *_: teacher)
     cached_teacher(tmp_path, task, backbone)
-    trainer = Trainer.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})  # type: ignore[attr-defined]
+    trainer = NewTrainer(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})
     texts = json.loads(json.dumps(ARCHITECTURE.to_json()))
     plain = ray.get(trainer.evaluate.remote(texts, epochs=1, seed=3))
     assert json.loads(json.dumps(plain)) == plain
@@ -58,9 +62,7 @@ def test_the_actor_does_what_the_function_does(
     graph, _ = deploy(network, backbone, ARCHITECTURE, masks, block_height=BLOCK_HEIGHT)
     assert graph == lower(backbone, ARCHITECTURE, block_height=BLOCK_HEIGHT)
     assert ray.get(trainer.teacher.remote())["accuracy"] == teacher.accuracy
-    elsewhere = Trainer.remote(  # type: ignore[attr-defined]
-        backbone, trainer.teacher_bytes.remote(), block_height=BLOCK_HEIGHT, task={}
-    )
+    elsewhere = NewTrainer(backbone, trainer.teacher_bytes.remote(), block_height=BLOCK_HEIGHT, task={})
     there = ray.get(elsewhere.evaluate.remote(texts, epochs=1, seed=3))
     assert {**there, "wall_s": 0} == {**here, "wall_s": 0}
     with pytest.raises(ValueError, match="2 layers"):

@@ -16,14 +16,15 @@ from device_farm.errors import InvalidGraph, UnsupportedOperator
 class Function(nn.Module):
     """A module around a function of (module, image), with whatever layers it needs."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
         super().__init__()
         self.function = function
         for name, layer in layers.items():
             self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
+        result: Tensor = self.function(self, x)
+        return result
 
 
 class Residual(nn.Module):
@@ -93,7 +94,8 @@ def test_a_plain_network_becomes_convolutions_pooling_and_a_head(evaluate: Any) 
     imported = check(network, Shape(10, 12, 3), evaluate)
     assert kinds(imported) == ["conv2d", "conv2d", "pool2d", "conv2d"]
     assert [op.name for op in imported.graph.ops] == ["input", "0", "3", "5", "8"]
-    assert imported.graph.ops[1].activation is Activation.RELU  # type: ignore[attr-defined]
+    conv = imported.graph.ops[1]
+    assert isinstance(conv, Conv2d) and conv.activation is Activation.RELU
 
 
 def test_residual_blocks_become_two_operators_each(evaluate: Any) -> None:
@@ -264,7 +266,7 @@ def test_masked_weights_are_multiplied_out(evaluate: Any) -> None:
 
 def test_a_module_that_is_being_pruned_by_torch_is_taken_as_pruned(evaluate: Any) -> None:
     conv = nn.Conv2d(3, 4, 3)
-    prune.l1_unstructured(conv, "weight", 0.5)  # type: ignore[no-untyped-call]
+    prune.l1_unstructured(conv, "weight", 0.5)
     imported = check(nn.Sequential(conv), Shape(5, 5, 3), evaluate)
     (weight,) = (array for key, array in imported.weights.items() if key.endswith(".weight"))
     assert (weight != 0).sum() == 54
@@ -331,7 +333,7 @@ def test_an_operator_without_a_kernel_is_named_with_a_way_out(module: nn.Module,
         (lambda: nn.Conv2d(3, 4, 3), "could not trace Conv2d for an input of"),
         (lambda: Function(lambda m, x: x.relu() if x.sum() > 0 else x), "could not trace Function"),
         (lambda: Function(lambda m, x: x.flatten(1)), "flattened image of 4x9x7"),
-        (lambda: Function(lambda m, x: (x, x.relu())), "one output .* has 2"),  # type: ignore[arg-type, return-value]
+        (lambda: Function(lambda m, x: (x, x.relu())), "one output .* has 2"),
     ],
 )  # fmt: skip
 def test_a_module_that_is_no_network_of_one_image_is_refused(make: Callable[[], nn.Module], message: str) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks._harness import OnnxRuntime, relative_error
+from benchmarks._harness import relative_error
 from benchmarks._onnx import to_onnx
 from benchmarks.models import MODELS, calibrate, initialised, zoo
+from benchmarks.peers.onnxruntime import answer
 from device_farm.compiler import NEON, NEON_FP16, Target, compile_network, host_target
 from device_farm.compiler.frontend import Imported, import_module, import_onnx
 from device_farm.compiler.graph import Concat, Graph, Input, Shape
@@ -23,8 +24,20 @@ from device_farm.compiler.testing import native_targets, run_artifact
 
 RATES = (1, 3, 10)
 TOLERANCE = 1e-4
-ON_NEON = [pytest.param(target, marks=pytest.mark.qemu, id=target.name) for target in (NEON, NEON_FP16)]
-TARGETS = [*(pytest.param(target, id=target.name) for target in native_targets()), *ON_NEON]
+EVERYWHERE = ("densenet", "mobilenet_v3", "shufflenet_v2")  # between them, every kind of operator; others only slowly
+
+
+def _marks(name: str, target: Target) -> list[pytest.MarkDecorator]:
+    """Every network is slowly tested on every target, and always on the host's best one."""
+    fast = target == host_target() or name in EVERYWHERE
+    return [pytest.mark.qemu] * (target not in native_targets()) + [pytest.mark.slow] * (not fast)
+
+
+CASES = [
+    pytest.param(name, target, marks=_marks(name, target), id=f"{name}-{target.name}")
+    for name in zoo.ZOO
+    for target in (*native_targets(), NEON, NEON_FP16)
+]
 
 
 @functools.cache
@@ -43,7 +56,7 @@ def imported(name: str) -> tuple[Imported, torch.Tensor]:
 
 
 def answer_of_onnx_runtime(graph: Graph, weights: Any, image: torch.Tensor) -> NDArray[np.float32]:
-    return OnnxRuntime(to_onnx(graph, weights).SerializeToString()).answer(image.numpy())
+    return answer(to_onnx(graph, weights), image.numpy())
 
 
 def side_by_side(networks: list[tuple[Graph, Any]]) -> tuple[Graph, dict[str, NDArray[Any]]]:
@@ -61,8 +74,7 @@ def side_by_side(networks: list[tuple[Graph, Any]]) -> tuple[Graph, dict[str, ND
     return Graph((*ops, Concat("answers", outputs))), weights
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize(("name", "target"), CASES)
 def test_the_executable_answers_as_onnx_runtime_does_at_every_rate(
     name: str, target: Target, cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,115 @@
+"""The files of a phone: a folder of the host for what is written, answers of the model for /proc and /sys.
+
+Nothing leaves the folder: a path is made absolute and plain, and links that would lead out are refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from device_farm.emulator.sync_protocol import FileStatus
+
+WRITABLE = ("/data/local/tmp", "/sdcard")
+_READ_ONLY_TIME_S = 1_230_768_000  # when Android images say that they were made
+
+
+class PhoneFiles:
+    """`virtual` gives, for a path, the content that the phone's model says; directories follow from the paths."""
+
+    def __init__(self, root: Path, virtual: Callable[[], Mapping[str, Callable[[], bytes]]]) -> None:
+        self.root = root.resolve()
+        self._virtual = virtual
+        self.full = False  # the fault: no byte more
+        for path in WRITABLE:
+            (self.root / path[1:]).mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def absolute(path: str, cwd: str = "/") -> str:
+        """The plain form of a phone's path."""
+        return posixpath.normpath(posixpath.join("/", cwd, path)).replace("//", "/")
+
+    def host(self, path: str) -> Path:
+        """Where the host keeps it. Raises OSError (EACCES) where a link leads out, ENAMETOOLONG, EINVAL."""
+        if "\0" in path:
+            raise _error(errno.EINVAL, path)
+        if path == "/":
+            return self.root
+        host = self.root / path.lstrip("/")
+        parent = Path(os.path.realpath(host.parent))
+        if not parent.is_relative_to(self.root):
+            raise _error(errno.EACCES, path)
+        if host.is_symlink() and not Path(os.path.realpath(host)).is_relative_to(self.root):
+            raise _error(errno.EACCES, path)
+        return host
+
+    def writable(self, path: str) -> Path:
+        """Like `host`, for something that is to be made or changed. Raises OSError (EROFS) elsewhere."""
+        if not any(path.startswith(place + "/") for place in WRITABLE):
+            raise _error(errno.EROFS, path)
+        return self.host(path)
+
+    def check_space(self, path: str) -> None:
+        """Raises OSError (ENOSPC) when the phone is full."""
+        if self.full:
+            raise _error(errno.ENOSPC, path)
+
+    def read(self, path: str) -> bytes:
+        """The whole of a file. Raises OSError."""
+        content = self._virtual().get(path)
+        if content is not None:
+            return content()
+        if self._is_virtual_directory(path):
+            raise _error(errno.EISDIR, path)
+        return self.host(path).read_bytes()
+
+    def is_virtual(self, path: str) -> bool:
+        return path in self._virtual()
+
+    def status(self, path: str) -> FileStatus:
+        """Raises OSError."""
+        content = self._virtual().get(path)
+        if content is not None:
+            return FileStatus(stat.S_IFREG | 0o444, len(content()), _READ_ONLY_TIME_S)
+        host = self.host(path)
+        try:
+            found = host.lstat()
+        except OSError:
+            if self._is_virtual_directory(path):
+                return FileStatus(stat.S_IFDIR | 0o755, 4096, _READ_ONLY_TIME_S)
+            raise
+        return FileStatus(found.st_mode, found.st_size, int(found.st_mtime), found.st_ino)
+
+    def is_directory(self, path: str) -> bool:
+        try:
+            return stat.S_ISDIR(self.status(path).mode)
+        except OSError:
+            return False
+
+    def names(self, path: str) -> list[str]:
+        """What is in a directory. Raises OSError."""
+        prefix = path.rstrip("/") + "/"
+        found = {name[len(prefix) :].split("/")[0] for name in self._virtual() if name.startswith(prefix)}
+        try:
+            found |= set(os.listdir(self.host(path)))
+        except FileNotFoundError:
+            if not found:
+                raise
+        return sorted(found)
+
+    def space(self) -> tuple[int, int]:
+        """Bytes of the data partition: all, and free ones."""
+        total = 112 << 30
+        return total, 0 if self.full else total - (31 << 30)
+
+    def _is_virtual_directory(self, path: str) -> bool:
+        prefix = path.rstrip("/") + "/"
+        return any(name.startswith(prefix) for name in self._virtual())
+
+
+def _error(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)

@@ -1,0 +1,266 @@
+"""A session between two looks at the device: admitted, compared with itself, corrected a little or not believed.
+
+    conditions -> admitted? -> sentinel -> session -> sentinel -> conditions -> changed? drifted? -> Measurement, Unfit
+
+What a session that changed under way costs is another one, up to the protocol's attempts, all within its one deadline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from device_farm.compiler.artifact import Artifact
+from device_farm.errors import DeadlineExceeded, MeasurementError, RunnerFailed, Unfit, Unstable, WrongAnswer
+from device_farm.measurement.admission import AdmissionRules, admit
+from device_farm.measurement.codec import conditions_to_json
+from device_farm.measurement.conditioning import changed, clock_between, clock_changed
+from device_farm.measurement.drift import BASELINE_READINGS, Baseline, Drift, Verdict, judge, robust_baseline
+from device_farm.measurement.sentinel import Sentinel
+from device_farm.measurement.types import DeviceConditions, Measurement, Protocol
+from device_farm.transport.base import Deadline, Transport
+
+Measure = Callable[[Artifact, Protocol], Measurement]
+
+_BROKEN_S = 600.0  # a device that computes wrongly, or kills what it runs, is not mended by resting a little
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run of the sentinel."""
+
+    measurement: Measurement
+    ended_s: float
+
+    @property
+    def latency_ms(self) -> float:
+        return self.measurement.latency_ms
+
+
+class Supervisor:
+    """What `Meter` is with a sentinel, with rules, or with both. One for each device; `measure` is an unguarded one."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        measure: Measure,
+        sentinel: Sentinel | None,
+        rules: AdmissionRules | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._measure = measure
+        self._sentinel = sentinel
+        self._rules = rules
+        self._limits = rules or AdmissionRules()  # of what may change within a session
+        self._clock = clock
+        self._last: Reading | None = None
+        self.baseline: Baseline | None = None
+        if sentinel is not None and sentinel.baseline_ms is not None:
+            self.baseline = Baseline(sentinel.artifact.key, sentinel.baseline_ms)
+
+    def measure(self, artifact: Artifact, protocol: Protocol) -> Measurement:
+        """Raises what a session raises, and Unfit."""
+        deadline = Deadline(protocol.deadline_s, f"measurement of {artifact.key}")
+        for attempt in range(1, protocol.attempts + 1):
+            before = self._admitted(deadline)
+            first = self._before(protocol, deadline)
+            try:
+                measurement = self._measure(artifact, _within(protocol, deadline))
+            except (WrongAnswer, RunnerFailed) as error:
+                self._whose_fault(error, deadline)
+                raise
+            except Unstable:
+                self._last = None  # nobody knows what came over it
+                raise
+            second = self._reading(deadline)
+            after = self._transport.conditions(timeout_s=deadline.remaining_s)
+            found = self._what_changed(before, after, measurement, [r for r in (first, second) if r is not None])
+            if found is None:
+                return self._judged(measurement, first, second, before, after, protocol)
+            self._last = None
+            # Too hot by now, or off its baseline: no further attempt, and it says for how long.
+            self._admitted(deadline)
+            if attempt == protocol.attempts:
+                times = f"in each of {attempt} attempts" if attempt > 1 else "during the session"
+                raise Unfit(f"not itself {times}: {found}", retry_after_s=self._limits.cool_s)
+        raise AssertionError("a protocol has at least one attempt")
+
+    def calibrate(self, protocol: Protocol) -> Baseline:
+        """Takes the baseline anew, of a device that is admitted. Raises ValueError (no sentinel), Unfit."""
+        if self._sentinel is None:
+            raise ValueError("this meter has no sentinel, so there is nothing to calibrate")
+        self._take_baseline(Deadline(protocol.deadline_s, f"calibration by {self._sentinel.artifact.key}"))
+        assert self.baseline is not None
+        return self.baseline
+
+    def _admitted(self, deadline: Deadline) -> DeviceConditions:
+        conditions = self._transport.conditions(timeout_s=deadline.remaining_s)
+        if self._rules is not None:
+            facts = self._transport.facts(timeout_s=deadline.remaining_s)
+            cpus = facts.cpus or (() if facts.cpu is None else (facts.cpu,))
+            if (refusal := admit(conditions, self._rules, cpus=cpus)) is not None:
+                self._last = None
+                raise refusal
+        return conditions
+
+    def _before(self, protocol: Protocol, deadline: Deadline) -> Reading | None:
+        """A reading that is young enough, with a baseline to compare it with. Raises Unfit."""
+        if self._sentinel is None:
+            return None
+        if self.baseline is None:
+            self._take_baseline(deadline)
+        self._is_of_its_model(protocol)
+        last = self._last
+        if last is None or self._clock() - last.ended_s > protocol.sentinel_every_s:
+            last = self._reading(deadline)
+            assert last is not None
+        self._drift([last], protocol)
+        return last
+
+    def _reading(self, deadline: Deadline) -> Reading | None:
+        if self._sentinel is None:
+            return None
+        protocol = _within(self._sentinel.protocol, deadline)
+        try:
+            measurement = self._measure(self._sentinel.artifact, protocol)
+        except (WrongAnswer, RunnerFailed) as error:
+            self._last = None
+            raise Unfit(f"it fails its sentinel: {error}", retry_after_s=_BROKEN_S) from error
+        except Unstable as error:
+            self._last = None
+            raise Unfit(f"its sentinel does not settle: {error}", retry_after_s=self._limits.cool_s) from error
+        self._last = Reading(measurement, self._clock())
+        return self._last
+
+    def _take_baseline(self, deadline: Deadline) -> None:
+        assert self._sentinel is not None
+        self._admitted(deadline)
+        readings: list[Reading] = []
+        for _ in range(BASELINE_READINGS):
+            reading = self._reading(deadline)
+            assert reading is not None
+            if (found := clock_changed(reading.measurement, self._limits)) is not None:
+                self._last = None
+                raise Unfit(f"no baseline can be taken: {found}", retry_after_s=self._limits.cool_s)
+            readings.append(reading)
+        self._admitted(deadline)
+        baseline_ms = robust_baseline(reading.latency_ms for reading in readings)
+        self.baseline = Baseline(self._sentinel.artifact.key, baseline_ms)
+
+    def _is_of_its_model(self, protocol: Protocol) -> None:
+        ratio = self._of_model()
+        if ratio is not None and abs(ratio - 1) > protocol.max_drift:
+            word = "longer" if ratio > 1 else "less"
+            raise Unfit(
+                f"at its best its sentinel takes {abs(ratio - 1):.0%} {word} than on the median phone of its model"
+                f" (at most {protocol.max_drift:.0%} is allowed): another chip under the same name, or its baseline was"
+                " taken while it was throttled; calibrate it when it is cool",
+                retry_after_s=_BROKEN_S,
+            )
+
+    def _of_model(self) -> float | None:
+        if self._sentinel is None or self._sentinel.model_ms is None or self.baseline is None:
+            return None
+        return self.baseline.baseline_ms / self._sentinel.model_ms
+
+    def _drift(self, readings: list[Reading], protocol: Protocol) -> Drift:
+        """Raises Unfit where it is too large."""
+        assert self.baseline is not None
+        baseline = self.baseline
+        drift = judge(
+            [reading.latency_ms for reading in readings],
+            baseline.baseline_ms,
+            max_correction=protocol.max_correction,
+            max_drift=protocol.max_drift,
+        )
+        if drift.is_fit:
+            return drift
+        self.baseline = baseline.observe(readings[-1].latency_ms, max_correction=protocol.max_correction)
+        self._last = None
+        word = "above" if drift.ratio > 1 else "below"
+        found = (
+            f"its sentinel takes {readings[-1].latency_ms:.4g} ms, {abs(drift.ratio - 1):.1%} {word} its baseline of"
+            f" {baseline.baseline_ms:.4g} ms"
+        )
+        if drift.ratio < 1:
+            found += ": the baseline was taken while it was not at its best; a few more readings replace it"
+            raise Unfit(found, retry_after_s=1.0)
+        allowed = protocol.max_correction if drift.verdict is Verdict.TIRED else protocol.max_drift
+        raise Unfit(
+            f"{found} (at most {allowed:.0%})",
+            retry_after_s=self._limits.cool_s * (1 if drift.verdict is Verdict.OFF else 0.5),
+        )
+
+    def _whose_fault(self, error: MeasurementError, deadline: Deadline) -> None:
+        """Raises Unfit if the device fails its sentinel, too: then nothing is said about the artifact."""
+        self._last = None
+        try:
+            self._reading(deadline)
+        except Unfit as unfit:
+            raise unfit from error
+        except DeadlineExceeded:
+            return
+
+    def _what_changed(
+        self, before: DeviceConditions, after: DeviceConditions, measurement: Measurement, readings: list[Reading]
+    ) -> str | None:
+        found = [changed(before, after), clock_changed(measurement, self._limits)]
+        found += [clock_between(measurement, reading.measurement, self._limits) for reading in readings]
+        return next((text for text in found if text is not None), None)
+
+    def _judged(
+        self,
+        measurement: Measurement,
+        first: Reading | None,
+        second: Reading | None,
+        before: DeviceConditions,
+        after: DeviceConditions,
+        protocol: Protocol,
+    ) -> Measurement:
+        conditions = measurement.conditions | {
+            "device_before": conditions_to_json(before),
+            "device_after": conditions_to_json(after),
+        }
+        if first is None or second is None:
+            return dataclasses.replace(measurement, conditions=conditions)
+        drift = self._drift([first, second], protocol)
+        assert self.baseline is not None and self._sentinel is not None
+        baseline = self.baseline
+        self.baseline = baseline.observe(second.latency_ms, max_correction=protocol.max_correction)
+        latency_ms, low_ms, high_ms = drift.correct(
+            measurement.latency_ms, measurement.ci_low_ms, measurement.ci_high_ms
+        )
+        conditions["sentinel"] = _said(self._sentinel, baseline, first, second, drift, measurement, self._of_model())
+        return dataclasses.replace(
+            measurement, latency_ms=latency_ms, ci_low_ms=low_ms, ci_high_ms=high_ms, conditions=conditions
+        )
+
+
+def _said(
+    sentinel: Sentinel,
+    baseline: Baseline,
+    first: Reading,
+    second: Reading,
+    drift: Drift,
+    measurement: Measurement,
+    of_model: float | None,
+) -> dict[str, Any]:
+    return {
+        "key": sentinel.artifact.key,
+        "baseline_ms": baseline.baseline_ms,
+        "readings_ms": [first.latency_ms, second.latency_ms],
+        "drift": drift.ratio,
+        "corrected": drift.verdict is Verdict.CORRECTED,
+        "uncorrected_ms": measurement.latency_ms,
+        "of_model": of_model,
+    }
+
+
+def _within(protocol: Protocol, deadline: Deadline) -> Protocol:
+    """The protocol, with what is left of the deadline. Raises DeadlineExceeded."""
+    deadline.check()
+    return dataclasses.replace(protocol, deadline_s=min(protocol.deadline_s, deadline.remaining_s))
