@@ -36,7 +36,7 @@ def _execute(host: PhoneHost, words: list[str]) -> dict[str, Any]:
         raise Quit
     if words[0] == "status":
         return {"phones": [dataclasses.asdict(phone.status()) for phone in _phones(host, words[1:2])]}
-    for phone in _phones(host, words[1:2] or ["?"]):
+    for phone in _phones(host, words[1:2] or ["nobody"]):
         if words[0] == "inject":
             value = float(words[3]) if words[3:4] not in ([], ["-"]) else None
             phone.inject(_fault(words[2]), value=value, times=int(words[4]) if len(words) > 4 else None)

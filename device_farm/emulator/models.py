@@ -33,7 +33,7 @@ _ALL = (
         ),
         features=_ARMV9,
         memory_mib=12_288,
-        thermal=Thermal(heat_c=38.0, tau_s=70.0),
+        thermal=Thermal(heat_c=13.0, tau_s=70.0),
     ),
     PhoneModel(
         name="emu-midrange",
@@ -49,7 +49,7 @@ _ALL = (
         ),
         features=_ARMV8_2,
         memory_mib=8_192,
-        thermal=Thermal(heat_c=30.0, tau_s=90.0),
+        thermal=Thermal(heat_c=10.0, tau_s=90.0),
     ),
     PhoneModel(
         name="emu-entry",
@@ -62,7 +62,7 @@ _ALL = (
         clusters=(Cluster((0, 1, 2, 3, 4, 5, 6, 7), _khz(400_000, 1_800_000, 8), macs_per_cycle=2.4, part=0xD03),),
         features=_ARMV8_0,
         memory_mib=3_072,
-        thermal=Thermal(heat_c=20.0, tau_s=120.0),
+        thermal=Thermal(heat_c=7.0, tau_s=120.0),
         sample_spread=0.006,
     ),
     PhoneModel(
@@ -79,7 +79,7 @@ _ALL = (
         ),
         features=_AVX512,
         memory_mib=12_288,
-        thermal=Thermal(heat_c=36.0, tau_s=80.0),
+        thermal=Thermal(heat_c=12.0, tau_s=80.0),
     ),
     PhoneModel(
         name="emu-x86-mid",
@@ -107,7 +107,7 @@ _ALL = (
         clusters=(Cluster((0, 1, 2, 3), _khz(480_000, 1_440_000, 6), macs_per_cycle=6.0, step_cycles=6000.0),),
         features=_AVX2,
         memory_mib=3_072,
-        thermal=Thermal(heat_c=20.0, tau_s=120.0),
+        thermal=Thermal(heat_c=7.0, tau_s=120.0),
         sample_spread=0.006,
     ),
 )

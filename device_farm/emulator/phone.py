@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import shutil
-import signal
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_farm.emulator import system
+from device_farm.emulator.clock import State, phone_speed
 from device_farm.emulator.connection import FEATURES, Trust
 from device_farm.emulator.descriptors import Pipe
 from device_farm.emulator.faults import Faults, PhoneFault
@@ -22,9 +22,7 @@ from device_farm.emulator.files import PhoneFiles
 from device_farm.emulator.link import Link, Service
 from device_farm.emulator.phone_model import PhoneModel
 from device_farm.emulator.processes import ProcessTable, Run
-from device_farm.emulator.programs import CannotRun, find_executable, host_argument
 from device_farm.emulator.services import find_service
-from device_farm.emulator.shell import Shell
 from device_farm.emulator.thermal import ThermalState
 
 MAX_LINKS = 8
@@ -72,6 +70,8 @@ class Phone:
         self.battery = Battery()
         self.screen_on = False
         self.thermal = ThermalState(model.thermal)
+        self.speed = phone_speed(model, seed)
+        self.sessions: Counter[str] = Counter()  # runs of each artifact
         self.faults = Faults()
         self.numbers = itertools.count(1)
         self.processes = ProcessTable(uuid.uuid4().hex)
@@ -156,9 +156,9 @@ class Phone:
         if self._boot is None and PhoneFault.UNPLUG not in self.faults and self._server is None and not self._closed:
             self._boot = asyncio.ensure_future(self._listen_again())
 
-    def keep_open(self, *pipes: Pipe | None) -> None:
-        """Of programs that a lost link has left behind."""
-        self._kept_open += [pipe for pipe in pipes if pipe is not None]
+    def keep_open(self, pipes: Iterable[Pipe]) -> None:
+        """Those of programs that a lost link has left behind."""
+        self._kept_open += pipes
 
     def status(self) -> PhoneStatus:
         return PhoneStatus(
@@ -260,79 +260,42 @@ class Phone:
         return system.uname(self.model)
 
     def cpu_khz(self, core: int) -> int:
-        """The clock of a core now: the step at or below what heat and faults leave of the highest."""
-        cluster = self.model.cluster_of(core)
-        allowed = cluster.max_khz * self.clock_factor()
-        return max((khz for khz in cluster.khz if khz <= allowed * 1.001), default=cluster.khz[0])
+        """The clock of a core now."""
+        return self.state().khz[core]
 
-    def clock_factor(self) -> float:
-        """Of the highest clock."""
-        self.thermal.advance(self._now_s(), load=0.0)
+    def state(self, thermal: ThermalState | None = None) -> State:
+        """Clocks and temperatures now, or as they will be when it is so warm."""
+        if thermal is None:
+            thermal = self.thermal
+            thermal.advance(self.now_s(), load=0.0)
         throttled = self.faults.value(PhoneFault.THROTTLED)
-        return self.thermal.clock_factor * (1.0 if throttled is None else throttled)
+        factor = thermal.clock_factor * (1.0 if throttled is None else throttled)
+        return State(
+            khz=tuple(khz for cluster in self.model.clusters for khz in [cluster.step(factor)] * len(cluster.cores)),
+            thermal_millicelsius=system.thermal_millicelsius(thermal),
+            load_1min=self.load(),
+        )
+
+    def skip(self, seconds: float) -> None:
+        """The phone's own time goes on while the host's does not."""
+        self._skipped_s += seconds
 
     def heat_to(self, soc_c: float) -> None:
         """The phone lies in the sun; it cools from now on."""
-        self.thermal.advance(self._now_s(), load=0.0)
+        self.thermal.advance(self.now_s(), load=0.0)
         self.thermal.heat_to(soc_c)
 
-    def _now_s(self) -> float:
+    def now_s(self) -> float:
+        """Since it was made, by the phone's own time."""
         return time.monotonic() - self._made_s + self._skipped_s
 
-    def soc_c(self) -> float:
-        self.thermal.advance(self._now_s(), load=0.0)
-        return self.thermal.soc_c
-
-    def skin_c(self) -> float:
-        return self.thermal.skin_c
-
-    def battery_c(self) -> float:
-        return self.thermal.battery_c
-
-    def thermal_status(self) -> int:
-        return self.thermal.status
+    def warmth(self) -> ThermalState:
+        """Temperatures now."""
+        self.thermal.advance(self.now_s(), load=0.0)
+        return self.thermal
 
     def uptime_s(self) -> float:
         return time.monotonic() - self._booted_s
 
     def load(self) -> float:
         return float(sum(process.host_pid is not None for process in self.processes))
-
-    # -- programs
-
-    async def run_program(
-        self, shell: Shell, words: list[str], environment: dict[str, str], *, replaces_shell: bool
-    ) -> int:
-        """A file that was pushed, to its end. 126 or 127 if it cannot be run."""
-        try:
-            executable = find_executable(shell, words[0])
-            if executable is None:
-                script = self.files.read(shell.path(words[0])).decode(errors="surrogateescape")
-                child = shell.fork("sh", group=shell.process.group)
-                child.parameters, child.name = words[1:], words[0]
-                return await child.in_task(child.run_script(script))
-            arguments = [host_argument(shell, word) for word in words[1:]]
-            return await self.processes.run(
-                [*executable.before, executable.host_path, *arguments],
-                name=words[0],
-                arguments=words,
-                cwd=self.files.host(shell.cwd),
-                environment=environment,
-                descriptors=(shell.descriptors[0], shell.descriptors[1], shell.descriptors[2]),
-                group=shell.process.group,
-                replaces=shell.process if replaces_shell else None,
-                max_file_bytes=0 if self.files.full else None,
-                after_start=self._strike,
-            )
-        except CannotRun as problem:
-            await shell.complain(f"sh: {problem}")
-            return problem.status
-        except OSError as error:
-            await shell.complain(f"sh: {words[0]}: {error.strerror}")
-            return 126
-
-    def _strike(self, host_pid: int) -> None:
-        if self.faults.strikes(PhoneFault.HANG):
-            os.kill(host_pid, signal.SIGSTOP)
-        elif self.faults.strikes(PhoneFault.CRASH):
-            os.kill(host_pid, signal.SIGABRT)

@@ -19,13 +19,17 @@ class Cluster:
     def max_khz(self) -> int:
         return self.khz[-1]
 
+    def step(self, factor: float) -> int:
+        """The highest step that `factor` of the highest clock allows."""
+        return max((khz for khz in self.khz if khz <= factor * self.max_khz * 1.001), default=self.khz[0])
+
 
 @dataclass(frozen=True)
 class Thermal:
     """One mass that running heats and the air cools: dT/dt = (ambient + heat_c * load - T) / tau_s."""
 
     ambient_c: float = 28.0
-    heat_c: float = 30.0  # how much warmer it ends under full load of one big core
+    heat_c: float = 10.0  # how much warmer each busy big core makes it in the end
     tau_s: float = 90.0
     throttle_c: tuple[float, ...] = (46.0, 50.0, 55.0, 60.0)  # each takes one more step off the clock
     steps: tuple[float, ...] = (1.0, 0.85, 0.7, 0.55, 0.4)  # of the highest clock, after so many
@@ -57,6 +61,11 @@ class PhoneModel:
     @property
     def machine(self) -> str:
         return "x86_64" if self.abi == "x86_64" else "aarch64"
+
+    @property
+    def big_core(self) -> int:
+        """Where the system puts a busy program."""
+        return max(self.clusters, key=lambda cluster: cluster.max_khz).cores[0]
 
     def cluster_of(self, core: int) -> Cluster:
         """The biggest one for a core that is not there."""

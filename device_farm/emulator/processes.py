@@ -69,7 +69,7 @@ class ProcessTable:
         self._began_s = time.monotonic()
         self._numbers = itertools.count(_FIRST_PID)
         self._alive: dict[int, Process] = {}
-        self._watches: set[asyncio.Future[int]] = set()
+        self._tasks: set[asyncio.Future[int]] = set()
         self._host_groups: dict[int, set[int]] = {}  # of the phone's group: native groups, children's included
 
     def __iter__(self) -> Iterator[Process]:
@@ -85,6 +85,11 @@ class ProcessTable:
         process = Process(pid, group or pid, name, tuple(arguments), time.monotonic(), stop)
         self._alive[pid] = process
         return process
+
+    def keep(self, task: asyncio.Future[int]) -> None:
+        """Holds a task until it is done; the event loop itself would let it go."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def remove(self, process: Process) -> None:
         self._alive.pop(process.pid, None)
@@ -149,8 +154,7 @@ class ProcessTable:
         self.started += 1
         after_start(child.pid)
         watch = asyncio.ensure_future(self._watch(child, process, run, owned=replaces is None))
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
+        self.keep(watch)
         return await asyncio.shield(watch)
 
     async def _watch(self, child: subprocess.Popen[bytes], process: Process, run: Run, *, owned: bool) -> int:

@@ -14,7 +14,7 @@ from device_farm.emulator.faults import PhoneFault
 from device_farm.emulator.link import Service, Stream, StreamClosed
 from device_farm.emulator.packets import ProtocolError
 from device_farm.emulator.processes import TooManyProcesses
-from device_farm.emulator.shell import Shell
+from device_farm.emulator.shell.interpreter import Shell
 from device_farm.emulator.shell_protocol import Frame, FrameKind, FrameReader
 from device_farm.emulator.sync_service import serve_sync
 
@@ -65,25 +65,23 @@ async def _serve_shell(phone: Phone, stream: Stream, script: str, *, framed: boo
         outputs.append(asyncio.ensure_future(_send(phone, stream, stderr, FrameKind.STDERR, framed=framed)))
     feeding = asyncio.ensure_future(_feed(stream, stdin, framed=framed))
     lost = asyncio.ensure_future(stream.closed.wait())
-    finished = asyncio.ensure_future(asyncio.wait(outputs))
+    finished = asyncio.ensure_future(asyncio.wait([task, *outputs]))
     try:
         await asyncio.wait([lost, finished], return_when=asyncio.FIRST_COMPLETED)
-        if not lost.done():
-            status = await task
-            if framed:
-                await stream.write(_frame(phone, FrameKind.EXIT, struct.pack("<B", status & 255)))
+        if not lost.done() and framed:
+            await stream.write(_frame(phone, FrameKind.EXIT, struct.pack("<B", task.result() & 255)))
     except StreamClosed:
         pass
     finally:
         for helper in (feeding, lost, finished, *outputs):
             helper.cancel()
         await asyncio.gather(feeding, *outputs, return_exceptions=True)
+        pipes = [stdin, stdout, *([stderr] if stderr is not None else [])]
         if PhoneFault.ORPHAN in phone.faults and not task.done():
-            phone.keep_open(stdin, stdout, stderr)
+            phone.keep_open(pipes)
         else:
-            for pipe in (stdin, stdout, stderr):
-                if pipe is not None:
-                    pipe.close()
+            for pipe in pipes:
+                pipe.close()
             process.stop(signal.SIGHUP)
 
 

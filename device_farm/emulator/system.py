@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_farm.emulator.phone_model import PhoneModel
+from device_farm.emulator.thermal import ThermalState
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
@@ -90,12 +91,12 @@ def virtual_files(phone: Phone) -> Mapping[str, Callable[[], bytes]]:
                 files[f"{base}/{name}"] = functools.partial(_line, value)
             for name in ("scaling_max_freq", "scaling_cur_freq"):
                 files[f"{base}/cpufreq/{name}"] = functools.partial(_khz, phone, core)
-    for number, (name, read) in enumerate(_zones(phone).items()):
+    for number, name in enumerate(_ZONES):
         base = f"/sys/class/thermal/thermal_zone{number}"
         files[f"{base}/type"] = functools.partial(_line, name)
-        files[f"{base}/temp"] = functools.partial(_millicelsius, read)
+        files[f"{base}/temp"] = functools.partial(_millicelsius, phone, number)
     files["/sys/class/power_supply/battery/capacity"] = lambda: f"{phone.battery.level_percent}\n".encode()
-    files["/sys/class/power_supply/battery/temp"] = lambda: f"{round(phone.battery_c() * 10)}\n".encode()
+    files["/sys/class/power_supply/battery/temp"] = lambda: f"{round(phone.warmth().battery_c * 10)}\n".encode()
     files["/sys/class/power_supply/battery/status"] = lambda: f"{_battery_words(phone)}\n".encode()
     return files
 
@@ -104,26 +105,25 @@ def _khz(phone: Phone, core: int) -> bytes:
     return _line(phone.cpu_khz(core))
 
 
-def _millicelsius(read: Callable[[], float]) -> bytes:
-    return _line(round(read() * 1000))
+def _millicelsius(phone: Phone, zone: int) -> bytes:
+    return _line(round(_zone_c(phone.warmth())[zone] * 1000))
 
 
 def _line(value: object) -> bytes:
     return f"{value}\n".encode()
 
 
-def _zones(phone: Phone) -> dict[str, Callable[[], float]]:
-    return {
-        "cpu-0-0": lambda: phone.soc_c() - 1.5,
-        "cpu-1-0": lambda: phone.soc_c(),
-        "skin-therm": lambda: phone.skin_c(),
-        "battery": lambda: phone.battery_c(),
-    }
+_ZONES = ("cpu-0-0", "cpu-1-0", "skin-therm", "battery")
+_ZONE_KINDS = (0, 0, 3, 2)  # of Android's thermal service
 
 
-def thermal_millicelsius(phone: Phone) -> list[list[str | int]]:
+def _zone_c(thermal: ThermalState) -> tuple[float, ...]:
+    return (thermal.soc_c - 1.5, thermal.soc_c, thermal.skin_c, thermal.battery_c)
+
+
+def thermal_millicelsius(thermal: ThermalState) -> list[list[str | int]]:
     """As the runner reports them."""
-    return [[name, round(read() * 1000)] for name, read in _zones(phone).items()]
+    return [[name, round(celsius * 1000)] for name, celsius in zip(_ZONES, _zone_c(thermal), strict=True)]
 
 
 def _meminfo(model: PhoneModel) -> bytes:
@@ -192,17 +192,18 @@ def _battery(phone: Phone) -> str:
         f"  level: {phone.battery.level_percent}\n"
         "  scale: 100\n"
         "  voltage: 4100\n"
-        f"  temperature: {round(phone.battery_c() * 10)}\n"
+        f"  temperature: {round(phone.warmth().battery_c * 10)}\n"
         "  technology: Li-ion\n"
     )
 
 
 def _thermalservice(phone: Phone) -> str:
+    thermal = phone.warmth()
     readings = "".join(
-        f"\tTemperature{{mValue={read():.1f}, mType={kind}, mName={name}, mStatus={phone.thermal_status()}}}\n"
-        for (name, read), kind in zip(_zones(phone).items(), (0, 0, 3, 2), strict=True)
+        f"\tTemperature{{mValue={celsius:.1f}, mType={kind}, mName={name}, mStatus={thermal.status}}}\n"
+        for name, celsius, kind in zip(_ZONES, _zone_c(thermal), _ZONE_KINDS, strict=True)
     )
     return (
-        f"IsStatusOverride: false\nThermal Status: {phone.thermal_status()}\nCached temperatures:\n{readings}"
+        f"IsStatusOverride: false\nThermal Status: {thermal.status}\nCached temperatures:\n{readings}"
         f"HAL Ready: true\nCurrent temperatures from HAL:\n{readings}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import math
 
 from device_farm.emulator.phone_model import Thermal
@@ -19,8 +20,12 @@ class ThermalState:
         self._warmth_c = 4.0  # over the air: an idle phone
         self._at_s = 0.0
 
+    def copy(self) -> ThermalState:
+        """One that goes its own way."""
+        return copy.copy(self)
+
     def advance(self, now_s: float, *, load: float) -> None:
-        """To `now_s`, with so much of a big core's heat since the last call. Time never goes back."""
+        """To `now_s`, with so many busy big cores since the last call. Time never goes back."""
         elapsed_s = max(0.0, now_s - self._at_s)
         self._at_s = max(self._at_s, now_s)
         target_c = 4.0 + self._constants.heat_c * load

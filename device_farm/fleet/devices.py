@@ -76,6 +76,59 @@ class LocalDevice:
         return LocalTransport(work_dir, self.cpu, precision=self.precision, threads=self.threads, cpus=self.cpus)
 
 
+@dataclass(frozen=True)
+class AdbDevice:
+    """A phone of an adb server; `serial` is what `adb devices` lists, whatever characters it holds.
+
+    `server` is "HOST:PORT" as seen from the phone's host, `home` where a private server has its key. The phone is
+    pinned to the node that offers its resource (`phone_resource(serial)`), unless `pinned` is False: then, or with
+    `node_id`, to where the farm says. Measurements run on core `cpu`, the first of the fastest cluster if None.
+    Its files on the phone are in a folder of its own below `folder`.
+
+    Raises ValueError for what cannot be a serial, a server or a folder.
+    """
+
+    serial: str
+    server: str = "127.0.0.1:5037"
+    model: str | None = None
+    cpu: int | None = None
+    threads: int = 1
+    precision: Precision = Precision.FP32
+    pinned: bool = True
+    node_id: str | None = None
+    num_cpus: float = 0.0
+    home: str | None = None
+    folder: str = "/data/local/tmp/npas"
+
+    def __post_init__(self) -> None:
+        from device_farm.transport.adb.quoting import check_folder, check_serial
+        from device_farm.transport.adb.server import AdbServer
+
+        check_serial(self.serial)
+        check_folder(self.folder)
+        AdbServer.at(self.server)
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+
+    @property
+    def resource(self) -> str | None:
+        return phone_resource(self.serial) if self.pinned and self.node_id is None else None
+
+    def open(self, work_dir: Path) -> Transport:
+        from device_farm.transport.adb.server import AdbServer
+        from device_farm.transport.adb.transport import AdbTransport
+
+        return AdbTransport(
+            AdbServer.at(self.server, None if self.home is None else Path(self.home)),
+            self.serial,
+            work_dir=self.folder,
+            model=self.model,
+            cpu=self.cpu,
+            threads=self.threads,
+            precision=self.precision,
+        )
+
+
 def phone_resource(serial: str) -> str:
     """The name of the Ray resource that pins a device to its host: distinct for distinct serials, safe everywhere.
 

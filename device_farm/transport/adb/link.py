@@ -1,0 +1,126 @@
+"""Services on one phone, with the package's own exceptions turned into the three errors of a transport."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
+from device_farm.transport.adb import advice
+from device_farm.transport.adb.server import AdbServer, is_tcp
+from device_farm.transport.adb.shell import ShellSession
+from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
+from device_farm.transport.base import Completed, Deadline
+
+_SHELL = "shell,v2,raw:"
+_LOOK_S = 1.0  # to learn why something failed
+_ANSWER_BYTES = 1 << 20  # of our own scripts
+
+
+class PhoneLink:
+    """Opens services. Where the server has gone or has forgotten a phone, it is brought back, and asked once more."""
+
+    def __init__(self, server: AdbServer, serial: str) -> None:
+        self.server = server
+        self.serial = serial
+
+    def shell(self, script: str, deadline: Deadline, *, max_output_bytes: int = _ANSWER_BYTES) -> Completed:
+        """Runs a script of ours to its end. Raises DeviceGone, DeadlineExceeded, Refused."""
+        with self.session(script, deadline, max_output_bytes=max_output_bytes) as session:
+            try:
+                return session.finish()
+            except DeadlineExceeded as error:
+                raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+
+    @contextlib.contextmanager
+    def session(
+        self, script: str, deadline: Deadline, *, max_output_bytes: int, own_bytes: int = 0
+    ) -> Iterator[ShellSession]:
+        """A script that has been started; at the end its link is closed, whatever it does."""
+        with self._service(_SHELL + script, deadline) as socket:
+            yield ShellSession(socket, max_output_bytes=max_output_bytes, own_bytes=own_bytes)
+
+    @contextlib.contextmanager
+    def sync(self, deadline: Deadline) -> Iterator[SmartSocket]:
+        """The service for files."""
+        with self._service("sync:", deadline) as socket:
+            try:
+                yield socket
+            except DeadlineExceeded as error:
+                raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+
+    @contextlib.contextmanager
+    def _service(self, service: str, deadline: Deadline) -> Iterator[SmartSocket]:
+        with self._open(service, deadline) as socket:
+            try:
+                yield socket
+            except LinkEnded:
+                raise self._lost(deadline, "the link ended before the answer was complete") from None
+
+    def _open(self, service: str, deadline: Deadline) -> SmartSocket:
+        try:
+            return self._try_open(service, deadline)
+        except DeviceGone as gone:
+            if not self._bring_back(deadline):
+                raise gone
+        return self._try_open(service, deadline)
+
+    def _try_open(self, service: str, deadline: Deadline) -> SmartSocket:
+        try:
+            return self.server.open(self.serial, service, deadline)
+        except AdbFailure as failure:
+            raise self._failed(deadline, str(failure)) from None
+        except LinkEnded:
+            raise self._lost(deadline, "the link ended while it was opened") from None
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+
+    def _bring_back(self, deadline: Deadline) -> bool:
+        """Whether it is worth asking again: there was no server, or it did not know a phone that is reached by TCP."""
+        try:
+            state = self._state(deadline)
+        except DeviceGone:
+            if not self.server.is_local:
+                return False
+            self.server.start(timeout_s=deadline.remaining_s)
+            state = None
+        if not is_tcp(self.serial):
+            return False
+        if state not in (None, "offline"):
+            return state == "device"
+        try:
+            if state is not None:  # adb itself tries again only after seconds
+                self.server.disconnect(self.serial, timeout_s=deadline.remaining_s)
+            self.server.connect(self.serial, timeout_s=deadline.remaining_s)
+        except Refused:
+            return False
+        return True
+
+    def _state(self, deadline: Deadline) -> str | None:
+        timeout_s = min(max(deadline.remaining_s, 0.1), _LOOK_S)
+        devices = self.server.devices(timeout_s=timeout_s)
+        return next((device.state for device in devices if device.serial == self.serial), None)
+
+    def _failed(self, deadline: Deadline, reason: str) -> TransportError:
+        """adb said FAIL: because of the phone's state, or because the phone itself does not want to."""
+        said = f"adb says {' '.join(reason.split())[:200]!r}"
+        if reason.strip() == "closed" and self._known_state(deadline) == "device":
+            return Refused(f"{deadline.what}: {self.serial!r}: {said}; {advice.REFUSES}")
+        return self._lost(deadline, said)
+
+    def _lost(self, deadline: Deadline, said: str) -> DeviceGone:
+        state = self._known_state(deadline)
+        if state is None:
+            why = f"there is no adb server at {self.server} any more: start it, and see why it ended (adb.log)"
+        elif state == "device":
+            why = "adb lists it as ready again: it was unplugged for a moment, or restarted"
+        else:
+            why = str(advice.of_state(state) if state else advice.ABSENT)
+        return DeviceGone(f"{deadline.what}: {self.serial!r}: {said}; {why}")
+
+    def _known_state(self, deadline: Deadline) -> str | None:
+        """Empty if adb does not list it, None if there is no server to be asked."""
+        try:
+            return self._state(deadline) or ""
+        except TransportError:
+            return None

@@ -1,0 +1,325 @@
+"""An adb server, here or on another machine: its devices, and connections to services on them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import adbutils
+
+from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
+from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
+from device_farm.transport.adb.quoting import check_serial
+from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
+from device_farm.transport.base import Deadline
+
+DEFAULT_PORT = 5037
+_TRACK = (("host:track-devices-proto-binary", parse_protobuf), ("host:track-devices-l", parse_text))
+_TCP_SERIAL = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_POLL_S = 0.02
+_START_S = 10.0
+
+
+class AdbServer:
+    """Where an adb server is. Small and serialisable; every call makes a connection of its own.
+
+    Several processes may use one server side by side. One on this machine can be started by `start`; one on another
+    machine is that machine's business. `home` is for a server apart from the user's own: it keeps its key there.
+
+    Every call raises DeviceGone if there is no server, DeadlineExceeded, and Refused if what answers is no adb server.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, home: Path | None = None) -> None:
+        if not host or not host.isprintable() or any(c.isspace() for c in host):
+            raise ValueError(f"an adb server is on a host, got {host!r}")
+        if not 1 <= port <= 65535:
+            raise ValueError(f"an adb server listens on a port from 1 to 65535, got {port}")
+        self.host = host
+        self.port = port
+        self.home = home
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return AdbServer.at, (str(self), self.home)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AdbServer) and (self.host, self.port) == (other.host, other.port)
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.port))
+
+    def __repr__(self) -> str:
+        return f"AdbServer({self.host!r}, {self.port})"
+
+    @staticmethod
+    def at(address: str, home: Path | None = None) -> AdbServer:
+        """From "HOST:PORT" or "[IPV6]:PORT". Raises ValueError."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or len(port) > 5:
+            raise ValueError(f"an adb server is at HOST:PORT, got {address!r}")
+        return AdbServer(host.strip("[]"), int(port), home=home)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, so that it can be started."""
+        return self.host in _LOOPBACK
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def version(self, *, timeout_s: float = 5.0) -> int:
+        """Of its protocol: 41 is adb 1.0.41."""
+        with SmartSocket(self.host, self.port, Deadline(timeout_s, f"version of the adb server at {self}")) as link:
+            block = self._block(link, "host:version")
+        try:
+            return int(block, 16)
+        except ValueError:
+            raise Refused(f"the adb server at {self} says that its version is {block[:20]!r}") from None
+
+    def devices(self, *, timeout_s: float = 5.0) -> tuple[ListedDevice, ...]:
+        """All, whatever their state, in the server's order."""
+        with SmartSocket(self.host, self.port, Deadline(timeout_s, f"devices of the adb server at {self}")) as link:
+            return next(self._snapshots(link))
+
+    def track(self, *, timeout_s: float) -> Iterator[tuple[ListedDevice, ...]]:
+        """The devices now, and again whenever something changes; ends after `timeout_s`.
+
+        Raises DeviceGone when the server goes.
+        """
+        deadline = Deadline(timeout_s, f"devices of the adb server at {self}")
+        try:
+            with SmartSocket(self.host, self.port, deadline) as link:
+                yield from self._snapshots(link)
+        except DeadlineExceeded:
+            return
+
+    def connect(self, address: str, *, timeout_s: float = 10.0) -> None:
+        """Makes a phone at host:port one of the server's devices; nothing happens if it is.
+
+        The server says OKAY even if it failed: so its list is asked. Raises DeviceGone where nothing answers there,
+        Refused where the phone is there and not ready, beside what every call raises; ValueError.
+        """
+        if not is_tcp(address):
+            raise ValueError(f"a phone is connected by HOST:PORT, got {address!r}")
+        deadline = Deadline(timeout_s, f"connection to {address}")
+        with SmartSocket(self.host, self.port, deadline) as link:
+            answer = self._block(link, f"host:connect:{address}").decode(errors="replace")
+        device = self._settled(address, deadline)
+        if device is None:
+            raise DeviceGone(
+                f"{address} cannot be connected: {answer}: is the phone on, in this network, and in TCP mode"
+                f" (adb tcpip 5555)?"
+            )
+        if device.state != "device":
+            raise Refused(f"{address} is connected, but {device.state!r}: npas devices doctor tells what to do")
+
+    def disconnect(self, address: str, *, timeout_s: float = 5.0) -> None:
+        """Forgets a phone that was connected by `connect`; nothing happens if there is none."""
+        deadline = Deadline(timeout_s, f"disconnection of {address}")
+        with SmartSocket(self.host, self.port, deadline) as link:
+            try:
+                link.ask(f"host:disconnect:{check_serial(address)}")
+            except AdbFailure as failure:
+                if "no such device" not in str(failure):
+                    raise Refused(f"{deadline.what}: {failure}") from None
+            except LinkEnded:
+                raise self._ended(deadline) from None
+
+    def open(self, serial: str, service: str, deadline: Deadline) -> SmartSocket:
+        """A connection to a service on a device. Raises AdbFailure and LinkEnded, too: for this package only."""
+        link = SmartSocket(self.host, self.port, deadline)
+        try:
+            link.ask(f"host:transport:{serial}")
+            link.ask(service)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def start(self, *, timeout_s: float = _START_S) -> None:
+        """Sees to it that a server runs, as `adb start-server` does. Several processes may try at once.
+
+        Raises DeviceGone if it does not come up, or is on another machine.
+        """
+        deadline = Deadline(timeout_s, f"start of the adb server at {self}")
+        if not self.is_local:
+            raise DeviceGone(
+                f"there is no adb server at {self}, and one on another machine is not started from here: start it there"
+            )
+        try:
+            done = subprocess.run(
+                [adb_path(), "-L", f"tcp:localhost:{self.port}", "start-server"],
+                env=_environment(self.home),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=deadline.remaining_s,
+            )
+        except subprocess.TimeoutExpired:
+            deadline.check()
+            raise DeadlineExceeded(f"{deadline.what}: not done within {timeout_s:g} s") from None
+        except OSError as error:
+            raise DeviceGone(f"the adb server at {self} cannot be started: {error}") from error
+        if done.returncode != 0:
+            # Another process may have been faster by a hair: then there is one now.
+            try:
+                self.version(timeout_s=max(deadline.remaining_s, 0.1))
+            except DeviceGone:
+                said = done.stderr.strip()[-500:]
+                raise DeviceGone(f"the adb server at {self} does not start: {said or done.returncode}") from None
+
+    @staticmethod
+    def start_private(port: int = 0, *, home: Path) -> PrivateAdbServer:
+        """A server of one's own on loopback, with a key of its own in `home`; stopped by `close`.
+
+        It looks neither for emulators nor in the network for phones. `port` 0 is a free one.
+        """
+        return PrivateAdbServer(port, home)
+
+    def _snapshots(self, link: SmartSocket) -> Iterator[tuple[ListedDevice, ...]]:
+        (preferred, parse), (fallback, parse_fallback) = _TRACK
+        try:
+            try:
+                link.ask(preferred)
+            except AdbFailure:  # an old server, and it has closed this connection
+                with SmartSocket(self.host, self.port, link.deadline) as again:
+                    again.ask(fallback)
+                    while True:
+                        yield parse_fallback(again.read_block())
+            while True:
+                yield parse(link.read_block())
+        except AdbFailure as failure:
+            raise Refused(f"{link.deadline.what}: {failure}") from None
+        except LinkEnded:
+            raise self._ended(link.deadline) from None
+        except ValueError as error:
+            raise Refused(f"{link.deadline.what}: {error}") from None
+
+    def _block(self, link: SmartSocket, request: str) -> bytes:
+        try:
+            link.ask(request)
+            return link.read_block()
+        except AdbFailure as failure:
+            raise Refused(f"{link.deadline.what}: {failure}") from None
+        except LinkEnded:
+            raise self._ended(link.deadline) from None
+
+    def _ended(self, deadline: Deadline) -> DeviceGone:
+        return DeviceGone(f"{deadline.what}: the adb server at {self} ended the connection: was it stopped?")
+
+    def _settled(self, address: str, deadline: Deadline) -> ListedDevice | None:
+        """The device when it is ready or cannot become so; some 10 ms after its link opened it is still "offline"."""
+        patience = time.monotonic() + 2.0
+        while True:
+            found = next((d for d in self.devices(timeout_s=deadline.remaining_s) if d.serial == address), None)
+            if found is None or found.state == "device" or time.monotonic() > patience:
+                return found
+            deadline.check()
+            time.sleep(_POLL_S)
+
+
+class PrivateAdbServer(AdbServer):
+    """A server that its owner stops. Serialised, it is an AdbServer. Raises DeviceGone if it cannot be started."""
+
+    def __init__(self, port: int, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        for _ in range(5):  # somebody else may take the free port first
+            super().__init__("127.0.0.1", port or _free_port(), home=home)
+            if self._launch():
+                return
+        said = self._log.read_text(errors="replace").strip()[-500:]
+        raise DeviceGone(f"no adb server can be started on port {self.port}: {said}")
+
+    def kill(self) -> None:
+        """Ends this object's child at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def start(self, *, timeout_s: float = _START_S) -> None:
+        """Starts it again at the same port. Nothing happens if there is a server."""
+        deadline = Deadline(timeout_s, f"start of the adb server at {self}")
+        if self._process is not None and self._process.poll() is not None:
+            self.kill()
+        while not self._answers():
+            self._launch()
+            deadline.check()
+
+    def close(self) -> None:
+        """Ends the server, be it this object's child or one that a transport started again at its port."""
+        self.kill()
+        try:
+            with SmartSocket(self.host, self.port, Deadline(2.0, "stop of the adb server")) as link:
+                link.ask("host:kill")
+        except (TransportError, AdbFailure, LinkEnded):
+            return
+
+    def __enter__(self) -> PrivateAdbServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _log(self) -> Path:
+        assert self.home is not None
+        return self.home / "adb.log"
+
+    def _launch(self) -> bool:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [adb_path(), "-L", f"tcp:localhost:{self.port}", "server", "nodaemon"],
+                env=_environment(self.home),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + _START_S
+        while process.poll() is None and time.monotonic() < end:
+            if self._answers() and process.poll() is None:
+                self._process = process
+                return True
+            time.sleep(_POLL_S)
+        process.kill()
+        process.wait()
+        return False
+
+    def _answers(self) -> bool:
+        try:
+            self.version(timeout_s=1.0)
+        except TransportError:
+            return False
+        return True
+
+
+def adb_path() -> str:
+    """The adb program: that of the PATH, else the one in adbutils."""
+    return str(adbutils.adb_path())
+
+
+def is_tcp(serial: str) -> bool:
+    """Whether a phone is reached by TCP, so that a restarted server must be told of it again."""
+    return _TCP_SERIAL.fullmatch(serial) is not None
+
+
+def _environment(home: Path | None) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANDROID_ADB_SERVER")}
+    if home is not None:  # starts in 0.1 s, and meddles neither with the network nor with emulators of other people
+        environment |= {"HOME": str(home), "TMPDIR": str(home), "ADB_LIBUSB": "0"}
+        environment |= {"ADB_MDNS": "0", "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553"}
+    return environment
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

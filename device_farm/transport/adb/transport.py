@@ -1,0 +1,279 @@
+"""A phone behind an adb server as a device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from device_farm.compiler.target import Precision
+from device_farm.errors import DeviceGone, Refused, TransportError
+from device_farm.measurement.types import DeviceConditions, DeviceFacts
+from device_farm.transport.adb import scripts
+from device_farm.transport.adb.conditions import make_conditions
+from device_farm.transport.adb.facts import make_facts
+from device_farm.transport.adb.link import PhoneLink
+from device_farm.transport.adb.properties import clean
+from device_farm.transport.adb.quoting import check_folder, check_serial
+from device_farm.transport.adb.server import AdbServer
+from device_farm.transport.adb.shell import ShellSession
+from device_farm.transport.adb.sync import quit_sync, receive_file, send_file
+from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
+
+DEFAULT_FOLDER = "/data/local/tmp/npas"
+_KILL_S = 1.0  # beyond the deadline of a run, to end it and to see that it is ended
+_BUSY_S = 0.005
+_MOST_UNENDED = 100
+_HEADER = re.compile(rb"run ([0-9]{1,10})\n")
+_HEADER_BYTES = 32
+_NO_START = re.compile(rb"[Ee]xec|not executable|[Pp]ermission denied|not found|No such file|[Bb]usy|[Ss]yntax")
+
+
+class AdbTransport(Transport):
+    """One phone of an adb server; `serial` is what adb lists. Makes no connection before its first call.
+
+    Its files are in a folder of its own, `work_dir`/`client`, which `close` deletes; transports with other clients on
+    the same phone do not meet. A client that comes again under its name finds its files again. `cpu` is the core that
+    measurements are pinned to, the first of the fastest cluster if None.
+
+    A phone that is reached by TCP is connected again where the server has forgotten it, and a server on this machine
+    is started again where it is gone: a call finds out, does that and tries once more, if nothing was begun yet.
+
+    Example:
+        >>> with contextlib.closing(AdbTransport(AdbServer(), "R5CT10ABCDE")) as phone:
+        ...     measure(phone, artifact).latency_ms
+
+    Raises ValueError for what cannot be a serial or a folder.
+    """
+
+    def __init__(
+        self,
+        server: AdbServer,
+        serial: str,
+        *,
+        work_dir: str = DEFAULT_FOLDER,
+        client: str | None = None,
+        model: str | None = None,
+        cpu: int | None = None,
+        threads: int = 1,
+        precision: Precision = Precision.FP32,
+    ) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self._serial = check_serial(serial)
+        self._base = check_folder(work_dir)
+        self._client = check_name(client or secrets.token_hex(8))
+        self._folder = f"{self._base}/{self._client}"
+        self._model, self._cpu, self._threads, self._precision = model, cpu, threads, precision
+        self._link = PhoneLink(server, serial)
+        self._lock = threading.Lock()
+        self._facts: DeviceFacts | None = None
+        self._fresh = False  # whether the facts are those of the phone that answered last
+        self._unended: dict[str, int | None] = {}  # runs that may still be there: token and number of the shell
+        self._closed = False
+
+    def facts(self, *, timeout_s: float = 10.0) -> DeviceFacts:
+        return self._ready(self._begin("facts", timeout_s))
+
+    def conditions(self, *, timeout_s: float = 10.0) -> DeviceConditions:
+        deadline = self._begin("conditions", timeout_s)
+        self._ready(deadline)
+        return make_conditions(self._tell(scripts.conditions, deadline))
+
+    def push(self, local: Path, remote_name: str, *, timeout_s: float = 30.0) -> None:
+        name = check_name(remote_name)
+        deadline = self._begin(f"push of {name}", timeout_s)
+        with local.open("rb") as source:
+            self._ready(deadline)
+            partial = f".{name[:150]}.{secrets.token_hex(4)}.partial"
+            try:
+                with self._watched(), self._link.sync(deadline) as sync:
+                    executable = bool(os.fstat(source.fileno()).st_mode & 0o111)
+                    send_file(sync, source, f"{self._folder}/{partial}", executable=executable)
+                    quit_sync(sync)
+                self._do(scripts.push_done(self._folder, partial, name), deadline)
+            except DeviceGone:
+                raise
+            except BaseException:
+                self._try(scripts.remove(self._folder, partial))
+                raise
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | None = None,
+        timeout_s: float,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> Completed:
+        name = check_name(argv[0])
+        scripts.run(self._folder, argv, "")  # an argument that cannot be: before anything else
+        deadline = self._begin(f"run of {name}", timeout_s)
+        self._ready(deadline)
+        while True:
+            completed = self._run(argv, stdin=stdin, deadline=deadline, max_output_bytes=max_output_bytes)
+            cannot_start = completed.exit_status in (126, 127) and _cannot_start(completed.stderr, name)
+            if not cannot_start:
+                return completed
+            # A fork of adbd's may hold a freshly pushed program open for an instant.
+            if b"busy" not in completed.stderr:
+                raise Refused(f"{deadline.what}: it cannot be started: {_said(completed)}")
+            time.sleep(_BUSY_S)
+
+    def pull(self, remote_name: str, *, timeout_s: float = 30.0) -> bytes:
+        name = check_name(remote_name)
+        deadline = self._begin(f"pull of {name}", timeout_s)
+        self._ready(deadline)
+        with self._watched(), self._link.sync(deadline) as sync:
+            content = receive_file(sync, f"{self._folder}/{name}")
+            quit_sync(sync)
+        return content
+
+    def remove(self, remote_name: str, *, timeout_s: float = 10.0) -> None:
+        name = check_name(remote_name)
+        deadline = self._begin(f"removal of {name}", timeout_s)
+        self._ready(deadline)
+        self._do(scripts.remove(self._folder, name), deadline)
+
+    def close(self) -> None:
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+        if not was_closed and self._facts is not None:
+            for token, shell_pid in list(self._unended.items()):
+                self._try(scripts.end_run(token, shell_pid))
+            self._try(scripts.close(self._base, self._folder))
+
+    def _begin(self, what: str, timeout_s: float) -> Deadline:
+        if self._closed:
+            raise DeviceGone(f"{what}: the transport to {self._serial!r} is closed")
+        return Deadline(timeout_s, f"{what} on {self._serial!r}")
+
+    def _ready(self, deadline: Deadline) -> DeviceFacts:
+        """The facts. After a lost link: the folder is there again, old runs are ended, and it is the same phone."""
+        with self._lock:
+            if self._facts is not None and self._fresh:
+                return self._facts
+            facts = make_facts(
+                self._tell(lambda marker: scripts.prepare(self._base, self._folder, marker), deadline),
+                serial=self._serial,
+                model=self._model,
+                precision=self._precision,
+                cpu=self._cpu,
+                threads=self._threads,
+            )
+            if self._facts is None:
+                self._facts = facts
+            elif _identity(facts) != _identity(self._facts):
+                raise DeviceGone(
+                    f"{deadline.what}: another phone answers as {self._serial!r} now: it was"
+                    f" {_identity(self._facts)}, it is {_identity(facts)}: open it anew"
+                )
+            for token, shell_pid in list(self._unended.items()):
+                self._end(token, shell_pid, deadline)
+            self._fresh = True
+            return self._facts
+
+    def _run(self, argv: Sequence[str], *, stdin: bytes | None, deadline: Deadline, max_output_bytes: int) -> Completed:
+        token = f"npas-{self._client}-{secrets.token_hex(8)}"
+        script = scripts.run(self._folder, argv, token)
+        session: ShellSession | None = None
+        try:
+            with self._watched():
+                with self._link.session(
+                    script, deadline, max_output_bytes=max_output_bytes, own_bytes=_HEADER_BYTES
+                ) as session:
+                    completed = session.finish(stdin)
+            return _started(completed, deadline, max_output_bytes)
+        except BaseException as error:
+            unopened = session is None and isinstance(error, DeviceGone | Refused)
+            if not unopened and not self._end_now(token, _shell_pid(session)):
+                _say_more(error, "whether it has ended is not known, as the phone does not answer; it is asked later")
+            raise
+
+    def _end_now(self, token: str, shell_pid: int | None) -> bool:
+        """Ends a run beyond its deadline; if that does not work out, it is tried again before the next call."""
+        self._unended[token] = shell_pid
+        while len(self._unended) > _MOST_UNENDED:
+            self._unended.pop(next(iter(self._unended)))
+        try:
+            self._end(token, shell_pid, Deadline(_KILL_S, f"end of a run on {self._serial!r}"))
+        except TransportError:
+            self._fresh = False
+            return False
+        return True
+
+    def _end(self, token: str, shell_pid: int | None, deadline: Deadline) -> None:
+        done = self._link.shell(scripts.end_run(token, shell_pid), deadline)
+        if done.stdout.strip() != b"ended":
+            raise Refused(f"{deadline.what}: the phone cannot end it: {_said(done)}")
+        self._unended.pop(token, None)
+
+    def _tell(self, script: Callable[[str], str], deadline: Deadline) -> dict[str, str]:
+        marker = f"npas-{secrets.token_hex(8)}"
+        with self._watched():
+            done = self._link.shell(script(marker), deadline)
+        try:
+            return scripts.parts(done.stdout, marker)
+        except ValueError as error:
+            raise Refused(f"{deadline.what}: {_said(done) if done.stderr else error}") from None
+
+    def _do(self, script: str, deadline: Deadline) -> None:
+        with self._watched():
+            done = self._link.shell(script, deadline)
+        if done.exit_status != 0:
+            raise Refused(f"{deadline.what}: {_said(done)}")
+
+    def _try(self, script: str) -> None:
+        with contextlib.suppress(TransportError):
+            self._link.shell(script, Deadline(_KILL_S, f"tidying up on {self._serial!r}"))
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """After a lost link the phone is looked at anew."""
+        try:
+            yield
+        except DeviceGone:
+            self._fresh = False
+            raise
+
+
+def _started(completed: Completed, deadline: Deadline, max_output_bytes: int) -> Completed:
+    """The program's own result. Raises Refused if it did not start."""
+    header = _HEADER.match(completed.stdout)
+    if header is None:
+        why = scripts.problem(completed.stdout) or f"the phone's shell failed: {_said(completed)}"
+        raise Refused(f"{deadline.what}: {why}")
+    stdout = completed.stdout[header.end() :]
+    if len(stdout) + len(completed.stderr) > max_output_bytes:
+        raise Refused(f"{deadline.what}: printed more than {max_output_bytes} bytes and was ended")
+    return Completed(completed.exit_status, stdout, completed.stderr)
+
+
+def _shell_pid(session: ShellSession | None) -> int | None:
+    header = _HEADER.match(session.stdout[:_HEADER_BYTES]) if session is not None else None
+    return int(header[1]) if header else None
+
+
+def _cannot_start(stderr: bytes, name: str) -> bool:
+    return f"./{name}".encode() in stderr and _NO_START.search(stderr) is not None
+
+
+def _said(completed: Completed) -> str:
+    """Of a script that failed, for people: whatever a phone says is shown as one printable line."""
+    said = clean((completed.stderr or completed.stdout)[-500:].decode(errors="replace"))
+    return f"{said!r} (exit status {completed.exit_status})"
+
+
+def _say_more(error: BaseException, more: str) -> None:
+    if isinstance(error, TransportError):
+        error.args = (f"{error}; {more}",)
+
+
+def _identity(facts: DeviceFacts) -> str:
+    details = facts.details
+    return f"{details['model']} {details['serial']} ({facts.target})"
