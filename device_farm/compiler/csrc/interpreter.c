@@ -130,7 +130,7 @@ static void run_bands(const bands_t *bands) {
     for (int32_t i = 0; i < bands->chunk_count; ++i) {
       const chunk_t *chunk = &bands->chunks[i];
       for (int32_t first = done, count; first < last; first += count) {
-        int32_t slot = first % bands->span;
+        int32_t slot = (first + bands->span - bands->reach) % bands->span; /* of the padded row */
         count = last - first < bands->span - slot ? last - first : bands->span - slot;
         variables[FIRST] = first, variables[SLOT] = slot, variables[COUNT] = count;
         run_calls(&chunk->expand, variables);

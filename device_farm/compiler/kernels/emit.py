@@ -185,10 +185,10 @@ class Emitter(Vectors):
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
 
-    def prefetch(self, buffer: Any, index: Expr) -> Stmt:
-        """Asks for the cache line, to be read soon."""
+    def prefetch(self, buffer: Any, index: Expr, *, locality: int = 3) -> Stmt:
+        """Asks for the cache line, to be read soon; with a locality of 2, into the second level."""
         address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
-        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, locality, 1))
 
     def activate(self, value: Expr, activation: Activation) -> Expr:
         """A vector of the element's type or a wide one, as an element; exponentials are computed wide."""

@@ -92,7 +92,10 @@ class PairsKernel(KernelSpec):
 
 @dataclass(frozen=True)
 class DepthwiseKernel(KernelSpec):
-    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers."""
+    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers.
+
+    By `row_pairs`, a tile of two rows of a 3x3 at stride 1 is computed by F(2, 3) down every column.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -101,6 +104,7 @@ class DepthwiseKernel(KernelSpec):
     tile_columns: int
     pixel_stride: int  # floats a pixel, of x and y
     activation: Activation
+    row_pairs: bool = False
 
     emitter: ClassVar[str] = "depthwise"
     parameters: ClassVar[Parameters] = (
@@ -251,11 +255,15 @@ class WinogradInput(KernelSpec):
 
 @dataclass(frozen=True)
 class WinogradProduct(KernelSpec):
-    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles."""
+    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles.
+
+    With `prefetch_weights`, every block asks for the next one's, which lie behind its own.
+    """
 
     vectors: int
     tiles: int  # at once, in registers; the last ones are shifted back
     part_channels: int = 0  # as part_taps of ConvKernel
+    prefetch_weights: bool = False
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (
