@@ -30,12 +30,24 @@ class LocalDevice(Section):
         """What budgets and measurements call it."""
         return "local" if self.precision is Precision.FP32 else f"local-{self.precision}"
 
+    @property
+    def identity(self) -> str:
+        """What of it decides results."""
+        return self.model
+
 
 class AdbDevice(Section):
     """Phones of one model on one adb server. They are interchangeable: any of them measures a candidate."""
 
     kind: Literal["adb"] = "adb"
-    model: Annotated[str, text(r"[^\x00-\x1f\x7f]{1,100}", "a phone's model, as `npas devices list` shows it")]
+    # it names folders of a run, too
+    model: Annotated[
+        str,
+        text(
+            r"[^\x00-\x1f\x7f/.][^\x00-\x1f\x7f/]{0,99}",
+            "a phone's model, as `npas devices list` shows it (no slashes, no dot first; with serials, any name)",
+        ),
+    ]
     serials: Annotated[tuple[Serial, ...], *listed("serials")] | None = None  # none: all of that model, as they come
     server: Annotated[
         str, text(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}", "the address of an adb server, HOST:PORT")
@@ -45,9 +57,9 @@ class AdbDevice(Section):
     threads: Threads = 1
 
     @property
-    def host_and_port(self) -> tuple[str, int]:
-        host, _, port = self.server.rpartition(":")
-        return host.strip("[]"), int(port)
+    def identity(self) -> str:
+        """What of it decides results: what is measured, and what is compiled."""
+        return self.model if self.target == "auto" else f"{self.model} ({self.target})"
 
 
 Device = Annotated[LocalDevice | AdbDevice, Field(discriminator="kind")]

@@ -226,7 +226,7 @@ class SearchConfig(Section):
             for section in sections:
                 inner = inner[section]
             del inner[last]
-        data["devices"] = list(self.models)
+        data["devices"] = list(dict.fromkeys(device.identity for device in self.devices))
         return data
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,18 +57,18 @@ def _history(arguments: argparse.Namespace) -> int:
     with _farm(arguments) as farm:
         entries = farm.history(arguments.serial, limit=limit)
     if arguments.json:
-        rows = [{"at": e.at, "kind": str(e.kind), "key": e.key, "serial": e.serial, "data": e.data} for e in entries]
+        rows = [{"at": e.at_s, "kind": str(e.kind), "key": e.key, "serial": e.serial, "data": e.data} for e in entries]
         print_json({"serial": arguments.serial, "history": rows})
         return 0
     for entry in entries:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_s))
         print(printable(f"{at}  {entry.kind:12}{_told(entry.data)}"))
     if not entries:
         print(f"the farm's journal has nothing of {printable(arguments.serial)}")
     return 0
 
 
-def _told(data: dict[str, Any]) -> str:
+def _told(data: Mapping[str, Any]) -> str:
     """The part of an entry that says most."""
     if "latency_ms" in data:
         return f"{data['latency_ms']:.4g} ms (artifact {str(data.get('artifact_key', ''))[:12]})"

@@ -45,6 +45,7 @@ def test_budgets_name_models() -> None:
         ({"kind": "adb", "model": "P", "serials": ["a", "a"]}, "devices[0].serials[1]: expected every item once"),
         ({"kind": "adb", "model": "P", "serials": ["a\nb"]}, "devices[0].serials[0]: expected a serial, as"),
         ({"kind": "adb", "model": "P\x1b[2J"}, "devices[0].model: expected a phone's model"),
+        ({"kind": "adb", "model": "../P"}, "devices[0].model: expected a phone's model"),
         ({"kind": "adb", "model": "P", "server": "lab"}, "devices[0].server: expected the address of an adb server"),
         ({"kind": "adb", "model": "P", "sorials": ["a"]}, "did you mean 'serials'?"),
         ({"kind": "adb", "model": "P", "target": "aarch64-noen"}, "did you mean 'aarch64-neon'?"),
@@ -57,9 +58,10 @@ def test_impossible_devices_are_refused_in_words(device: Any, line: str) -> None
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_server_has_a_host_and_a_port() -> None:
-    assert AdbDevice(model="P", server="[::1]:5038").host_and_port == ("::1", 5038)
-    assert AdbDevice(model="P").host_and_port == ("127.0.0.1", 5037)
+def test_what_phones_are_compiled_for_is_the_searchs_identity() -> None:
+    neon, half = ({"kind": "adb", "model": "P", "target": f"aarch64-{name}"} for name in ("neon", "neon-fp16"))
+    assert config(neon).identity()["devices"] == ["P (aarch64-neon)"]
+    assert config(neon).digest != config(half).digest
 
 
 def test_keys_of_a_choice_are_those_of_all() -> None:
