@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_farm.errors import TransportError
-from device_farm.fleet.devices import LocalDevice
+from device_farm.compiler import TARGETS
+from device_farm.compiler.element import Element
+from device_farm.compiler.target import Precision
+from device_farm.fleet.adb_phones import AdbPhones
+from device_farm.fleet.devices import AdbDevice, DeviceSpec, LocalDevice
+from device_farm.fleet.host_watcher import PhoneHost
 from npas_ray import config
 from npas_ray.config.words import did_you_mean, printable, shown
 from npas_ray.errors import InfrastructureError, UserError
@@ -16,8 +23,6 @@ from npas_ray.errors import InfrastructureError, UserError
 if TYPE_CHECKING:
     from device_farm.measurement.types import DeviceFacts
     from device_farm.transport.adb.server import AdbServer
-
-KNOWN = (config.LocalDevice(),)  # what needs no configuration to be found
 
 _PATIENCE_S = 5.0
 _SIDE_BY_SIDE = 32
@@ -40,8 +45,67 @@ def spec_of(device: config.LocalDevice, *, reserved: tuple[int, ...]) -> LocalDe
     )
 
 
+def farm_devices(
+    search: config.SearchConfig, *, reserved: tuple[int, ...]
+) -> tuple[tuple[LocalDevice, ...], tuple[PhoneHost, ...]]:
+    """This machine as the search wants it, and the adb servers whose phones come and go."""
+    local = tuple(
+        spec_of(device, reserved=reserved) for device in search.devices if isinstance(device, config.LocalDevice)
+    )
+    phones = tuple(PhoneHost(_phones_of(device)) for device in search.devices if isinstance(device, config.AdbDevice))
+    return local, phones
+
+
+def _phones_of(device: config.AdbDevice) -> AdbPhones:
+    """Phones that are named belong to the model that the configuration gives them; others to what they say."""
+    half = device.target != "auto" and TARGETS[device.target].element is Element.FLOAT16
+    return AdbPhones(
+        server=device.server,
+        only=device.serials,
+        models=() if device.serials is None else tuple((serial, device.model) for serial in device.serials),
+        cpu=None if device.cpu == "auto" else int(device.cpu),
+        threads=device.threads,
+        precision=Precision.FP16 if half else Precision.FP32,
+    )
+
+
+@dataclass(frozen=True)
+class SingleDevice:
+    """This machine, or one phone of an adb server."""
+
+    serial: str
+    server: str | None = None  # None: this machine
+
+    def spec(self, reserved: tuple[int, ...]) -> DeviceSpec:
+        """What opens it. This machine measures on the reserved cores."""
+        if self.server is None:
+            return spec_of(config.LocalDevice(), reserved=reserved)
+        return AdbDevice(self.serial, server=self.server, pinned=False)
+
+
+def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
+    """The device that a user means: "local", or a phone's serial. Raises UserError, InfrastructureError."""
+    from device_farm.transport.adb.server import AdbServer
+
+    if serial == "local" and server is None:
+        return SingleDevice("local")
+    address = server or f"127.0.0.1:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}"
+    try:
+        listed = [entry.serial for entry in AdbServer.at(address).devices(timeout_s=_PATIENCE_S)]
+    except ValueError as error:
+        raise UserError(f"--server: {error}") from None
+    except TransportError as error:
+        raise InfrastructureError(f"--device {shown(serial)}: {error}; `npas devices doctor` says more") from error
+    if serial not in listed:
+        known = ["local", *listed]
+        raise UserError(
+            f"--device: expected one of {', '.join(map(printable, known))}; got {shown(serial)}{did_you_mean(serial, known)}"
+        )
+    return SingleDevice(serial, address)
+
+
 def find_device(
-    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice] = KNOWN
+    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice]
 ) -> config.LocalDevice | config.AdbDevice:
     """The device of that model. Raises UserError with the models that there are."""
     by_model = {device.model: device for device in devices}
@@ -49,6 +113,11 @@ def find_device(
         hint = did_you_mean(model, by_model)
         raise UserError(f"--device: expected one of {', '.join(by_model)}; got {shown(model)}{hint}")
     return by_model[model]
+
+
+def phone_count(search: config.SearchConfig) -> int:
+    """Phones of the search that their adb servers list now, in whatever state. Raises InfrastructureError."""
+    return sum(len(_listed(device)) for device in search.devices if isinstance(device, config.AdbDevice))
 
 
 def settled(search: config.SearchConfig) -> config.SearchConfig:
@@ -70,21 +139,28 @@ def _target_of(device: config.AdbDevice) -> str:
     from device_farm.transport.adb.server import AdbServer
 
     server = AdbServer.at(device.server)
-    try:
-        listed = server.devices(timeout_s=_PATIENCE_S)
-    except TransportError as error:
-        raise InfrastructureError(f"{error}; `npas devices doctor --server {device.server}` says more") from error
-    serials = [entry.serial for entry in listed if is_wanted(device, serial=entry.serial, model=entry.model)]
+    serials = _listed(device)
     with ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE) as threads:
         answers = list(threads.map(lambda serial: _facts(server, serial), serials))
     targets = [facts.target for facts in answers if not isinstance(facts, TransportError)]
     if targets:
         return targets[0]
-    wrong = "; ".join(str(answer) for answer in answers) or f"it has {_models(listed)}"
+    wrong = "; ".join(str(answer) for answer in answers) or "it lists none"
     raise InfrastructureError(
         f"no phone {shown(device.model)} answers at the adb server {device.server}: {wrong}."
         f" `npas devices doctor --server {device.server}` says more; or say what to compile for (devices[].target)"
     )
+
+
+def _listed(device: config.AdbDevice) -> list[str]:
+    """Serials of the phones of a device that its server lists. Raises InfrastructureError."""
+    from device_farm.transport.adb.server import AdbServer
+
+    try:
+        listed = AdbServer.at(device.server).devices(timeout_s=_PATIENCE_S)
+    except TransportError as error:
+        raise InfrastructureError(f"{error}; `npas devices doctor --server {device.server}` says more") from error
+    return [entry.serial for entry in listed if is_wanted(device, serial=entry.serial, model=entry.model)]
 
 
 def is_wanted(device: config.AdbDevice, *, serial: str, model: str) -> bool:
@@ -96,11 +172,6 @@ def is_wanted(device: config.AdbDevice, *, serial: str, model: str) -> bool:
 
 def _folded(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", model)
-
-
-def _models(listed: Iterable[object]) -> str:
-    models = dict.fromkeys(printable(str(getattr(entry, "model", "")) or "one that is not ready") for entry in listed)
-    return ", ".join(models) or "none at all"
 
 
 def _facts(server: AdbServer, serial: str) -> DeviceFacts | TransportError:

@@ -74,7 +74,9 @@ def targets_of(config: SearchConfig) -> tuple[Target, ...]:
     for index, device in enumerate(config.devices):
         if isinstance(device, AdbDevice):
             if device.target == "auto":
-                raise ConfigError(f"devices[{index}].target: it was not asked for yet; name one of {', '.join(TARGETS)}")
+                raise ConfigError(
+                    f"devices[{index}].target: it was not asked for yet; name one of {', '.join(TARGETS)}"
+                )
             targets.append(TARGETS[device.target])
             continue
         try:

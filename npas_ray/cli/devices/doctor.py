@@ -57,7 +57,9 @@ def _print(seen: Survey) -> None:
     for found in seen.findings:
         where = f" at {found.usb}" if found.usb else ""
         if found.advice is None:
-            print(f"  ok  {printable(found.serial)} ({printable(found.model)}){where}: answers in {found.answered_ms:.0f} ms")
+            print(
+                f"  ok  {printable(found.serial)} ({printable(found.model)}){where}: answers in {found.answered_ms:.0f} ms"
+            )
         else:
             _print_advice(f"{printable(found.serial)}{where}: ", found.advice)
 
@@ -71,7 +73,9 @@ def _of_one(serial: str, servers: list[AdbServer], surveys: list[Survey]) -> dic
     """What a look at one phone finds, the verdict last. Raises UserError for one that no server has."""
     from device_farm.errors import FarmError
 
-    known = {found.serial: (server, found) for server, seen in zip(servers, surveys, strict=True) for found in seen.findings}
+    known = {
+        found.serial: (server, found) for server, seen in zip(servers, surveys, strict=True) for found in seen.findings
+    }
     if serial not in known:
         raise UserError(
             f"no adb server has a phone {shown(serial)}{did_you_mean(serial, known)};"

@@ -43,8 +43,12 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clock", default="model", help="model (default: times of a seeded model) or host")
     parser.add_argument("--seed", default="0", help="of phones and noise (default: 0)")
-    parser.add_argument("--adb", metavar="PORT", help="an adb server on this port of the loopback, the phones connected")
-    parser.add_argument("--run", metavar="COMMAND", nargs=argparse.REMAINDER, default=[], dest="command", help="see below")
+    parser.add_argument(
+        "--adb", metavar="PORT", help="an adb server on this port of the loopback, the phones connected"
+    )
+    parser.add_argument(
+        "--run", metavar="COMMAND", nargs=argparse.REMAINDER, default=[], dest="command", help="see below"
+    )
     parser.set_defaults(run=run)
 
 
