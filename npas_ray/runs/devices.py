@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from device_farm.errors import TransportError
 from device_farm.compiler import TARGETS
 from device_farm.compiler.element import Element
 from device_farm.compiler.target import Precision
+from device_farm.errors import TransportError
 from device_farm.fleet.adb_phones import AdbPhones
 from device_farm.fleet.devices import AdbDevice, DeviceSpec, LocalDevice
 from device_farm.fleet.host_watcher import PhoneHost
@@ -95,11 +95,13 @@ def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
     except ValueError as error:
         raise UserError(f"--server: {error}") from None
     except TransportError as error:
-        raise InfrastructureError(f"--device {shown(serial)}: {error}; `npas devices doctor` says more") from error
+        message = f"--device: expected local, or a phone; got {shown(serial)}, and there is no adb server: {error}"
+        raise (UserError if server is None else InfrastructureError)(message) from error
     if serial not in listed:
         known = ["local", *listed]
         raise UserError(
-            f"--device: expected one of {', '.join(map(printable, known))}; got {shown(serial)}{did_you_mean(serial, known)}"
+            f"--device: expected one of {', '.join(map(printable, known))};"
+            f" got {shown(serial)}{did_you_mean(serial, known)}"
         )
     return SingleDevice(serial, address)
 

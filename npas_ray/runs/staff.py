@@ -34,7 +34,6 @@ from npas_ray.runs.setting import (
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
 
-
 # in a run's directory, where it has phones
 FARM_JOURNAL = "farm.sqlite"
 
