@@ -71,8 +71,10 @@ class Broker:
         parts = self._start()
         known = {status.serial: status for status in parts.devices.fleet.devices()}
         complaints = parts.devices.complaints
+        facts = parts.membership.facts
+        now = asyncio.get_running_loop().time()
         return [
-            view(spec, known.get(serial), parts.membership.facts.get(serial), complaints.get(serial))
+            view(spec, known.get(serial), facts.get(serial), complaint=complaints.get(serial), now=now)
             for serial, spec in parts.membership.specs.items()
         ]
 
