@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from device_farm.compiler import winograd
 from device_farm.compiler.banding import lower_block
-from device_farm.compiler.convolving import conv_call, pairs_call
+from device_farm.compiler.convolving import conv_call, planar_calls
 from device_farm.compiler.fusing import FusedBlock
 from device_farm.compiler.graph import (
     Activate,
@@ -149,13 +149,13 @@ class _Lowering:
 
     def _conv(self, op: Conv2d, packed: PackedConv) -> Iterator[Call]:
         residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
-        x, y, pairs = self._view(op.inputs[0]), self._view(op.name), self.memory.pairs.get(op.name)
-        if pairs is not None:
-            scratch = Place("arena", self.memory.scratch)
-            yield pairs_call(op, pairs, x=x, scratch=scratch, target=self.target)
-            x = View(pairs.layout, scratch.offset)
+        x, y, image = self._view(op.inputs[0]), self._view(op.name), self.memory.planar.get(op.name)
+        if image is not None:
+            (group,), planes = packed.groups, Place("arena", self.memory.scratch)
+            yield from planar_calls(op, packed, group, image, x=x, y=y, residual=residual, planes=planes)
+            return
         for group in packed.groups:
-            yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target, pairs=pairs)
+            yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target)
 
     def _winograd(self, op: Conv2d, packed: PackedWinograd) -> tuple[Call, ...]:
         way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)

@@ -23,6 +23,7 @@ from device_farm.emulator.link import Link, Service
 from device_farm.emulator.phone_model import PhoneModel
 from device_farm.emulator.processes import ProcessTable, Run
 from device_farm.emulator.services import find_service
+from device_farm.emulator.system_files import SystemFiles
 from device_farm.emulator.thermal import ThermalState
 
 MAX_LINKS = 8
@@ -78,8 +79,7 @@ class Phone:
         self.boot_id = str(uuid.uuid4())
         self.port = 0
         self._folder = folder
-        self._virtual = system.virtual_files(self)
-        self.files = PhoneFiles(folder, lambda: self._virtual)
+        self.files = PhoneFiles(folder, SystemFiles(self))
         self._made_s = self._booted_s = time.monotonic()
         self._skipped_s = 0.0  # of the phone's own time, where programs are not paced
         self._server: asyncio.Server | None = None

@@ -9,7 +9,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING
 
-from device_farm.emulator.descriptors import Pipe, read_some
+from device_farm.emulator.descriptors import Pipe, read_line
 from device_farm.emulator.faults import PhoneFault
 from device_farm.emulator.link import Service, Stream, StreamClosed
 from device_farm.emulator.packets import ProtocolError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
 
 _GARBAGE_BYTES = 4096
-_INTERACTIVE_LINE_BYTES = 65536
 
 
 def find_service(phone: Phone, name: bytes) -> Service | None:
@@ -87,12 +86,8 @@ async def _serve_shell(phone: Phone, stream: Stream, script: str, *, framed: boo
 
 async def _run_lines(shell: Shell) -> int:
     """An interactive shell, without a terminal: one line after the other."""
-    line = bytearray()
-    while byte := await read_some(shell.descriptors[0], 1):
-        line += byte
-        if byte == b"\n" or len(line) > _INTERACTIVE_LINE_BYTES:
-            await shell.run_line(line.decode(errors="surrogateescape"))
-            line.clear()
+    while line := await read_line(shell.descriptors[0]):
+        await shell.run_line(line.decode(errors="surrogateescape"))
     return shell.status
 
 

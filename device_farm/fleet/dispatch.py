@@ -62,7 +62,9 @@ class Dispatch:
         record = self.jobs[device.lease.job.key]
         record.lease = device.lease = None
         held_s = None if is_free else now - record.leased_s
-        self._roster.model(record.job.model).queue.end(record.job, charged_s=record.charged_s, held_s=held_s)
+        model = self._roster.model(record.job.model)
+        model.leased -= 1
+        model.queue.end(record.job, charged_s=record.charged_s, held_s=held_s)
         self._evidence.end(record.job.artifact_key, serial)
         return device, record
 
@@ -143,6 +145,7 @@ class Dispatch:
         record.leased_s = now
         record.charged_s = model.queue.begin(record.job, now=now)
         del model.waiting[record.job.key]
+        model.leased += 1
         self._evidence.begin(record.job.artifact_key, device.serial)
         self._timers.set(lease.deadline_s, Kind.LEASE, device.serial, fence=lease.fence)
         self._roster.refresh(device, now=now)

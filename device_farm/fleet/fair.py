@@ -1,12 +1,14 @@
 """Fair queueing: clients share devices of one kind by device-seconds.
 
-Start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queuing", 1996). Every client has a tag: the
-device-seconds that it has had, over its weight. Whoever has the lowest tag is next. A lease's length is not known
-beforehand, so the client is charged what its last ones took, and the difference when the lease ends.
+Self-clocked fair queueing (Golestani, "A Self-Clocked Fair Queueing Scheme for Broadband Applications", 1994). Every
+client has a tag: the device-seconds that it has had, over its weight. Next is whose tag would be lowest after one more
+lease. A lease's length is not known beforehand, so the client is charged what its last ones took, and the difference
+when the lease ends.
 
-While two clients have jobs waiting, the device-seconds that they had over their weights differ by a bounded amount: the
+While two clients have jobs waiting, the device-seconds that they had over their weights differ by a bounded amount, the
 leases under way. A client that comes back from a pause starts at the tag of the client served last: it gets no credit
-for time that it did not use, and no debt is forgiven while others still work.
+for time that it did not use, and no debt is forgiven while others still work. Nor does it help to ask under ever new
+names: every lease moves the start of the next newcomer on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _SPARE_ACCOUNTS = 64
 class _Account:
     client: str
     tag_s: float
-    floor_s: float  # the queue's virtual time when it last began to wait: a refund does not reach below
+    floor_s: float  # the queue's virtual time when it last began to wait; no refund reaches below
     jobs: list[tuple[int, str]] = field(default_factory=list)  # a heap of (sequence, key)
     leases: int = 0
     expected_s: float = _FIRST_GUESS_S
@@ -39,7 +41,7 @@ class FairQueue:
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
         self._accounts: dict[str, _Account] = {}
-        self._order: list[tuple[float, int, int, _Account]] = []  # a heap of (tag, turn, version, account)
+        self._order: list[tuple[float, int, int, _Account]] = []  # a heap of (next tag, turn, version, account)
         self._turn = 0
         self._virtual_s = 0.0
         self._jobs = 0
@@ -68,10 +70,10 @@ class FairQueue:
     def pop(self) -> tuple[int, str]:
         """The next job: sequence and key. Only from a queue that is not empty."""
         while True:
-            _, _, version, account = heapq.heappop(self._order)
+            next_tag_s, _, version, account = heapq.heappop(self._order)
             if version == account.version and account.jobs:
                 break
-        self._virtual_s = max(self._virtual_s, account.tag_s)
+        self._virtual_s = max(self._virtual_s, next_tag_s)
         self._jobs -= 1
         job = heapq.heappop(account.jobs)
         self._place(account)
@@ -105,7 +107,7 @@ class FairQueue:
         return account
 
     def _charge(self, account: _Account, device_s: float) -> None:
-        account.tag_s = max(account.floor_s, account.tag_s + device_s / self._weights.get(account.client, 1.0))
+        account.tag_s = max(account.floor_s, account.tag_s + device_s / self._weight(account))
         self._place(account)
 
     def _place(self, account: _Account) -> None:
@@ -113,7 +115,11 @@ class FairQueue:
         account.version += 1
         if account.jobs:
             self._turn += 1
-            heapq.heappush(self._order, (account.tag_s, self._turn, account.version, account))
+            next_tag_s = account.tag_s + account.expected_s / self._weight(account)
+            heapq.heappush(self._order, (next_tag_s, self._turn, account.version, account))
+
+    def _weight(self, account: _Account) -> float:
+        return self._weights.get(account.client, 1.0)
 
     def _sweep(self) -> None:
         self._accounts = {

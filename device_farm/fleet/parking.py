@@ -1,10 +1,9 @@
 """Jobs that no idle device may have now: each waits for what must change, and is not looked at before.
 
-A job may be barred in two ways. Its devices so far: while another usable one of the model has not been tried, it
-waits for that. And its artifact's exposure: while as many devices as it may harm run it or have accused it, it waits
-for one to end. Jobs that are barred in the same way form a group; when the bar falls, the first of the group goes back
-to the queue, and when it has gone from there, the next. So an event costs as much as there are groups, however many
-jobs wait in them.
+A job may be barred in two ways. Its devices so far: while another usable one of the model has not been tried, it waits
+for that. And its artifact's exposure: while as many devices as it may harm run it or have accused it, it waits for one
+to end. Jobs that are barred in the same way form a group; when the bar falls, the first of the group goes back to the
+queue, and when it has gone from there, the next. So an event costs as much as there are groups, however many jobs wait.
 """
 
 from __future__ import annotations

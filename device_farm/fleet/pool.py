@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,15 +53,20 @@ class Worker(Protocol[P_contra, R_co]):
 class Pool(Generic[P, R]):
     """Runs the jobs of a fleet on workers. All methods belong to one event loop.
 
-    `on_note` is told what is worth a line in a journal, as it happens; it must not call back.
+    `observe` is shown the actions of every event, also when there are none, before they are carried out: for a journal,
+    for metrics. It must not call back.
     """
 
     def __init__(
-        self, fleet: Fleet[R], *, connect_s: float = 60.0, on_note: Callable[[Note], None] | None = None
+        self,
+        fleet: Fleet[R],
+        *,
+        connect_s: float = 60.0,
+        observe: Callable[[Sequence[Action[R]]], None] | None = None,
     ) -> None:
         self._fleet = fleet
         self._connect_s = connect_s
-        self._on_note = on_note
+        self._observe = observe
         self._workers: dict[str, Worker[P, R]] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._lost: dict[str, asyncio.Event] = {}
@@ -149,6 +154,8 @@ class Pool(Generic[P, R]):
     # Carrying out
 
     def _apply(self, actions: list[Action[R]]) -> None:
+        if self._observe is not None:
+            self._observe(actions)
         for action in actions:
             match action:
                 case Run(lease):
@@ -164,8 +171,6 @@ class Pool(Generic[P, R]):
                         self._lost[serial].set()
                 case Note(what, subject, reason):
                     _log.info("%s: %s: %s", what, subject, reason)
-                    if self._on_note is not None:
-                        self._on_note(action)
         self._set_alarm()
 
     def _set_alarm(self) -> None:

@@ -13,7 +13,7 @@ from device_farm.fleet.health import Device
 from device_farm.fleet.parking import Parking
 from device_farm.fleet.queues import JobQueue
 from device_farm.fleet.timers import Kind, Timers
-from device_farm.fleet.words import DeviceState, Happening, Note, Policy
+from device_farm.fleet.words import DeviceState, Happening, Load, Note, Policy
 
 _LISTED = 8
 
@@ -30,9 +30,14 @@ class Model:
     usable: dict[str, None] = field(default_factory=dict)
     idle: OrderedDict[str, None] = field(default_factory=OrderedDict)  # the longest idle first: phones share the heat
     unfit: dict[str, None] = field(default_factory=dict)  # usable, but unfit when last asked
+    leased: int = 0
     absent_since_s: float | None = None  # known only once somebody asked for it, or it was there
     unfit_since_s: float | None = None
     unfit_alarm_s: float | None = None  # the timer of that which counts
+
+    @property
+    def load(self) -> Load:
+        return Load(waiting=len(self.waiting), idle=len(self.idle), leased=self.leased)
 
 
 class Roster:

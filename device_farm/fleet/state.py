@@ -39,6 +39,7 @@ from device_farm.fleet.words import (
     Happening,
     Job,
     Lease,
+    Load,
     Note,
     Outcome,
     Policy,
@@ -219,18 +220,18 @@ class Fleet(Generic[R]):
     def leases(self) -> list[Lease]:
         return [device.lease for device in self._roster.devices.values() if device.lease is not None]
 
+    def lease_of(self, serial: str) -> Lease | None:
+        """What a device holds; None if nothing, or if it is unknown."""
+        device = self._roster.devices.get(serial)
+        return None if device is None else device.lease
+
     def open_keys(self) -> list[str]:
         """Jobs that are queued or leased."""
         return list(self._dispatch.jobs)
 
-    def backlog(self) -> dict[str, int]:
-        """By model, how many jobs wait for a device."""
-        return {model.name: len(model.waiting) for model in self._roster.models.values()}
-
-    def idle(self, model: str) -> int:
-        """How many devices of a model could begin a job now."""
-        known = self._roster.models.get(model)
-        return 0 if known is None else len(known.idle)
+    def load(self) -> dict[str, Load]:
+        """By model, what waits and what works."""
+        return {model.name: model.load for model in self._roster.models.values()}
 
     def why_waiting(self, key: str) -> str | None:
         """What an open job waits for, in words; None if it is leased or not open."""

@@ -182,6 +182,15 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What goes on in one model. Devices that rest, are quarantined or gone are neither idle nor leased."""
+
+    waiting: int  # jobs without a device
+    idle: int  # devices that could begin a job now
+    leased: int  # devices at work
+
+
+@dataclass(frozen=True)
 class Policy:
     """How patient the fleet is. docs/fleet.md has the reasons for the defaults.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from device_farm.emulator.shell.interpreter import Shell
 
 MAX_WORDS = 10_000
+_LONGEST_STRIPPED = 2048  # characters that ${name#pattern} takes away
 
 
 class Expander:
@@ -155,12 +156,12 @@ class Expander:
 
 
 def _strip(value: str, pattern: str, operator: str) -> str:
-    lengths = range(len(value) + 1)
-    if len(operator) == 2:
-        lengths = lengths[::-1]
-    for length in lengths:
-        if operator[0] == "#" and fnmatch.fnmatchcase(value[:length], pattern):
+    """Takes the beginning (`#`) or the end (`%`) away: the shortest that matches, or with `##` and `%%` the longest."""
+    lengths = range(min(len(value), _LONGEST_STRIPPED) + 1)
+    matcher = re.compile(fnmatch.translate(pattern))
+    for length in lengths[::-1] if len(operator) == 2 else lengths:
+        if operator[0] == "#" and matcher.match(value[:length]):
             return value[length:]
-        if operator[0] == "%" and fnmatch.fnmatchcase(value[len(value) - length :], pattern):
+        if operator[0] == "%" and matcher.match(value[len(value) - length :]):
             return value[: len(value) - length]
     return value

@@ -16,6 +16,7 @@ from device_farm.emulator.processes import Process, TooManyProcesses
 from device_farm.emulator.running import run_program
 from device_farm.emulator.shell import tree
 from device_farm.emulator.shell.commands import BUILT_IN, COMMANDS
+from device_farm.emulator.shell.commands.registry import CommandFunction
 from device_farm.emulator.shell.control import LoopControl, ShellExit
 from device_farm.emulator.shell.expansion import Expander
 from device_farm.emulator.shell.parser import parse
@@ -55,9 +56,9 @@ class Shell:
         self.traps: dict[str, str] = {}
         self.stops_at_error = False
         self.killed_by: int | None = None  # a signal
+        self.replaceable = False  # whether the command that runs may take this shell's place
         self.job: Process | None = None  # the last one in the background
         self.jobs: dict[int, asyncio.Task[int]] = {}
-        self.replaced = False  # whether the command that runs takes this shell's place
         self.expander = Expander(self)
         self.redirector = Redirector(self)
         self._condition = 0  # how many conditions are being evaluated
@@ -134,7 +135,7 @@ class Shell:
         child = Shell(
             self.phone,
             descriptors={},
-            process=self.phone.processes.add(name, (name,), stop=lambda number: None, group=group),
+            process=self.phone.processes.add(name, self.process.arguments, stop=lambda number: None, group=group),
             cwd=self.cwd,
             variables=self.variables,
             parameters=self.parameters,
@@ -337,13 +338,13 @@ class Shell:
 
     async def execute(self, words: list[str], assigned: dict[str, str], *, replaces_shell: bool = False) -> int:
         """A built-in command, a command of the phone, or a program. 127 if there is none, 126 if it cannot run."""
-        name, self.replaced = words[0], replaces_shell
+        name = words[0]
         built_in = BUILT_IN.get(name)
         if built_in is not None:
-            self.variables |= assigned
-            return await built_in(self, words)
+            return await self._run_command(built_in, words, assigned)
         command = COMMANDS.get(posixpath.basename(name) if name.startswith("/system/bin/") else name)
         if command is not None:
+            self.replaceable = replaces_shell
             return await self._run_command(command, words, assigned)
         if "/" not in name:
             await self.complain(f"sh: {name}: inaccessible or not found")
@@ -351,11 +352,14 @@ class Shell:
         environment = {key: value for key, value in self.variables.items() if key in self.exported} | assigned
         return await run_program(self, words, environment, replaces_shell=replaces_shell)
 
-    async def _run_command(self, command: Any, words: list[str], assigned: dict[str, str]) -> int:
-        before = dict(self.variables)
-        self.variables |= assigned
+    async def _run_command(self, command: CommandFunction, words: list[str], assigned: dict[str, str]) -> int:
+        before = {name: self.variables.get(name) for name in assigned}
+        exported = self.exported
+        if assigned:
+            self.variables |= assigned
+            self.exported = exported | set(assigned)
         try:
-            return int(await command(self, words))
+            return await command(self, words)
         except BrokenPipeError:
             return 128 + signal.SIGPIPE
         except OSError as error:
@@ -367,7 +371,12 @@ class Shell:
             return 1
         finally:
             if assigned:
-                self.variables = before
+                self.exported = exported
+            for name, value in before.items():
+                if value is None:
+                    self.variables.pop(name, None)
+                else:
+                    self.variables[name] = value
 
     async def substitute(self, script: tree.List) -> str:
         """What a script prints, without the newlines at its end."""

@@ -131,7 +131,7 @@ NETWORKS: dict[str, Graph] = {
             Softmax("softmax", ("dilated",)),
         )
     ),
-    "pairs of pixels": chain(
+    "planes": chain(
         (21, 20, 64),
         conv("a", (), 128, 3, sparsity=BlockSparsity(8, (90,) * 16)),
         conv("b", (), 264, sparsity=BlockSparsity(8, (30,) * 33)),

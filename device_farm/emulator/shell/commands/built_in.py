@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-from device_farm.emulator.descriptors import read_some
+from device_farm.emulator.descriptors import read_line
 from device_farm.emulator.shell.commands.registry import BUILT_IN, COMMANDS, command, say
 from device_farm.emulator.shell.control import LoopControl, ShellExit
 
@@ -111,18 +111,13 @@ async def _wait(shell: Shell, words: list[str]) -> int:
 @command("read", built_in=True)
 async def _read(shell: Shell, words: list[str]) -> int:
     names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
-    line = bytearray()
-    ended = False
-    while not line.endswith(b"\n") and len(line) < 65536:
-        byte = await read_some(shell.descriptors[0], 1)
-        if not byte:
-            ended = True
-            break
-        line += byte
-    fields = line.decode(errors="surrogateescape").strip().split(maxsplit=len(names) - 1)
+    line = await read_line(shell.descriptors[0])
+    text = line.removesuffix(b"\n").replace(b"\0", b"").decode(errors="surrogateescape")
+    splits = shell.variables.get("IFS") != ""
+    fields = text.strip().split(maxsplit=len(names) - 1) if splits else [text]
     for position, name in enumerate(names):
         shell.variables[name] = fields[position] if position < len(fields) else ""
-    return int(ended)
+    return int(not line.endswith(b"\n"))
 
 
 @command("command", "type", built_in=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import posixpath
 import re
@@ -207,34 +206,6 @@ async def _realpath(shell: Shell, words: list[str]) -> int:
 async def _name_of(shell: Shell, words: list[str]) -> int:
     function = posixpath.basename if words[0] == "basename" else posixpath.dirname
     await say(shell, (function(words[1].rstrip("/") or "/") or ".") + "\n")
-    return 0
-
-
-@command("find")
-async def _find(shell: Shell, words: list[str]) -> int:
-    places, pattern, kind = [], "*", ""
-    rest = iter(words[1:])
-    for word in rest:
-        if word == "-name":
-            pattern = next(rest)
-        elif word == "-type":
-            kind = next(rest)
-        elif word in ("-maxdepth", "-mindepth"):
-            next(rest)
-        elif word.startswith("-"):
-            raise ValueError(f"bad option '{word}'")
-        else:
-            places.append(word)
-    for place in places or ["."]:
-        waiting = [place]
-        while waiting:
-            name = waiting.pop()
-            found = shell.phone.files.status(shell.path(name))
-            is_directory = stat.S_ISDIR(found.mode)
-            if is_directory:
-                waiting += [f"{name}/{inner}" for inner in reversed(shell.phone.files.names(shell.path(name)))]
-            if fnmatch.fnmatchcase(posixpath.basename(name), pattern) and kind in ("", "d" if is_directory else "f"):
-                await say(shell, name + "\n")
     return 0
 
 

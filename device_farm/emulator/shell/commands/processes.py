@@ -59,7 +59,7 @@ async def _by_name(shell: Shell, words: list[str]) -> int:
             names.append(word)
     found = [
         process
-        for process in shell.phone.processes
+        for process in shell.phone.processes.discover()
         if process.pid != shell.process.pid
         and any(_called(process.name, " ".join(process.arguments), name, whole=whole, exact=exact) for name in names)
     ]
@@ -86,7 +86,7 @@ async def _ps(shell: Shell, words: list[str]) -> int:
         if word == "-o":
             columns = words[position + 1].upper().split(",")
     lines = [" ".join(columns)]
-    for process in shell.phone.processes:
+    for process in shell.phone.processes.discover():
         fields = {
             "USER": "shell",
             "PID": str(process.pid),
@@ -121,17 +121,20 @@ async def _wrapper(shell: Shell, words: list[str]) -> int:
         if words[0] == "env":
             await say(shell, "".join(f"{name}={value}\n" for name, value in shell.variables.items()))
         return 0
-    if words[0] != "setsid":
-        return await shell.execute(rest, assigned)
-    if shell.replaced and shell.process.group != shell.process.pid:  # no fork needed: it keeps its number
+    may_replace = shell.replaceable
+    if words[0] == "setsid" and not (may_replace and shell.process.group != shell.process.pid):
+        child = shell.fork(rest[0])
+        task = child.in_task(_execute(child, rest, assigned))
+        if may_replace and not waits:
+            return 0  # the leader of a group cannot leave it: its child does, and nobody waits
+        return await asyncio.shield(task)
+    if words[0] == "setsid":
         shell.process.group = shell.process.pid
-        return await shell.execute(rest, assigned, replaces_shell=True)
-    child = shell.fork(rest[0])
+    return await shell.execute(rest, assigned, replaces_shell=may_replace)
 
-    async def work() -> int:
-        return await child.execute(rest, assigned, replaces_shell=True)
 
-    return await asyncio.shield(child.in_task(work()))
+async def _execute(shell: Shell, words: list[str], assigned: dict[str, str]) -> int:
+    return await shell.execute(words, assigned, replaces_shell=True)
 
 
 @command("timeout")
@@ -148,11 +151,7 @@ async def _timeout(shell: Shell, words: list[str]) -> int:
             rest = rest[1:]
     limit_s = float(rest[0].rstrip("s"))
     child = shell.fork(rest[1], group=shell.process.group)
-
-    async def work() -> int:
-        return await child.execute(rest[1:], {}, replaces_shell=True)
-
-    task = child.in_task(work())
+    task = child.in_task(_execute(child, rest[1:], {}))
     for signal_number, patience_s in ((number, limit_s), (int(signal.SIGKILL), extra_s)):
         if patience_s is None:
             break
@@ -175,6 +174,7 @@ async def _sh(shell: Shell, words: list[str]) -> int:
     else:
         text, parameters, name = (await whole_input(shell, [])).decode(errors="surrogateescape"), [], "sh"
     child = shell.fork("sh", group=shell.process.group)
+    child.process.arguments = tuple(words)
     child.parameters, child.name = parameters, name
     child.variables = {key: value for key, value in shell.variables.items() if key in shell.exported}
     return await asyncio.shield(child.in_task(child.run_script(text)))

@@ -94,14 +94,30 @@ async def _wc(shell: Shell, words: list[str]) -> int:
     return 0
 
 
-@command("grep")
+@command("grep", "egrep", "fgrep")
 async def _grep(shell: Shell, words: list[str]) -> int:
-    letters, operands = options(words, "qivcEFo")
-    wanted = Pattern(re.escape(operands[0]) if "F" in letters else operands[0], ignore_case="i" in letters)
-    lines = (await whole_input(shell, operands[1:])).splitlines()
-    found = [line for line in lines if wanted.matches(line.decode(errors="surrogateescape")) is ("v" not in letters)]
-    if "c" in letters:
-        await say(shell, f"{len(found)}\n")
-    elif "q" not in letters:
-        await say(shell, b"".join(line + b"\n" for line in found))
+    letters, operands = options(words, "qivcEFlshnHe")
+    plain = "F" in letters or words[0] == "fgrep"
+    wanted = Pattern(re.escape(operands[0]) if plain else operands[0], ignore_case="i" in letters)
+    found = 0
+    for name in operands[1:] or ["-"]:
+        try:
+            content = await whole_input(shell, [name])
+        except OSError as error:
+            if "s" not in letters:
+                await shell.complain(f"grep: {name}: {error.strerror}")
+            continue
+        lines = [
+            line
+            for line in content.splitlines()
+            if wanted.matches(line.decode(errors="surrogateescape")) is ("v" not in letters)
+        ]
+        found += len(lines)
+        prefix = f"{name}:".encode(errors="surrogateescape") if len(operands) > 2 and "h" not in letters else b""
+        if lines and "l" in letters:
+            await say(shell, name + "\n")
+        elif "c" in letters:
+            await say(shell, prefix + f"{len(lines)}\n".encode())
+        elif not letters & {"q", "l"}:
+            await say(shell, b"".join(prefix + line + b"\n" for line in lines))
     return int(not found)
