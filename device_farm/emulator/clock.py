@@ -96,18 +96,32 @@ def shortest_run(options: BenchOptions) -> list[str]:
     return ["bench", *short, "--profile", *options.kept]
 
 
+def on_host_cores(arguments: Sequence[str], host_cores: Sequence[int]) -> list[str]:
+    """A command line of the runner with cores of the host for those of the phone, each always for the same."""
+    found = list(arguments)
+    for position, word in enumerate(found[:-1]):
+        if word in ("--cpu", "--cpus"):
+            cpus = [int(cpu) for cpu in found[position + 1].split(",")]
+            found[position + 1] = ",".join(str(host_cores[cpu % len(host_cores)] if cpu >= 0 else cpu) for cpu in cpus)
+    return found
+
+
+def on_phone_cores(report: Report, options: BenchOptions, model: PhoneModel) -> Report:
+    """The report of such a run, with the cores of the phone."""
+    obtained, by_thread = _affinity(model, options.cpus, max(1, len(report["threads"])))
+    return report | {"affinity": {"asked": options.asked, "obtained": obtained}, "threads": by_thread}
+
+
 def parse_report(output: bytes) -> Report | None:
-    """The report of a runner, or None."""
+    """The report of a runner, or None where it is something else."""
     try:
         report = json.loads(output)
     except (ValueError, RecursionError):
         return None
     if not isinstance(report, dict) or report.get("schema") != 1 or report.get("mode") != "bench":
         return None
-    profile, threads = report.get("profile"), report.get("threads")
-    if not isinstance(profile, dict) or not isinstance(threads, list) or not isinstance(report.get("key"), str):
-        return None
-    return report
+    is_whole = isinstance(report.get("threads"), list) and isinstance(report.get("key"), str)
+    return report if is_whole and isinstance(report.get("output"), list) else None
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,9 @@ class Adb:
 
     def connect(self, address: str) -> None:
         """Raises RuntimeError if the phone does not answer as a device."""
+        self("disconnect", address)  # an earlier phone had the same port, perhaps
         done = self("connect", address)
-        if b"connected to" not in done.stdout:
+        if not done.stdout.startswith(b"connected to"):
             raise RuntimeError(f"adb connect {address}: {done.stdout.decode()}")
 
     def text(self, serial: str, script: str) -> str:

@@ -12,7 +12,8 @@ import pytest
 from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.target import AVX2, NEON
 from device_farm.emulator.faults import PhoneFault
-from device_farm.errors import DeadlineExceeded, DeviceGone, RunnerFailed, Unstable, WrongAnswer
+from device_farm.emulator.models import find_model
+from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, RunnerFailed, Unstable, WrongAnswer
 from device_farm.measurement.report import BenchReport, parse_report
 from device_farm.measurement.session import measure
 from device_farm.measurement.types import DeviceConditions, DeviceFacts, Measurement, Protocol
@@ -89,7 +90,8 @@ def run_fleet(adb: Adb, models: Sequence[str], artifact: Artifact, *, seed: int 
     with EmulatedPhones(models, seed=seed, pace=0.0) as phones:
         for address in phones.addresses:
             adb.connect(address)
-        return [measured(adb, address, artifact) for address in phones.addresses]
+        cores = [find_model(model).big_core for model in models]
+        return [measured(adb, address, artifact, cpu=cpu) for address, cpu in zip(phones.addresses, cores, strict=True)]
 
 
 def test_models_differ_and_repeat(adb: Adb, artifact: Artifact) -> None:
@@ -101,7 +103,7 @@ def test_models_differ_and_repeat(adb: Adb, artifact: Artifact) -> None:
     for measurement in first:
         assert measurement.conditions["quiet"] and measurement.conditions["attempts"] == 1
         assert measurement.max_relative_error < 1e-5
-        assert measurement.conditions["affinity"] == {"asked": 4, "obtained": [4]} or measurement is first[2]
+        assert measurement.conditions["affinity"]["obtained"] == [measurement.device.cpu]
         profile_ms = sum(ms for _, ms in measurement.steps_ms)
         assert profile_ms == pytest.approx(measurement.latency_ms, rel=0.03)
 
@@ -152,6 +154,11 @@ def test_little_cores_are_slower(adb: Adb, phone: EmulatedPhones, artifact: Arti
     big, little = (measured(adb, phone.addresses[0], artifact, cpu=cpu) for cpu in (4, 0))
     assert little.latency_ms > 1.3 * big.latency_ms
     assert little.conditions["affinity"] == {"asked": 0, "obtained": [0]}
+
+
+def test_a_core_that_is_not_there(adb: Adb, phone: EmulatedPhones, artifact: Artifact) -> None:
+    with pytest.raises(Refused, match="core 17 is switched off or not for this program; allowed are cores 0 1 2 3 4 5"):
+        measured(adb, phone.addresses[0], artifact, cpu=17)
 
 
 def test_noise_is_told_from_a_latency(adb: Adb, phone: EmulatedPhones, artifact: Artifact) -> None:
@@ -224,7 +231,9 @@ def test_the_hosts_clock_passes_unchanged(adb: Adb, artifact: Artifact) -> None:
         adb.connect(phones.addresses[0])
         loose = Protocol(warmup_s=0.0, min_time_s=0.02, max_time_s=0.04, max_relative_ci=10.0)
         measurement = measured(adb, phones.addresses[0], artifact, protocol=loose)
-        assert measurement.conditions["before"]["thermal_millicelsius"] == []  # of this machine, not of the model
+        assert measurement.conditions["affinity"] == {"asked": 4, "obtained": [4]}
+        zones = dict(measurement.conditions["before"]["thermal_millicelsius"])
+        assert "skin-therm" not in zones  # of this machine, not of the model
 
 
 @pytest.mark.qemu
