@@ -95,7 +95,9 @@ class _Program:
         if phone.modelled_times:
             arguments = clock.shortest_run(options)
         else:
-            arguments = clock.on_host_cores(self._words[1:], sorted(os.sched_getaffinity(0)))
+            cores = sorted(os.sched_getaffinity(0))
+            first = phone.seed % len(cores)  # not the same for all phones
+            arguments = clock.on_host_cores(self._words[1:], cores[first:] + cores[:first])
         status, output = await self._captured(arguments)
         report = clock.parse_report(output) if status == 0 else None
         if report is None:
