@@ -96,6 +96,15 @@ def shortest_run(options: BenchOptions) -> list[str]:
     return ["bench", *short, "--profile", *options.kept]
 
 
+def free_run(arguments: Sequence[str]) -> list[str]:
+    """The arguments without the phone's cores, which the host does not have: its clock is that of any of its cores."""
+    kept, skipped = list(arguments), {"--cpu", "--cpus"}
+    while named := skipped.intersection(kept):
+        at = kept.index(named.pop())
+        del kept[at : at + 2]
+    return kept
+
+
 def parse_report(output: bytes) -> Report | None:
     """The report of a runner, or None."""
     try:

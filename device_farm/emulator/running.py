@@ -38,7 +38,9 @@ async def run_program(shell: Shell, words: Sequence[str], environment: dict[str,
         options = clock.parse_bench(words[1:])
         if options is not None and (shell.phone.modelled_times or PhoneFault.FLIPPED in shell.phone.faults):
             return await program.bench(options)
-        status = await program.run(words[1:], stdout=shell.descriptors[1])
+        status = await program.run(
+            words[1:] if options is None else clock.free_run(words[1:]), stdout=shell.descriptors[1]
+        )
         if words[1:2] == ["classify"] and status == 0:
             _flip_answers(shell, words)
         return status
@@ -87,7 +89,7 @@ class _Program:
         """The runner: computes for real; what it says of time is the model's, if the phone has one."""
         phone = self._phone
         began_s, real_began_s = phone.now_s(), time.monotonic()
-        arguments = clock.shortest_run(options) if phone.modelled_times else self._words[1:]
+        arguments = clock.shortest_run(options) if phone.modelled_times else clock.free_run(self._words[1:])
         status, output = await self._captured(arguments)
         report = clock.parse_report(output) if status == 0 else None
         if report is None:
