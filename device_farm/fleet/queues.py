@@ -11,10 +11,11 @@ from device_farm.fleet.words import Job, Policy
 
 
 class JobQueue:
-    """Jobs by priority. A priority that was served last more than `patience_s` ago gets every `overdue_every`-th lease.
+    """Jobs by priority. Whose turn has not come for `patience_s` is overdue, and gets every `overdue_every`-th lease.
 
     So of n priorities that have jobs waiting, each gets at least one lease in `overdue_every * (n - 1)` once it has
-    waited `patience_s`, whatever is asked above it.
+    waited `patience_s`, whatever is asked above it, until it has nothing waiting or it is its turn. Priorities should
+    be few: with an overdue lease they are looked through.
     """
 
     def __init__(self, policy: Policy, weights: Mapping[str, float]) -> None:
@@ -23,7 +24,7 @@ class JobQueue:
         self._levels: dict[int, FairQueue] = {}
         self._tops: list[int] = []  # a heap of -priority, each once; emptied levels are skipped
         self._listed: set[int] = set()  # what `_tops` holds
-        self._waiting: OrderedDict[int, float] = OrderedDict()  # priority -> when it was served last; oldest first
+        self._waiting: OrderedDict[int, float] = OrderedDict()  # priority -> since when; the longest unserved first
         self._on_top = 0  # leases in a row that went to the highest priority
 
     def __bool__(self) -> bool:
@@ -57,8 +58,9 @@ class JobQueue:
         below = bool(self._waiting) and job.priority < self._top()
         self._on_top = 0 if below else self._on_top + 1
         if job.priority in self._waiting:
-            self._waiting[job.priority] = now
             self._waiting.move_to_end(job.priority)
+            if not below:
+                self._waiting[job.priority] = now
         return self._level(job.priority).begin(job.client)
 
     def end(self, job: Job, *, charged_s: float, held_s: float | None) -> None:
@@ -69,10 +71,10 @@ class JobQueue:
             del self._levels[job.priority]
 
     def _next(self, now: float) -> int:
-        longest, since_s = next(iter(self._waiting.items()))
-        overdue = now - since_s >= self._policy.patience_s
-        if overdue and self._on_top >= self._policy.overdue_every - 1:
-            return longest
+        if len(self._waiting) > 1 and self._on_top >= self._policy.overdue_every - 1:
+            latest_s = now - self._policy.patience_s
+            overdue = (priority for priority, since_s in self._waiting.items() if since_s <= latest_s)
+            return next(overdue, self._top())
         return self._top()
 
     def _top(self) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from device_farm.fleet.words import Action, Done, Load, Note, Outcome, Restart, Run, Settle
-from device_farm.simulator.phone import Candidate, Reading
+from device_farm.simulator.phone import Reading
 from device_farm.simulator.report import SearchReport
 from device_farm.simulator.scenario import Search
 
@@ -65,12 +65,12 @@ class Books:
     def asked(self, search: Search, key: str) -> None:
         self._asked[key] = search, self._clock()
 
-    def answered(self, search: Search, candidate: Candidate, outcome: Outcome[Reading]) -> None:
+    def answered(self, search: Search, outcome: Outcome[Reading]) -> None:
         self._finished_s[search.name] = self._clock()
         if isinstance(outcome, Done):
             self._measured[search.name] += 1
             if search.priority not in self._uncontended:
-                self._device_s[search.name] += candidate.seconds
+                self._device_s[search.name] += outcome.result.held_s
 
     @property
     def waits_s(self) -> list[float]:

@@ -23,6 +23,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual_s = 0.0
         super().__init__(_Jumps(self._pass))
+        # What is due within a clock's tick is done at once. Of the real clock that is 1 ns, less than a double can tell
+        # apart after a few weeks: the loop would wait for ever.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._virtual_s

@@ -35,6 +35,7 @@ class Reading:
 
     latency_ms: float
     true_ms: float
+    held_s: float  # for how long it took the phone
 
     @property
     def error(self) -> float:
@@ -111,7 +112,7 @@ class SimulatedPhone:
         if mishap is PhoneFault.LATE:
             await asyncio.sleep(2 * self._scenario.policy.lease_s)
             self.measured += 1
-            return Reading(latency_ms=1e9, true_ms=1.0)
+            return Reading(latency_ms=1e9, true_ms=1.0, held_s=2 * self._scenario.policy.lease_s)
         if mishap is PhoneFault.HANG or self._suffers(PhoneFault.MUTE):
             await self._spend(None)
         link_s = self._model.link_s * (_SLOW_LINK if self._suffers(PhoneFault.SLOW) else 1.0)
@@ -121,6 +122,7 @@ class SimulatedPhone:
         return await self._measure(lease.job.artifact_key, payload, link_s=link_s)
 
     async def _measure(self, artifact_key: str, candidate: Candidate, *, link_s: float) -> Reading:
+        begun_s = asyncio.get_running_loop().time()
         await self._spend(link_s + _SENTINEL_S)
         before, begun_c = self._admitted(), self._warm_c
         if candidate.crashes:
@@ -139,7 +141,8 @@ class SimulatedPhone:
         true_ms = candidate.cost_ms / self._model.speed
         seen_ms = true_ms / clock * self._rng.gauss(1.0, _NOISE)
         self.measured += 1
-        return Reading(latency_ms=seen_ms * (before + after) / 2, true_ms=true_ms)
+        held_s = asyncio.get_running_loop().time() - begun_s
+        return Reading(latency_ms=seen_ms * (before + after) / 2, true_ms=true_ms, held_s=held_s)
 
     def _admitted(self) -> float:
         """What the sentinel says of the clock, 1 when all is well. Raises Unfit."""

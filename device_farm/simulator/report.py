@@ -14,7 +14,7 @@ class SearchReport:
 
     jobs: int
     measured: int
-    device_s: float  # that its leases held phones, while other searches of its priority waited, too
+    device_s: float  # that its measurements took, while the other searches of its priority waited, too
     finished_s: float
     wait_median_s: float
     wait_longest_s: float
@@ -35,7 +35,7 @@ class Report:
     largest_error: float  # of all answers, relative
     most_harmed: int  # phones that one artifact crashed on, at most
     leases: int
-    retries: int  # leases beyond the first one of a job, being unfit aside
+    retries: int  # leases beyond the first one of a job
     unfit: int  # leases that ended with the phone saying so
     restarts: int
     notes: Mapping[str, int]

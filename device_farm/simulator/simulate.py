@@ -77,7 +77,7 @@ class _Simulation:
         async def lane() -> None:
             for job, candidate in work:
                 books.asked(search, job.key)
-                books.answered(search, candidate, await pool.ask(job, candidate))
+                books.answered(search, await pool.ask(job, candidate))
 
         await asyncio.gather(*(lane() for _ in range(min(search.outstanding, search.jobs))))
 
@@ -116,7 +116,7 @@ class _Simulation:
             largest_error=quantile(errors, 1.0),
             most_harmed=max(harmed.values(), default=0),
             leases=books.leases,
-            retries=books.leases - len(waits_s) - unfit,
+            retries=books.leases - len(waits_s),
             unfit=unfit,
             restarts=books.restarts,
             notes=dict(sorted(books.notes.items())),

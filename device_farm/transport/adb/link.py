@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.transport.adb import advice
+from device_farm.transport.adb.device_list import ListedDevice
 from device_farm.transport.adb.server import AdbServer, is_tcp
 from device_farm.transport.adb.shell import ShellSession
 from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
@@ -14,6 +15,7 @@ from device_farm.transport.base import Completed, Deadline
 
 _SHELL = "shell,v2,raw:"
 _LOOK_S = 1.0  # to learn why something failed
+_CONNECT_PART = 0.7  # of what is left of a deadline
 _ANSWER_BYTES = 1 << 20  # of our own scripts
 
 
@@ -30,7 +32,7 @@ class PhoneLink:
             try:
                 return session.finish()
             except DeadlineExceeded as error:
-                raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+                raise DeadlineExceeded(f"{error}; if adb lists it as ready, it is mute: {advice.MUTE.remedy}") from None
 
     @contextlib.contextmanager
     def session(
@@ -47,7 +49,7 @@ class PhoneLink:
             try:
                 yield socket
             except DeadlineExceeded as error:
-                raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+                raise DeadlineExceeded(f"{error}; if adb lists it as ready, it is mute: {advice.MUTE.remedy}") from None
 
     @contextlib.contextmanager
     def _service(self, service: str, deadline: Deadline) -> Iterator[SmartSocket]:
@@ -55,14 +57,14 @@ class PhoneLink:
             try:
                 yield socket
             except LinkEnded:
-                raise self._lost(deadline, "the link ended before the answer was complete") from None
+                raise self._broken_off(deadline, socket.link) from None
 
     def _open(self, service: str, deadline: Deadline) -> SmartSocket:
         try:
             return self._try_open(service, deadline)
-        except DeviceGone as gone:
+        except DeviceGone:
             if not self._bring_back(deadline):
-                raise gone
+                raise
         return self._try_open(service, deadline)
 
     def _try_open(self, service: str, deadline: Deadline) -> SmartSocket:
@@ -71,56 +73,70 @@ class PhoneLink:
         except AdbFailure as failure:
             raise self._failed(deadline, str(failure)) from None
         except LinkEnded:
-            raise self._lost(deadline, "the link ended while it was opened") from None
+            raise self._broken_off(deadline, None) from None
         except DeadlineExceeded as error:
-            raise DeadlineExceeded(f"{error}; perhaps {advice.MUTE}") from None
+            raise DeadlineExceeded(f"{error}; if adb lists it as ready, it is mute: {advice.MUTE.remedy}") from None
 
     def _bring_back(self, deadline: Deadline) -> bool:
-        """Whether it is worth asking again: there was no server, or it did not know a phone that is reached by TCP."""
+        """Whether it is worth asking again: there was no server, or it did not know a phone that is reached by TCP.
+
+        Takes a part of the time only, so that a phone which cannot be brought back is DeviceGone.
+        """
         try:
-            state = self._state(deadline)
-        except DeviceGone:
-            if not self.server.is_local:
-                return False
-            self.server.start(timeout_s=deadline.remaining_s)
-            state = None
-        if not is_tcp(self.serial):
-            return False
-        if state not in (None, "offline"):
-            return state == "device"
-        try:
-            if state is not None:  # adb itself tries again only after seconds
+            try:
+                state = self._state(deadline)
+            except DeviceGone:
+                if not self.server.is_local:
+                    return False
+                self.server.start(timeout_s=deadline.remaining_s)
+                state = ""
+            if not is_tcp(self.serial) or state not in ("", "offline"):
+                return state == "device"
+            if state:  # adb itself tries again only after seconds
                 self.server.disconnect(self.serial, timeout_s=deadline.remaining_s)
-            self.server.connect(self.serial, timeout_s=deadline.remaining_s)
-        except Refused:
+            self.server.connect(self.serial, timeout_s=_CONNECT_PART * deadline.remaining_s)
+        except (DeviceGone, Refused) as error:
+            raise DeviceGone(f"{deadline.what}: {error}") from None
+        except DeadlineExceeded:
             return False
         return True
 
-    def _state(self, deadline: Deadline) -> str | None:
-        timeout_s = min(max(deadline.remaining_s, 0.1), _LOOK_S)
-        devices = self.server.devices(timeout_s=timeout_s)
-        return next((device.state for device in devices if device.serial == self.serial), None)
+    def _state(self, deadline: Deadline) -> str:
+        """As the server lists it; empty if it does not."""
+        found = self._listed(deadline)
+        return found.state if found is not None else ""
+
+    def _listed(self, deadline: Deadline) -> ListedDevice | None:
+        devices = self.server.devices(timeout_s=min(max(deadline.remaining_s, 0.1), _LOOK_S))
+        return next((device for device in devices if device.serial == self.serial), None)
 
     def _failed(self, deadline: Deadline, reason: str) -> TransportError:
         """adb said FAIL: because of the phone's state, or because the phone itself does not want to."""
-        said = f"adb says {' '.join(reason.split())[:200]!r}"
-        if reason.strip() == "closed" and self._known_state(deadline) == "device":
-            return Refused(f"{deadline.what}: {self.serial!r}: {said}; {advice.REFUSES}")
-        return self._lost(deadline, said)
+        said = f"adb says {' '.join(reason.split())[:60]!r}"
+        with contextlib.suppress(TransportError):
+            if reason.strip() == "closed" and self._state(deadline) == "device":
+                return Refused(f"{deadline.what}: {said}: {advice.REFUSES}")
+        return self._gone(deadline, said)
 
-    def _lost(self, deadline: Deadline, said: str) -> DeviceGone:
-        state = self._known_state(deadline)
-        if state is None:
-            why = f"there is no adb server at {self.server} any more: start it, and see why it ended (adb.log)"
-        elif state == "device":
-            why = "adb lists it as ready again: it was unplugged for a moment, or restarted"
-        else:
-            why = str(advice.of_state(state) if state else advice.ABSENT)
-        return DeviceGone(f"{deadline.what}: {self.serial!r}: {said}; {why}")
+    def _broken_off(self, deadline: Deadline, link: int | None) -> TransportError:
+        """The answer is not complete: the phone's link was lost, or the phone itself has broken off."""
+        with contextlib.suppress(TransportError):
+            found = self._listed(deadline)
+            if link and found is not None and (found.link, found.state) == (link, "device"):
+                return Refused(
+                    f"{deadline.what}: the phone broke off in the middle of its answer, though its link is there:"
+                    " what it says is garbage: restart it"
+                )
+        return self._gone(deadline, "the link ended before the answer was complete")
 
-    def _known_state(self, deadline: Deadline) -> str | None:
-        """Empty if adb does not list it, None if there is no server to be asked."""
+    def _gone(self, deadline: Deadline, said: str) -> DeviceGone:
         try:
-            return self._state(deadline) or ""
+            state = self._state(deadline)
         except TransportError:
-            return None
+            why = f"there is no adb server at {self.server} any more: start it, and see in its log why it ended"
+        else:
+            if state == "device":
+                why = "adb lists it as ready again: it was unplugged for a moment, or restarted"
+            else:
+                why = str(advice.of_state(state) if state else advice.ABSENT)
+        return DeviceGone(f"{deadline.what}: {said}: {why}")

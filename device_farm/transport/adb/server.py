@@ -13,6 +13,7 @@ from pathlib import Path
 import adbutils
 
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
+from device_farm.transport.adb import advice
 from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
 from device_farm.transport.adb.quoting import check_serial
 from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
@@ -20,10 +21,12 @@ from device_farm.transport.base import Deadline
 
 DEFAULT_PORT = 5037
 _TRACK = (("host:track-devices-proto-binary", parse_protobuf), ("host:track-devices-l", parse_text))
-_TCP_SERIAL = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
+_TCP_SERIAL = re.compile(r"(?:\[[0-9A-Za-z:.%_-]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _POLL_S = 0.02
 _START_S = 10.0
+_SETTLE_S = 2.0
+_PASSING = ("offline", "connecting", "authorizing")  # states that may end by themselves
 
 
 class AdbServer:
@@ -116,7 +119,7 @@ class AdbServer:
                 f" (adb tcpip 5555)?"
             )
         if device.state != "device":
-            raise Refused(f"{address} is connected, but {device.state!r}: npas devices doctor tells what to do")
+            raise Refused(f"{address} is connected, but not ready: {advice.of_state(device.state)}")
 
     def disconnect(self, address: str, *, timeout_s: float = 5.0) -> None:
         """Forgets a phone that was connected by `connect`; nothing happens if there is none."""
@@ -132,14 +135,12 @@ class AdbServer:
 
     def open(self, serial: str, service: str, deadline: Deadline) -> SmartSocket:
         """A connection to a service on a device. Raises AdbFailure and LinkEnded, too: for this package only."""
-        link = SmartSocket(self.host, self.port, deadline)
         try:
-            link.ask(f"host:transport:{serial}")
-            link.ask(service)
-        except BaseException:
-            link.close()
-            raise
-        return link
+            return self._open(f"host:tport:serial:{serial}", service, deadline)
+        except AdbFailure as failure:
+            if "unknown host service" not in str(failure):
+                raise
+        return self._open(f"host:transport:{serial}", service, deadline)  # a server from before 2019
 
     def start(self, *, timeout_s: float = _START_S) -> None:
         """Sees to it that a server runs, as `adb start-server` does. Several processes may try at once.
@@ -182,6 +183,18 @@ class AdbServer:
         """
         return PrivateAdbServer(port, home)
 
+    def _open(self, to_phone: str, service: str, deadline: Deadline) -> SmartSocket:
+        link = SmartSocket(self.host, self.port, deadline)
+        try:
+            link.ask(to_phone)
+            if to_phone.startswith("host:tport:"):
+                link.link = int.from_bytes(link.read_exact(8), "little")
+            link.ask(service)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
     def _snapshots(self, link: SmartSocket) -> Iterator[tuple[ListedDevice, ...]]:
         (preferred, parse), (fallback, parse_fallback) = _TRACK
         try:
@@ -214,13 +227,12 @@ class AdbServer:
         return DeviceGone(f"{deadline.what}: the adb server at {self} ended the connection: was it stopped?")
 
     def _settled(self, address: str, deadline: Deadline) -> ListedDevice | None:
-        """The device when it is ready or cannot become so; some 10 ms after its link opened it is still "offline"."""
-        patience = time.monotonic() + 2.0
+        """The device when it is ready or needs a person; some 10 ms after its link opened it is still "offline"."""
+        patience = time.monotonic() + min(_SETTLE_S, deadline.remaining_s / 2)
         while True:
             found = next((d for d in self.devices(timeout_s=deadline.remaining_s) if d.serial == address), None)
-            if found is None or found.state == "device" or time.monotonic() > patience:
+            if found is None or found.state not in _PASSING or time.monotonic() > patience:
                 return found
-            deadline.check()
             time.sleep(_POLL_S)
 
 

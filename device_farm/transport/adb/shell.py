@@ -36,13 +36,16 @@ class ShellSession:
         to_send = memoryview(b"" if stdin is None else _stdin_frames(stdin))
         while (status := self._status()) is None:
             readable, writable = self._link.wait_for(to_send=bool(to_send))
-            if writable:
-                to_send = to_send[self._link.send_now(to_send) :]
             if readable:
                 piece = self._link.read_some()
                 if not piece:
                     raise LinkEnded
                 self._take(piece)
+            elif writable:
+                try:
+                    to_send = to_send[self._link.send_now(to_send) :]
+                except LinkEnded:  # a program may end without reading all; its exit status is still to be read
+                    to_send = memoryview(b"")
         return Completed(status, bytes(self.stdout), bytes(self.stderr))
 
     def _status(self) -> int | None:

@@ -73,6 +73,7 @@ class AdbTransport(Transport):
         self._link = PhoneLink(server, serial)
         self._lock = threading.Lock()
         self._facts: DeviceFacts | None = None
+        self._identity = ""
         self._fresh = False  # whether the facts are those of the phone that answered last
         self._unended: dict[str, int | None] = {}  # runs that may still be there: token and number of the shell
         self._closed = False
@@ -97,10 +98,11 @@ class AdbTransport(Transport):
                     send_file(sync, source, f"{self._folder}/{partial}", executable=executable)
                     quit_sync(sync)
                 self._do(scripts.push_done(self._folder, partial, name), deadline)
-            except DeviceGone:
+            except Refused:
+                self._try(scripts.remove(self._folder, partial))
                 raise
             except BaseException:
-                self._try(scripts.remove(self._folder, partial))
+                self._fresh = False  # what is half there is deleted before the next call
                 raise
 
     def run(
@@ -166,12 +168,13 @@ class AdbTransport(Transport):
                 cpu=self._cpu,
                 threads=self._threads,
             )
+            identity = _identity(facts)
             if self._facts is None:
-                self._facts = facts
-            elif _identity(facts) != _identity(self._facts):
+                self._facts, self._identity = facts, identity
+            elif identity != self._identity:
                 raise DeviceGone(
-                    f"{deadline.what}: another phone answers as {self._serial!r} now: it was"
-                    f" {_identity(self._facts)}, it is {_identity(facts)}: open it anew"
+                    f"{deadline.what}: another phone answers as {self._serial!r} now: it was {self._identity}, it is"
+                    f" {identity}: open it anew"
                 )
             for token, shell_pid in list(self._unended.items()):
                 self._end(token, shell_pid, deadline)
@@ -188,12 +191,14 @@ class AdbTransport(Transport):
                     script, deadline, max_output_bytes=max_output_bytes, own_bytes=_HEADER_BYTES
                 ) as session:
                     completed = session.finish(stdin)
-            return _started(completed, deadline, max_output_bytes)
+            if (problem := scripts.problem(completed.stdout)) is None:
+                return _result(completed, deadline, max_output_bytes)
         except BaseException as error:
             unopened = session is None and isinstance(error, DeviceGone | Refused)
             if not unopened and not self._end_now(token, _shell_pid(session)):
-                _say_more(error, "whether it has ended is not known, as the phone does not answer; it is asked later")
+                _say_more(error, "whether the program has ended is not known; it is ended before the next call")
             raise
+        raise Refused(f"{deadline.what}: {problem}")
 
     def _end_now(self, token: str, shell_pid: int | None) -> bool:
         """Ends a run beyond its deadline; if that does not work out, it is tried again before the next call."""
@@ -220,7 +225,7 @@ class AdbTransport(Transport):
         try:
             return scripts.parts(done.stdout, marker)
         except ValueError as error:
-            raise Refused(f"{deadline.what}: {_said(done) if done.stderr else error}") from None
+            raise Refused(f"{deadline.what}: {error}: {_said(done)}") from None
 
     def _do(self, script: str, deadline: Deadline) -> None:
         with self._watched():
@@ -242,12 +247,11 @@ class AdbTransport(Transport):
             raise
 
 
-def _started(completed: Completed, deadline: Deadline, max_output_bytes: int) -> Completed:
-    """The program's own result. Raises Refused if it did not start."""
+def _result(completed: Completed, deadline: Deadline, max_output_bytes: int) -> Completed:
+    """The program's own, without our header. Raises Refused where there is none: then nothing is known."""
     header = _HEADER.match(completed.stdout)
     if header is None:
-        why = scripts.problem(completed.stdout) or f"the phone's shell failed: {_said(completed)}"
-        raise Refused(f"{deadline.what}: {why}")
+        raise Refused(f"{deadline.what}: the phone's shell answers with garbage: {_said(completed)}: restart it")
     stdout = completed.stdout[header.end() :]
     if len(stdout) + len(completed.stderr) > max_output_bytes:
         raise Refused(f"{deadline.what}: printed more than {max_output_bytes} bytes and was ended")
@@ -265,8 +269,8 @@ def _cannot_start(stderr: bytes, name: str) -> bool:
 
 def _said(completed: Completed) -> str:
     """Of a script that failed, for people: whatever a phone says is shown as one printable line."""
-    said = clean((completed.stderr or completed.stdout)[-500:].decode(errors="replace"))
-    return f"{said!r} (exit status {completed.exit_status})"
+    said = clean((completed.stderr or completed.stdout)[-200:].decode(errors="replace"))
+    return f"{said!a} (exit status {completed.exit_status})"
 
 
 def _say_more(error: BaseException, more: str) -> None:

@@ -128,7 +128,8 @@ def test_history_is_of_one_device_and_in_order(tmp_path: Path) -> None:
 
 
 def test_conditions_of_any_kind_are_kept(tmp_path: Path) -> None:
-    odd = replace(measurement("a"), conditions={"zone": Path("/sys"), 3: math.inf})
+    conditions: dict[Any, Any] = {"zone": Path("/sys"), 3: math.inf}
+    odd = replace(measurement("a"), conditions=conditions)
     write(tmp_path / "journal", [Entry.answer("job", Done(odd))])
     with opened(tmp_path / "journal") as journal:
         assert journal.answer("job").result.conditions == {"zone": "/sys", "3": math.inf}

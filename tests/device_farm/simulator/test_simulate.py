@@ -47,7 +47,7 @@ def test_a_storm_loses_nothing_and_reports_no_wrong_number() -> None:
 
 @pytest.mark.parametrize("fault", list(PhoneFault))
 def test_each_fault_alone_is_survived(fault: PhoneFault) -> None:
-    rates = FaultRates(**{fault.value: 6.0}, spell_s=60.0)
+    rates = FaultRates(**{fault.value: 3.0}, spell_s=60.0)
     report = simulate(lab(9, 450, faults=rates, crashing=0.0), seed=2)
     check(report)
     assert report.measured >= 0.95 * report.jobs
@@ -107,7 +107,7 @@ def test_hot_phones_rest_and_their_jobs_go_to_cool_ones() -> None:
     hot = PhoneModel("same", thermal=ThermalModel(rise_c=22.0, tau_s=120.0))
     report = simulate(Scenario(((hot, 8),), (Search("s", ("same",), 400, 400),)), seed=0)
     check(report)
-    assert report.measured == report.jobs and report.unfit > 20 and report.retries == 0
+    assert report.measured == report.jobs and report.unfit > 20 and report.retries == report.unfit
     assert report.serving < 0.9
 
 
