@@ -125,7 +125,7 @@ def test_what_the_clock_does_not_explain_is_taken_again_and_then_refused(make: M
     """Noise on the sentinel alone, or a memory that lost half its speed: an artifact need not share it."""
     phone = SimulatedPhone(session_noise=0.0, memory=lambda t: 1.15)
     with pytest.raises(
-        Unfit, match=r"[23]\.\d% above .* \(and its clock does not explain it: at most 1\.5%\)"
+        Unfit, match=r"[23]\.\d% above .* \(and its clock does not explain it: at most 1\.0%\)"
     ) as caught:
         meter_of(phone, make, best=True).measure(make("a", 2.0), PROTOCOL)
     assert caught.value.retry_after_s == RULES.cool_s / 2
