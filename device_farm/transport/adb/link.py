@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
@@ -16,6 +17,8 @@ from device_farm.transport.base import Completed, Deadline
 _SHELL = "shell,v2,raw:"
 _LOOK_S = 1.0  # to learn why something failed
 _CONNECT_PART = 0.7  # of what is left of a deadline
+_FIND_S = 3.0  # that a server takes to find its USB phones
+_POLL_S = 0.02
 _ANSWER_BYTES = 1 << 20  # of our own scripts
 
 
@@ -89,7 +92,7 @@ class PhoneLink:
                 if not self.server.is_local:
                     return False
                 self.server.start(timeout_s=deadline.remaining_s)
-                state = ""
+                state = "" if is_tcp(self.serial) else self._found_on_usb(deadline)
             if not is_tcp(self.serial) or state not in ("", "offline"):
                 return state == "device"
             if state:  # adb itself tries again only after seconds
@@ -100,6 +103,13 @@ class PhoneLink:
         except DeadlineExceeded:
             return False
         return True
+
+    def _found_on_usb(self, deadline: Deadline) -> str:
+        """The state in a server that has just begun to look for its phones."""
+        end = time.monotonic() + min(_CONNECT_PART * deadline.remaining_s, _FIND_S)
+        while (state := self._state(deadline)) != "device" and time.monotonic() < end:
+            time.sleep(_POLL_S)
+        return state
 
     def _state(self, deadline: Deadline) -> str:
         """As the server lists it; empty if it does not."""

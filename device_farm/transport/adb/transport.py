@@ -26,9 +26,10 @@ from device_farm.transport.adb.sync import quit_sync, receive_file, send_file
 from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
 
 DEFAULT_FOLDER = "/data/local/tmp/npas"
-_KILL_S = 1.0  # beyond the deadline of a run, to end it and to see that it is ended
+_KILL_S = 1.5  # beyond the deadline of a run, to end it and to see that it is ended
+_CLOSE_S = 2.0
 _BUSY_S = 0.005
-_MOST_UNENDED = 100
+_MOST_UNENDED = 20
 _HEADER = re.compile(rb"run ([0-9]{1,10})\n")
 _HEADER_BYTES = 32
 _NO_START = re.compile(rb"[Ee]xec|not executable|[Pp]ermission denied|not found|No such file|[Bb]usy|[Ss]yntax")
@@ -76,6 +77,7 @@ class AdbTransport(Transport):
         self._identity = ""
         self._fresh = False  # whether the facts are those of the phone that answered last
         self._unended: dict[str, int | None] = {}  # runs that may still be there: token and number of the shell
+        self._touched = False  # whether there may be something of ours on the phone
         self._closed = False
 
     def facts(self, *, timeout_s: float = 10.0) -> DeviceFacts:
@@ -145,10 +147,13 @@ class AdbTransport(Transport):
     def close(self) -> None:
         with self._lock:
             was_closed, self._closed = self._closed, True
-        if not was_closed and self._facts is not None:
+        if was_closed or not self._touched:
+            return
+        with contextlib.suppress(TransportError):
+            deadline = Deadline(_CLOSE_S, f"tidying up on {self._serial!r}")
             for token, shell_pid in list(self._unended.items()):
-                self._try(scripts.end_run(token, shell_pid))
-            self._try(scripts.close(self._base, self._folder))
+                self._end(token, shell_pid, deadline)
+            self._link.shell(scripts.close(self._base, self._folder), deadline)
 
     def _begin(self, what: str, timeout_s: float) -> Deadline:
         if self._closed:
@@ -160,6 +165,7 @@ class AdbTransport(Transport):
         with self._lock:
             if self._facts is not None and self._fresh:
                 return self._facts
+            self._touched = True
             facts = make_facts(
                 self._tell(lambda marker: scripts.prepare(self._base, self._folder, marker), deadline),
                 serial=self._serial,

@@ -27,10 +27,17 @@ def shared(adb: Adb) -> Iterator[EmulatedPhones]:
             adb("disconnect", address)
 
 
-@pytest.fixture
-def phone(adb: Adb) -> Iterator[EmulatedPhones]:
-    """One of its own for a test that breaks it, connected."""
+@pytest.fixture(scope="module")
+def _breakable() -> Iterator[EmulatedPhones]:
     with EmulatedPhones(["emu-x86-mid"], pace=0.0) as phones:
-        adb.connect(phones.addresses[0])
         yield phones
-        adb("disconnect", phones.addresses[0])
+
+
+@pytest.fixture
+def phone(adb: Adb, _breakable: EmulatedPhones) -> Iterator[EmulatedPhones]:
+    """One for a test to break: connected, and healed afterwards."""
+    adb.connect(_breakable.addresses[0])
+    yield _breakable
+    _breakable[0].heal()
+    _breakable[0].set(heat_c=32.0)
+    adb("disconnect", _breakable.addresses[0])

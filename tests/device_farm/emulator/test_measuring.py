@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from device_farm.compiler.artifact import Artifact
-from device_farm.compiler.target import AVX2
+from device_farm.compiler.target import AVX2, NEON
 from device_farm.emulator.faults import PhoneFault
 from device_farm.emulator.models import find_model
 from device_farm.errors import DeadlineExceeded, DeviceGone, RunnerFailed, Unstable, WrongAnswer
@@ -226,3 +227,19 @@ def test_the_hosts_clock_passes_unchanged(adb: Adb, artifact: Artifact) -> None:
         loose = Protocol(warmup_s=0.0, min_time_s=0.02, max_time_s=0.04, max_relative_ci=10.0)
         measurement = measured(adb, phones.addresses[0], artifact, protocol=loose)
         assert measurement.conditions["before"]["thermal_millicelsius"] == []  # of this machine, not of the model
+
+
+@pytest.mark.qemu
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-aarch64 (qemu-user)")
+def test_arm_phones_run_arm_programs(adb: Adb, tmp_path: Path) -> None:
+    artifact = tiny_artifact(tmp_path, NEON)
+    models = ["emu-flagship", "emu-midrange", "emu-entry"]
+    with EmulatedPhones(models, pace=0.0) as phones:
+        for address in phones.addresses:
+            adb.connect(address)
+        cores = (7, 6, 0)  # the fastest of each
+        flagship, midrange, entry = (
+            measured(adb, address, artifact, cpu=cpu) for address, cpu in zip(phones.addresses, cores, strict=True)
+        )
+    assert flagship.latency_ms < midrange.latency_ms < entry.latency_ms
+    assert flagship.max_relative_error < 1e-5

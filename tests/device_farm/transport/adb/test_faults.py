@@ -14,13 +14,13 @@ from device_farm.compiler.target import TARGETS
 from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.testing.build import build_device_program
-from device_farm.testing.phones import EmulatedPhone, EmulatedPhones
+from device_farm.testing.phones import EmulatedPhone
 from device_farm.transport.adb.server import AdbServer
 from device_farm.transport.adb.transport import AdbTransport
 from tests.device_farm.transport.adb.conftest import Opens
 
 _DEADLINE_S = 0.6
-_KILL_S = 1.0  # that ending a program may take beyond it
+_KILL_S = 1.5  # that ending a program may take beyond it
 _SLACK_S = 0.7
 _REBOOT_S = 0.3
 _MEMORY_BYTES = 16_000_000
@@ -38,14 +38,6 @@ _CALLS: dict[str, Callable[[AdbTransport, Path], object]] = {
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_device_program(tmp_path_factory.mktemp("program"), triple=TARGETS["x86_64-avx2"].triple)
-
-
-@pytest.fixture(scope="module")
-def phone(server: AdbServer) -> Iterator[EmulatedPhone]:
-    """One for all tests here: each leaves it as it was."""
-    with EmulatedPhones(["emu-x86-slow"], pace=0.0) as phones:
-        server.connect(phones.addresses[0])
-        yield phones[0]
 
 
 @pytest.fixture
