@@ -70,7 +70,7 @@ class ThreadedRuntime:
 def ideal(graph: Graph, threads: int, target: Target) -> float:
     """Speed-up of the plan by its own estimate of work."""
     living = living_blocks(graph, target, weights=None, seed=0)
-    memory = plan_memory(graph, target, fused_blocks(graph), living, threads=threads)
+    memory = plan_memory(graph, target, fused_blocks(graph, threads=threads), living, threads=threads)
     packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)
     longest = 0.0

@@ -14,6 +14,7 @@ FarmError
  |   +- Unfit              the device may not measure now: hot, throttled, empty battery, sentinel off
  |   `- RunnerFailed       the runner ended with an error, a signal or garbage
  +- CalibrationError       a calibration file is damaged, stale or of another device or space
+ +- JournalError           the broker's journal is damaged, held by another farm, or cannot be written
  `- LeaseError             the fleet
      +- NoSuchDevice       no device of the asked model is known
      +- Fenced             a result came under a lease that has expired
@@ -89,6 +90,10 @@ class RunnerFailed(MeasurementError):
 
 class CalibrationError(FarmError):
     """A calibration is damaged, stale, or of another device or search space."""
+
+
+class JournalError(FarmError):
+    """The broker's journal is damaged, held by another farm, or cannot be written; the message says what to do."""
 
 
 class LeaseError(FarmError):

@@ -20,7 +20,7 @@ from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import INTEGER_BYTES, pack
-from device_farm.compiler.steps import Call, Place, Step, Variable
+from device_farm.compiler.steps import Call, Place, Step, Table, Variable
 from device_farm.compiler.target import Target
 from device_farm.compiler.version import digest
 
@@ -75,7 +75,7 @@ def _call(call: Call) -> list[object]:
     scalars = sorted(
         (name, value.name if isinstance(value, Variable) else value)
         for name, value in call.arguments.items()
-        if not isinstance(value, Place)
+        if not isinstance(value, Place | Table)
     )
     return [call.spec.description, scalars]
 

@@ -13,10 +13,10 @@ from device_farm.compiler.graph import NO_PADDING, Graph
 from device_farm.compiler.kernels.spec import RingDepthwiseKernel
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise
+from device_farm.compiler.sliding import band_cut
 from device_farm.compiler.steps import Bands, Call, Chunk, Place, Variable, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import depthwise_tiling
 
 
 def lower_block(block: FusedBlock, graph: Graph, memory: Memory, packed: Packed, target: Target) -> Bands:
@@ -36,7 +36,7 @@ class _Banding:
         stride, top, height = op.stride[0], op.padding.top, self.graph.shapes[op.inputs[0]].height
         output_rows = self.graph.shapes[op.name].height
         padded_rows = (output_rows - 1) * stride + (op.kernel[0] - 1) * op.dilation[0] + 1
-        slots = [(row - top) % span if 0 <= row - top < height else span for row in range(padded_rows)]
+        slots = [row % span if 0 <= row - top < height else span for row in range(padded_rows)]
         return Bands(
             rows=self.block.rows,
             output_rows=output_rows,
@@ -95,7 +95,7 @@ class _Banding:
         assert isinstance(packed, PackedDepthwise)
         y = self._filtered.layout
         channels = min(self.block.chunk, y.pixel_stride - first)
-        tiling = depthwise_tiling(y.shape.height, y.shape.width, kernel=op.kernel, stride=op.stride, target=self.target)
+        tiling, row_pairs = band_cut(op, y, self.graph.shapes[op.name].height, self.target)
         spec = RingDepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,
@@ -104,6 +104,7 @@ class _Banding:
             tile_columns=tiling.tile_columns,
             pixel_stride=self.block.chunk,
             activation=op.activation,
+            row_pairs=row_pairs,
         )
         return Call(
             spec,

@@ -76,7 +76,7 @@ def compile_network(
 
     objects = ObjectCache(cache_dir)
     living = living_blocks(graph, target, weights=checked, seed=seed) if by_winograd else None
-    memory = plan_memory(graph, target, fused_blocks(graph) if fuse else (), living, threads=threads)
+    memory = plan_memory(graph, target, fused_blocks(graph, threads=threads) if fuse else (), living, threads=threads)
     packed, parameters = pack(graph, memory, target=target, weights=checked, seed=seed)
     if (needed := target.element.bytes * memory.elements + parameters.bytes) > MAX_MEMORY_BYTES:
         raise InvalidGraph(

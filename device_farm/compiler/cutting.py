@@ -18,6 +18,8 @@ from device_farm.compiler.kernels.spec import (
     DepthwiseKernel,
     ElementwiseKernel,
     PhasesKernel,
+    PlanarKernel,
+    PlanesKernel,
     PoolKernel,
     RingDepthwiseKernel,
     ShuffleKernel,
@@ -35,6 +37,7 @@ from device_farm.compiler.winograd import costs
 LOADED = 3.0  # a vector of a pool's window: it comes from an outer cache
 COPIED = 2.0  # a vector that is read and written
 STORED = 3.0  # a vector of sums: its first and last value, its activation
+TRANSPOSED = 6.0  # a vector of pixels of one channel
 PHASES = 2.0  # vectors of a pixel that hold the phases of four
 SINGLY = 2.0  # a channel that is copied alone
 EXPONENTIAL = 40.0  # a vector of softmax
@@ -58,6 +61,10 @@ def cuttable(call: Call, target: Target) -> tuple[Cuttable, ...]:
     match call.spec:
         case ConvKernel() as spec:
             return _conv(call, spec, target)
+        case PlanarKernel() as spec:
+            return (_planar(call, spec, target),)
+        case PlanesKernel():
+            return (_planes_of_image(call, target),)
         case DepthwiseKernel() as spec:
             return (_depthwise(call, spec, target),)
         case WinogradInput() as spec:
@@ -101,7 +108,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
     row_tiles, column_tiles = math.ceil(rows / spec.tile_rows), math.ceil(columns / spec.tile_columns)
     by_row = row_tiles > 1
     strips = row_tiles if by_row else column_tiles
-    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes // spec.lane_pixels
+    pixels, height = spec.tile_rows * spec.tile_columns, spec.vectors * spec.vector_lanes
     a_tap = spec.tap_channels * spec.vectors * (max(pixels, FEWEST_SUMS / spec.vectors / 2) + TILE_OVERHEAD)
     tiles = column_tiles if by_row else 1
     costs = [tiles * (taps * a_tap + STORED * pixels * spec.vectors) for taps in call.block_taps]
@@ -115,7 +122,7 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
             first, count = tile_span(of_strips, spec.tile_columns, columns)
             x, y, r = first * spec.pixel_stride, first * number(call, "y_pixel"), first * number(call, "r_pixel")
         places = moved(
-            call, x=x * spec.lane_pixels, y=y + skipped, residual=r + skipped, bias=skipped, pointers=filters.start
+            call, x=x, y=y + skipped, residual=r + skipped, bias=skipped, pointers=filters.start
         )  # fmt: skip
         extents = {"blocks": len(filters), "rows" if by_row else "columns": count}
         return dataclasses.replace(
@@ -139,9 +146,35 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
         Cuttable([cost for cost in costs for _ in range(strips)], by_filters),
     )
     strips_first = (Cuttable([sum(costs)] * strips, whole_strips), Cuttable(costs * strips, by_strips))
-    weights, image = sum(call.block_taps) * spec.tap_channels * height, rows * number(call, "x_row") * spec.lane_pixels
+    weights, image = sum(call.block_taps) * spec.tap_channels * height, rows * number(call, "x_row")
     few_weights = strips > 1 and weights <= SMALLER_WEIGHTS * image
     return strips_first + filters_first if few_weights else filters_first + strips_first
+
+
+def _planar(call: Call, spec: PlanarKernel, target: Target) -> Cuttable:
+    """By blocks of filters. Pixels between rows must be overwritten by those behind them, so pixels stay together."""
+    height, pixels = target.tiles[-1].height, spec.vectors * target.simd_lanes + spec.singles
+    tiles = math.ceil(number(call, "pixels") / pixels)
+    a_tile = height * pixels / target.simd_lanes
+
+    def piece(first: int, last: int) -> tuple[Call, ...]:
+        skipped = first * height
+        places = moved(call, y=skipped, residual=skipped, bias=skipped, pointers=first)
+        cut = call.replaced(**places, blocks=last - first)
+        return (dataclasses.replace(cut, block_taps=call.block_taps[first:last]),)
+
+    return Cuttable([tiles * (taps * (a_tile + TILE_OVERHEAD) + STORED * a_tile) for taps in call.block_taps], piece)
+
+
+def _planes_of_image(call: Call, target: Target) -> Cuttable:
+    """By vectors of channels."""
+    lanes = target.simd_lanes
+
+    def piece(first: int, last: int) -> tuple[Call, ...]:
+        places = moved(call, x=first * lanes, y=first * lanes * number(call, "plane"))
+        return (call.replaced(**places, vectors=last - first),)
+
+    return Cuttable([TRANSPOSED * lanes * number(call, "groups")] * number(call, "vectors"), piece)
 
 
 def _depthwise(call: Call, spec: DepthwiseKernel, target: Target) -> Cuttable:

@@ -16,8 +16,10 @@ from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Paddi
 
 RING_FLOATS = 8_192  # of one chunk: 32 KiB, a first-level cache
 LEAST_CHUNK = 32  # channels: two cache lines a pixel, and whole blocks on every target
-BAND_ROWS = 2  # enough for the depthwise tiles; more rows only make the rings bigger
+BAND_ROWS = 2  # enough for the depthwise tiles
+TALL, TALL_BAND_ROWS = 28, 4  # rows of a map from which on fewer bands are 2 % faster, and of its bands
 WHOLE_PIXELS = 64  # a map as small as this is one band: bands would read the projection's weights again and again
+CONFLICT_FLOATS = 256  # 1 KiB: four rows or fewer then meet at a distance of 4 KiB
 LEAST_FLOATS = 32_768  # of the two inner outputs, 128 KiB: smaller ones stay near enough, and calls cost time too
 
 
@@ -43,8 +45,8 @@ class FusedBlock:
         return (self.rows - 1) * depthwise.stride[0] + (depthwise.kernel[0] - 1) * depthwise.dilation[0] + 1
 
 
-def fused_blocks(graph: Graph) -> tuple[FusedBlock, ...]:
-    """The blocks of the graph for which it pays."""
+def fused_blocks(graph: Graph, *, threads: int = 1) -> tuple[FusedBlock, ...]:
+    """The blocks of the graph for which it pays, in bands for so many threads."""
     readers: dict[str, list[Op]] = {op.name: [] for op in graph.ops}
     for op in graph.ops:
         for name in op.inputs:
@@ -58,7 +60,7 @@ def fused_blocks(graph: Graph) -> tuple[FusedBlock, ...]:
             continue
         (project,) = readers[depthwise.name]
         if isinstance(project, Conv2d) and project.inputs[0] == depthwise.name and _is_pointwise(project):
-            block = _cut(graph, expand, depthwise, project)
+            block = _cut(graph, expand, depthwise, project, threads)
             if _pays(graph, block):
                 blocks.append(block)
     return tuple(blocks)
@@ -74,9 +76,10 @@ def _is_pointwise(op: Conv2d) -> bool:
     return op.kernel == op.stride == (1, 1) and op.groups == 1 and not any(op.padding)
 
 
-def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d) -> FusedBlock:
+def _cut(graph: Graph, expand: Conv2d, depthwise: DepthwiseConv2d, project: Conv2d, threads: int) -> FusedBlock:
     height, width, _ = graph.shapes[project.name]
-    rows = height if height * width <= WHOLE_PIXELS else min(BAND_ROWS, height)
+    tall = height >= TALL and height % (TALL_BAND_ROWS * threads) == 0  # every thread as many bands
+    rows = height if height * width <= WHOLE_PIXELS else min(TALL_BAND_ROWS if tall else BAND_ROWS, height)
     block = FusedBlock(expand, depthwise, project, rows, LEAST_CHUNK)
     while block.chunk < expand.filters and 2 * ring_floats(graph, block) <= RING_FLOATS:
         block = dataclasses.replace(block, chunk=2 * block.chunk)  # powers of two: few different kernels
@@ -94,6 +97,8 @@ def ring_shape(graph: Graph, block: FusedBlock) -> tuple[Shape, Padding]:
     left = depthwise.padding.left
     reach = (width - 1) * depthwise.stride[1] + (depthwise.kernel[1] - 1) * depthwise.dilation[1] + 1
     right = max(0, reach - left - expanded.width)
+    if (left + expanded.width + right) * block.chunk % CONFLICT_FLOATS == 0:
+        right += 1  # rows would lie in the same sets of the first-level cache
     return Shape(block.span, expanded.width, block.chunk), Padding(0, left, 1, right)
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from device_farm.compiler import pairing, winograd
+from device_farm.compiler import planar, winograd
 from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding
-from device_farm.compiler.pairing import PairImage
+from device_farm.compiler.planar import PlanarImage
 from device_farm.compiler.strides import ALIGNMENT, Layout, pad_channels, spread
 from device_farm.compiler.target import Target
 from device_farm.compiler.winograd import LivingBlock, Winograd
@@ -29,7 +29,15 @@ class Memory:
     scratch: int = 0  # where the scratch memory begins, which the operators use one after the other
     scratch_floats: int = 0  # of one thread; each has its own, one behind the other
     winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
-    pairs: Mapping[str, PairImage] = field(default_factory=dict)  # the layers whose input becomes pairs
+    planar: Mapping[str, PlanarImage] = field(default_factory=dict)  # the layers whose input becomes planes
+
+
+@dataclass(frozen=True)
+class TapPlaces:
+    """Elements from a window's first pixel: to each position of the kernel, row by row, and from channel to channel."""
+
+    positions: tuple[int, ...]
+    channel: int
 
 
 def plan_memory(
@@ -51,14 +59,14 @@ def plan_memory(
         if isinstance(op, Conv2d) and living is not None
         if (way := winograd.choose(op, layouts[op.inputs[0]], target, living.get(op.name, ()))) is not None
     }
-    pairs = {
+    planes = {
         op.name: image
         for op in graph.ops
         if isinstance(op, Conv2d) and op.name not in ways and op.name not in fused
-        if (image := pairing.choose(op, _layouts_of(op, layouts), target)) is not None
+        if (image := planar.choose(op, _layouts_of(op, layouts), target)) is not None
     }
     scratch = max(
-        max((image.elements for image in pairs.values()), default=0),
+        max((image.elements for image in planes.values()), default=0),
         max((way.workspace for way in ways.values()), default=0),
         max((scratch_floats(graph, b, layouts[b.depthwise.name].pixel_stride) for b in blocks), default=0),
     )
@@ -81,8 +89,18 @@ def plan_memory(
         scratch=end,
         scratch_floats=scratch,
         winograd=ways,
-        pairs=pairs,
+        planar=planes,
     )
+
+
+def tap_places(op: Conv2d, memory: Memory) -> TapPlaces:
+    """Where the taps of a direct convolution lie in what its kernel reads."""
+    image = memory.planar.get(op.name)
+    if image is not None:
+        return TapPlaces(image.positions, image.plane)
+    layout, (kh, kw), (dy, dx) = memory.layouts[op.inputs[0]], op.kernel, op.dilation
+    positions = (y * dy * layout.row_stride + x * dx * layout.pixel_stride for y in range(kh) for x in range(kw))
+    return TapPlaces(tuple(positions), 1)
 
 
 def _layouts_of(op: Op, layouts: Mapping[str, Layout]) -> tuple[Layout, ...]:

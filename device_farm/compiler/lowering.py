@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from device_farm.compiler import winograd
 from device_farm.compiler.banding import lower_block
-from device_farm.compiler.convolving import conv_call, pairs_call
+from device_farm.compiler.convolving import conv_call, planar_calls
 from device_farm.compiler.fusing import FusedBlock
 from device_farm.compiler.graph import (
     Activate,
@@ -45,10 +45,11 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
+from device_farm.compiler.sliding import map_cut
 from device_farm.compiler.steps import Argument, Call, Place, Step, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import depthwise_tiling, part_taps
+from device_farm.compiler.tiling import part_taps
 from device_farm.compiler.winograd import product_pixels
 from device_farm.errors import UnsupportedOperator
 
@@ -149,13 +150,13 @@ class _Lowering:
 
     def _conv(self, op: Conv2d, packed: PackedConv) -> Iterator[Call]:
         residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
-        x, y, pairs = self._view(op.inputs[0]), self._view(op.name), self.memory.pairs.get(op.name)
-        if pairs is not None:
-            scratch = Place("arena", self.memory.scratch)
-            yield pairs_call(op, pairs, x=x, scratch=scratch, target=self.target)
-            x = View(pairs.layout, scratch.offset)
+        x, y, image = self._view(op.inputs[0]), self._view(op.name), self.memory.planar.get(op.name)
+        if image is not None:
+            (group,), planes = packed.groups, Place("arena", self.memory.scratch)
+            yield from planar_calls(op, packed, group, image, x=x, y=y, residual=residual, planes=planes)
+            return
         for group in packed.groups:
-            yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target, pairs=pairs)
+            yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target)
 
     def _winograd(self, op: Conv2d, packed: PackedWinograd) -> tuple[Call, ...]:
         way, x, y = packed.way, self._layout(op.inputs[0]), self._layout(op.name)
@@ -194,11 +195,14 @@ class _Lowering:
 
         def product(group: Group) -> Call:
             vectors, tiles_at_once = group.vectors, product_pixels(way.block, group.vectors, self.target)
+            channels = sum(group.kept) if way.gathered else way.channels * len(group.kept)
+            weight_bytes = self.target.element.bytes * way.planes * channels * group.height
+            prefetches = self.target.prefetches and weight_bytes > self.target.near_bytes
             parts = part_taps(group.kept if way.gathered else [way.channels], 1, self.target)
             spec = (
-                WinogradGatheredProduct(vectors, tiles_at_once, parts, v_tile=way.v_tile)
+                WinogradGatheredProduct(vectors, tiles_at_once, parts, prefetches, v_tile=way.v_tile)
                 if way.gathered
-                else WinogradProduct(vectors, tiles_at_once, parts)
+                else WinogradProduct(vectors, tiles_at_once, parts, prefetches)
             )
             arguments: dict[str, Argument] = {
                 "v": v,
@@ -254,7 +258,7 @@ class _Lowering:
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]
         assert isinstance(packed, PackedDepthwise)
-        tiling = depthwise_tiling(y.shape.height, y.shape.width, kernel=op.kernel, stride=op.stride, target=self.target)
+        tiling, row_pairs = map_cut(op, x, y, self.target)
         spec = DepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,
@@ -263,6 +267,7 @@ class _Lowering:
             tile_columns=tiling.tile_columns,
             pixel_stride=y.pixel_stride,
             activation=op.activation,
+            row_pairs=row_pairs,
         )
         return Call(
             spec,

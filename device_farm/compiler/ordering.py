@@ -38,7 +38,6 @@ class Work:
     block_filters: int
     weight_bytes: int  # of all blocks, taps included
     element_bytes: int = 4  # of an activation
-    lane_pixels: int = 1  # a pixel of the tiling is so many of the image
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def plan(tilings: Iterable[Tiling], work: Work, target: Target) -> Plan:
 def compute_cycles(work: Work, target: Target) -> float:
     """One vector of the target's full width a cycle; a tap waits for the one before it."""
     taps = work.weight_bytes / (work.element_bytes * work.block_filters + 4)
-    a_tap = max(work.tiling.pixels * work.lane_pixels * work.block_filters / target.simd_lanes, LATENCY)
+    a_tap = max(work.tiling.pixels * work.block_filters / target.simd_lanes, LATENCY)
     return work.tiling.tiles * (taps * (a_tap + 1) + work.blocks * (TILE_CYCLES + work.tiling.pixels))
 
 
@@ -97,7 +96,7 @@ def moved_bytes(work: Work, order: Order, cache_bytes: int) -> int:
     rows, columns = min(order.band, _row_tiles(tiling)), min(order.strip, _column_tiles(tiling))
     source = _input_bytes(work, rows * tiling.tile_rows, columns * tiling.tile_columns)
     tile_source = _input_bytes(work, tiling.tile_rows, tiling.tile_columns)
-    slice_bytes = rows * columns * tiling.pixels * work.lane_pixels * work.block_filters * work.element_bytes
+    slice_bytes = rows * columns * tiling.pixels * work.block_filters * work.element_bytes
     result, block = slice_bytes * work.blocks, work.weight_bytes / work.blocks
     rectangles, tiles = _count(tiling, order), rows * columns
 

@@ -13,8 +13,8 @@ from device_farm.compiler import winograd
 from device_farm.compiler.blocking import BlockGroup, Mask, cut, tap_channels
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, ScatterChannels
-from device_farm.compiler.layout import Memory
-from device_farm.compiler.strides import Layout, pad_channels
+from device_farm.compiler.layout import Memory, TapPlaces, tap_places
+from device_farm.compiler.strides import pad_channels
 from device_farm.compiler.target import RegisterTile, Target
 from device_farm.compiler.weights import Array, seeded_taps, weight_shape
 
@@ -147,19 +147,16 @@ def pack(
                 packed[op.name] = _pack_winograd(op, way, target, parameters, weights)
             else:
                 given = None if weights is None else (weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
-                image = memory.pairs.get(op.name)
-                layout = memory.layouts[op.inputs[0]] if image is None else image.layout
                 groups = cut(op, target, _living(graph, op, None if given is None else given[0], seed))
                 channels = weight_shape(graph, op)[1]
                 packed[op.name] = _pack_conv(
                     op,
-                    layout,
+                    tap_places(op, memory),
                     target,
                     parameters,
                     groups=groups,
                     channels=channels,
                     given=given,
-                    tile=None if image is None else target.pair_tile,
                 )
         elif isinstance(op, DepthwiseConv2d):
             channels, _, kh, kw = weight_shape(graph, op)
@@ -197,48 +194,39 @@ def block_groups(op: Conv2d, target: Target) -> list[tuple[int, int, int]]:
     return groups + ([(1, whole * 2 * lanes, 1)] if 0 < rest <= lanes else [])
 
 
-def tap_offsets(op: Conv2d, layout: Layout, channels: int) -> NDArray[np.int32]:
-    """[kh, kw, channels] offset in elements of every tap from the window's first pixel."""
-    (kh, kw), (dy, dx) = op.kernel, op.dilation
-    rows, columns = np.arange(kh) * dy * layout.row_stride, np.arange(kw) * dx * layout.pixel_stride
-    return (rows[:, None, None] + columns[None, :, None] + np.arange(channels)).astype(np.int32)
-
-
 def _pack_conv(
     op: Conv2d,
-    layout: Layout,
+    places: TapPlaces,
     target: Target,
     parameters: Parameters,
     *,
     groups: tuple[BlockGroup, ...],
     channels: int,
     given: tuple[Array, Array] | None,
-    tile: RegisterTile | None,
 ) -> PackedConv:
-    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias.
-
-    `tile` computes the blocks instead of their own.
-    """
+    """Places for the taps of `groups`, of `channels` channels of a group; `given` are weight and bias."""
+    positions = np.array(places.positions, np.int32).reshape(*op.kernel, 1)
+    offsets = positions + np.arange(0, channels, dtype=np.int32) * np.int32(places.channel)
     width, packed = tap_channels(groups, target), []
     for group in groups:
         units = [[span.units(width) for span in block] for block in group.blocks]
         counts = [sum(int(mask.sum()) for mask in block) for block in units]
         if given is None:
-            places = (
+            arrays = (
                 parameters.reserve(sum(counts) * width * group.tile.height),
                 parameters.reserve_integers(sum(counts)),
                 parameters.reserve_integers(len(counts) + 1),
             )
         else:
-            weights, taps = _compact(group, units, width, given[0], tap_offsets(op, layout, channels)[..., ::width])
+            weights, taps = _compact(group, units, width, given[0], offsets[..., ::width], places.channel)
             pointers = np.cumsum((0, *counts)).astype(np.int32)
-            places = (
+            arrays = (
                 parameters.put(weights, f"{op.name}.weight"),
                 parameters.put(taps),
                 parameters.put(pointers),
             )
-        by = tile or group.tile
-        packed.append(Group(by.vectors, by.height, group.first_filter, group.kept, *places, by, width))
+        by = group.tile
+        packed.append(Group(by.vectors, by.height, group.first_filter, group.kept, *arrays, by, width))
     covered = groups[-1].first_filter + len(groups[-1].blocks) * groups[-1].tile.height
     if given is None:
         bias = parameters.reserve(covered)
@@ -249,9 +237,12 @@ def _pack_conv(
 
 
 def _compact(
-    group: BlockGroup, units: list[list[Mask]], width: int, weight: Array, offsets: NDArray[np.int32]
+    group: BlockGroup, units: list[list[Mask]], width: int, weight: Array, offsets: NDArray[np.int32], channel: int
 ) -> tuple[Array, Array]:
-    """Weights [taps of all blocks, `width` channels of a tap, filters of a block] and taps' offsets."""
+    """Weights [taps of all blocks, `width` channels of a tap, filters of a block] and taps' offsets.
+
+    `offsets` are those of the first group of channels, `channel` leads from one to the next.
+    """
     by_tap, channels = weight.transpose(2, 3, 1, 0), weight.shape[1]  # kh, kw, channels, filters
     weights, taps = [np.zeros((0, width, group.tile.height), np.float32)], [np.zeros(0, np.int32)]
     for index, (block, masks) in enumerate(zip(group.blocks, units, strict=True)):
@@ -261,7 +252,7 @@ def _compact(
             kept = part.reshape(*alive.shape, width, part.shape[-1])[alive]
             behind = group.tile.height - (span.high - start)
             weights.append(np.pad(kept, ((0, 0), (0, 0), (span.low - start, behind))))
-            taps.append(offsets[alive] + np.int32(span.group * channels))
+            taps.append(offsets[alive] + np.int32(span.group * channels * channel))
     return np.concatenate(weights), np.concatenate(taps)
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from device_farm.compiler.cutting import Cuttable, cuttable, number, overlaps
 from device_farm.compiler.kernels.spec import (
     ConvKernel,
-    PairsKernel,
     PhasesKernel,
+    PlanesKernel,
     WinogradInput,
     WinogradOutput,
     WinogradProduct,
@@ -92,8 +92,9 @@ class _Cut:
             yield from self._by_tile_rows(step.calls)
         elif isinstance(step.calls[0].spec, WinogradInput):
             yield from self._winograd(step.calls)
-        elif isinstance(step.calls[0].spec, PairsKernel):
-            yield self._side_by_side(step.calls[:1]), self._side_by_side(step.calls[1:])
+        elif isinstance(step.calls[0].spec, PlanesKernel):
+            yield self._planar(step.calls)
+            yield tuple(self._side_by_side([call]) for call in step.calls)
         elif isinstance(step.calls[0].spec, ConvKernel):
             yield (self._side_by_side(step.calls),)
         else:
@@ -146,6 +147,14 @@ class _Cut:
         phase = self._spread([Cuttable(costs, lambda first, last: tuple(itertools.chain(*rows[first:last])))])
         own = [Part(self._in_own_scratch(part.calls, thread)) for thread, part in enumerate(phase.parts)]
         yield (dataclasses.replace(phase, parts=tuple(own)),)
+
+    def _planar(self, calls: Sequence[Call]) -> tuple[Phase, ...]:
+        """Bands of rows side by side, the planes of each thread in its own scratch memory."""
+        bands = [tuple(calls[first : first + 2]) for first in range(0, len(calls), 2)]
+        costs = [sum(cuttable(call, self.target)[0].cost for call in band) for band in bands]
+        phase = self._spread([Cuttable(costs, lambda first, last: tuple(itertools.chain(*bands[first:last])))])
+        own = (Part(self._in_own_scratch(part.calls, thread)) for thread, part in enumerate(phase.parts))
+        return (dataclasses.replace(phase, parts=tuple(own)),)
 
     def _by_tiles(self, blocks: Sequence[Sequence[Call]]) -> Phase:
         """Every thread its own run of tiles, in blocks as large as the workspace and a last one no smaller than a tile

@@ -10,11 +10,12 @@ import dataclasses
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding, ScatterChannels
 from device_farm.compiler.kernels.spec import INTS_IN, KernelSpec
-from device_farm.compiler.layout import Memory
+from device_farm.compiler.layout import Memory, tap_places
 from device_farm.compiler.packing import (
     Packed,
     PackedConv,
@@ -25,15 +26,15 @@ from device_farm.compiler.packing import (
 )
 from device_farm.compiler.parting import Part, phases
 from device_farm.compiler.sparsity import TapUnit, Units
-from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Variable
+from device_farm.compiler.steps import Argument, Bands, Call, Place, Step, Table, Variable
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.tape import Tape, float_bits
 from device_farm.compiler.target import Target
 from device_farm.compiler.weights import gain, tap_stream, weight_shape
 
-TAPE_ABI = 1
+TAPE_ABI = 2
 PAGE_BYTES = 4096
-_INTEGER, _REAL, _ARENA, _PARAMETERS, _INTEGERS, _LINES = range(6)  # what an argument is
+_INTEGER, _REAL, _ARENA, _PARAMETERS, _INTEGERS, _LINES, _TABLE = range(7)  # what an argument is
 _NEEDS_HALF = 1
 _SEED_CONV, _SEED_DEPTHWISE, _SEED_INDEX = range(3)
 _NUMBERS = {variable: number for number, variable in enumerate(Variable)}
@@ -55,6 +56,18 @@ class Plan:
     kernels: Mapping[KernelSpec, int]
     seed: int
     threads: int
+
+    @cached_property
+    def tables(self) -> dict[tuple[int, ...], int]:
+        """Where each table begins among all of them."""
+        begins: dict[tuple[int, ...], int] = {}
+        arguments = (argument for step in self.steps for call in step.calls for argument in call.arguments.values())
+        end = 0
+        for argument in arguments:
+            if isinstance(argument, Table) and argument.numbers not in begins:
+                begins[argument.numbers] = end
+                end += len(argument.numbers)
+        return begins
 
 
 def executable(program: bytes, plan: Plan, parameters: bytes | None) -> bytes:
@@ -81,6 +94,7 @@ def plan_tape(plan: Plan, *, seeded: bool) -> bytes:
     for op in (graph.input, graph.output):
         layout = memory.layouts[op.name]
         tape.put(memory.offsets[op.name] + layout.offset(0, 0), layout.row_stride, layout.pixel_stride, *layout.shape)
+    tape.put_integers([number for table in plan.tables for number in table])
     tape.put(plan.threads, len(plan.steps))
     for step in plan.steps:
         _put_step(tape, step, plan)
@@ -140,10 +154,10 @@ def _put_calls(tape: Tape, calls: Sequence[Call], plan: Plan) -> None:
 def _put_call(tape: Tape, call: Call, plan: Plan) -> None:
     tape.put(plan.kernels[call.spec])
     for name, kind in call.spec.parameters:
-        _put_argument(tape, call.arguments[name], kind)
+        _put_argument(tape, call.arguments[name], kind, plan)
 
 
-def _put_argument(tape: Tape, argument: Argument, kind: str) -> None:
+def _put_argument(tape: Tape, argument: Argument, kind: str, plan: Plan) -> None:
     """One word: what it is in the lowest byte, its moves in the next, its value above; then each move."""
     match argument:
         case Place(area, offset, moves):
@@ -152,6 +166,8 @@ def _put_argument(tape: Tape, argument: Argument, kind: str) -> None:
             tape.put(offset << 16 | len(moves) << 8 | place)
             for variable, stride in moves:
                 tape.put(_NUMBERS[variable], stride)
+        case Table(numbers):
+            tape.put(plan.tables[numbers] << 16 | _TABLE)
         case Variable():
             tape.put(1 << 8 | _INTEGER, _NUMBERS[argument], 1)
         case float():
@@ -200,12 +216,12 @@ def _put_seed(tape: Tape, op: Op, plan: Plan) -> None:
 
 def _put_seeded_conv(tape: Tape, op: Conv2d, packed: PackedConv | PackedWinograd, stream: int, plan: Plan) -> None:
     filters, channels, kh, kw = weight_shape(plan.graph, op)
-    image, sparsity = plan.memory.pairs.get(op.name), op.sparsity
-    layout = plan.memory.layouts[op.inputs[0]] if image is None else image.layout
+    sparsity, places = op.sparsity, tap_places(op, plan.memory)
     way = packed.way if isinstance(packed, PackedWinograd) else None
     tape.put(_SEED_CONV, stream, *((0, 0, 0) if way is None else (way.tile, way.taps, int(way.gathered))))
     tape.put(filters, channels, op.groups, kh, kw)
-    tape.put(op.dilation[0] * layout.row_stride, op.dilation[1] * layout.pixel_stride)
+    tape.put_integers(places.positions)
+    tape.put(places.channel)
     tape.put(float_bits(gain(op.activation)), 0 if sparsity is None else sparsity.block_height)
     units = Units(TapUnit.TAP if sparsity is None else sparsity.unit, channels, kh * kw)
     kept = () if sparsity is None else sparsity.kept

@@ -32,7 +32,14 @@ class Place:
     moves: tuple[tuple[Variable, int], ...] = ()
 
 
-Argument = Place | Variable | int | float
+@dataclass(frozen=True)
+class Table:
+    """A pointer to numbers that the plan itself holds."""
+
+    numbers: tuple[int, ...]
+
+
+Argument = Place | Table | Variable | int | float
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,34 @@ from device_farm.errors import CompileError
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """A block of filters in registers: `vectors` vectors of `lanes` numbers, for `pixels` pixels at the most.
-
-    A vector holds a sum of each of its filters for `lane_pixels` pixels; `pixels` then counts pairs.
-    """
+    """A block of filters in registers: `vectors` vectors of `lanes` numbers, for `pixels` pixels at the most."""
 
     vectors: int
     lanes: int
     pixels: int
-    lane_pixels: int = 1
 
     @property
     def height(self) -> int:
         """Filters of the block."""
-        return self.vectors * self.lanes // self.lane_pixels
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class PlanarTile:
+    """Eight filters in registers, for `vectors` vectors of `lanes` pixels, and for `singles` pixels as half vectors."""
+
+    vectors: int
+    lanes: int
+    singles: int
+
+    @property
+    def pixels(self) -> int:
+        return self.vectors * self.lanes + self.singles
+
+    @property
+    def cycles(self) -> float:
+        """Of the multiply-adds of a tap."""
+        return 8 * self.vectors + self.singles / 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class Target:
     far_bytes: int  # second-level cache of one core
     tap_unit: TapUnit = TapUnit.TAP  # in which pruning should take taps
     quad_pixels: int = 0  # pixels of a tile whose taps are four channels at one offset; 0: no such kernels
-    pair_tile: RegisterTile | None = None  # of the lowest blocks, where their input becomes pairs
+    planar_tiles: tuple[PlanarTile, ...] = ()  # of the lowest blocks, where their input becomes planes
     element: Element = Element.FLOAT32
     registers: int = 32  # vector registers
     prefetches: bool = False  # weights, in software (docs/kernels.md)
@@ -67,7 +81,7 @@ class Target:
 
 # Blocks of 16 filters on AVX-512 are one vector: as many multiply-adds a load as two of half the width, and fewer
 # instructions; tiles of 14 pixels are up to 8 % faster than of 28. Those of 8 are half a vector, of which Zen 4 does
-# two a cycle, or pairs of pixels (pairing.py).
+# two a cycle, or vectors of pixels (planar.py): 49 at once, as maps of 7, 14, 28 and 56 pixels are cut without a rest.
 AVX512 = Target(
     "x86_64-avx512",
     "x86_64-linux-musl",
@@ -75,7 +89,7 @@ AVX512 = Target(
     simd_lanes=16,
     tile_pixels=7,
     small_tiles=(RegisterTile(1, 16, 14), RegisterTile(1, 8, 28)),
-    pair_tile=RegisterTile(1, 16, 14, lane_pixels=2),
+    planar_tiles=tuple(PlanarTile(vectors, 16, singles) for vectors in (3, 2, 1) for singles in (1, 0)),
     near_bytes=32_768,
     far_bytes=1_048_576,
     prefetches=True,

@@ -30,6 +30,32 @@ async def read_some(descriptor: int, count: int = PIECE_BYTES) -> bytes:
         os.close(own)
 
 
+async def read_line(descriptor: int, most: int = PIECE_BYTES) -> bytes:
+    """To the end of the line and no byte further, with the newline; without one at the end, or after `most` bytes."""
+    own = _open_anew(descriptor, os.O_RDONLY)
+    line = bytearray()
+    try:
+        if own is None and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            piece = os.read(descriptor, most)
+            line += piece[: piece.find(b"\n") + 1] or piece
+            os.lseek(descriptor, len(line) - len(piece), os.SEEK_CUR)
+            return bytes(line)
+        while len(line) < most and not line.endswith(b"\n"):
+            try:
+                byte = os.read(descriptor if own is None else own, 1)
+            except BlockingIOError:
+                assert own is not None
+                await _ready(own, write=False)
+                continue
+            if not byte:
+                break
+            line += byte
+    finally:
+        if own is not None:
+            os.close(own)
+    return bytes(line)
+
+
 async def write_all(descriptor: int, data: bytes) -> None:
     """Raises BrokenPipeError where nobody reads any more."""
     try:

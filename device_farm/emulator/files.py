@@ -9,8 +9,9 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from device_farm.emulator.sync_protocol import FileStatus
 
@@ -18,15 +19,25 @@ WRITABLE = ("/data/local/tmp", "/sdcard")
 _READ_ONLY_TIME_S = 1_230_768_000  # when Android images say that they were made
 
 
-class PhoneFiles:
-    """`virtual` gives, for a path, the content that the phone's model says; directories follow from the paths."""
+class VirtualFiles(Protocol):
+    """What a phone's model says instead of a folder."""
 
-    def __init__(self, root: Path, virtual: Callable[[], Mapping[str, Callable[[], bytes]]]) -> None:
-        self.root = root.resolve()
+    def find(self, path: str) -> Callable[[], bytes] | None:
+        """What gives the content of a file; None if there is no such file."""
+
+    def names(self, path: str) -> set[str]:
+        """Of files and folders in a folder; empty if there is no such folder."""
+
+
+class PhoneFiles:
+    """Made below `root`, which is created. Paths are absolute and plain (`absolute`)."""
+
+    def __init__(self, root: Path, virtual: VirtualFiles) -> None:
         self._virtual = virtual
         self.full = False  # the fault: no byte more
         for path in WRITABLE:
-            (self.root / path[1:]).mkdir(parents=True, exist_ok=True)
+            (root / path[1:]).mkdir(parents=True, exist_ok=True)
+        self.root = root.resolve()
 
     @staticmethod
     def absolute(path: str, cwd: str = "/") -> str:
@@ -60,26 +71,26 @@ class PhoneFiles:
 
     def read(self, path: str) -> bytes:
         """The whole of a file. Raises OSError."""
-        content = self._virtual().get(path)
+        content = self._virtual.find(path)
         if content is not None:
             return content()
-        if self._is_virtual_directory(path):
+        if self._virtual.names(path):
             raise _error(errno.EISDIR, path)
         return self.host(path).read_bytes()
 
     def is_virtual(self, path: str) -> bool:
-        return path in self._virtual()
+        return self._virtual.find(path) is not None
 
     def status(self, path: str) -> FileStatus:
         """Raises OSError."""
-        content = self._virtual().get(path)
+        content = self._virtual.find(path)
         if content is not None:
             return FileStatus(stat.S_IFREG | 0o444, len(content()), _READ_ONLY_TIME_S)
         host = self.host(path)
         try:
             found = host.lstat()
         except OSError:
-            if self._is_virtual_directory(path):
+            if self._virtual.names(path):
                 return FileStatus(stat.S_IFDIR | 0o755, 4096, _READ_ONLY_TIME_S)
             raise
         return FileStatus(found.st_mode, found.st_size, int(found.st_mtime), found.st_ino)
@@ -92,8 +103,7 @@ class PhoneFiles:
 
     def names(self, path: str) -> list[str]:
         """What is in a directory. Raises OSError."""
-        prefix = path.rstrip("/") + "/"
-        found = {name[len(prefix) :].split("/")[0] for name in self._virtual() if name.startswith(prefix)}
+        found = self._virtual.names(path)
         try:
             found |= set(os.listdir(self.host(path)))
         except FileNotFoundError:
@@ -105,10 +115,6 @@ class PhoneFiles:
         """Bytes of the data partition: all, and free ones."""
         total = 112 << 30
         return total, 0 if self.full else total - (31 << 30)
-
-    def _is_virtual_directory(self, path: str) -> bool:
-        prefix = path.rstrip("/") + "/"
-        return any(name.startswith(prefix) for name in self._virtual())
 
 
 def _error(number: int, path: str) -> OSError:

@@ -9,7 +9,7 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from device_farm.emulator.link import Link, Service
 from device_farm.emulator.phone_model import PhoneModel
 from device_farm.emulator.processes import ProcessTable, Run
 from device_farm.emulator.services import find_service
+from device_farm.emulator.system_files import SystemFiles
 from device_farm.emulator.thermal import ThermalState
 
 MAX_LINKS = 8
@@ -78,8 +79,7 @@ class Phone:
         self.boot_id = str(uuid.uuid4())
         self.port = 0
         self._folder = folder
-        self._virtual = system.virtual_files(self)
-        self.files = PhoneFiles(folder, lambda: self._virtual)
+        self.files = PhoneFiles(folder, SystemFiles(self))
         self._made_s = self._booted_s = time.monotonic()
         self._skipped_s = 0.0  # of the phone's own time, where programs are not paced
         self._server: asyncio.Server | None = None
@@ -156,9 +156,9 @@ class Phone:
         if self._boot is None and PhoneFault.UNPLUG not in self.faults and self._server is None and not self._closed:
             self._boot = asyncio.ensure_future(self._listen_again())
 
-    def keep_open(self, *pipes: Pipe | None) -> None:
-        """Of programs that a lost link has left behind."""
-        self._kept_open += [pipe for pipe in pipes if pipe is not None]
+    def keep_open(self, pipes: Iterable[Pipe]) -> None:
+        """Those of programs that a lost link has left behind."""
+        self._kept_open += pipes
 
     def status(self) -> PhoneStatus:
         return PhoneStatus(

@@ -43,7 +43,9 @@ class Process:
     arguments: tuple[str, ...]
     started_s: float
     stop: Callable[[int], None]  # how a signal reaches it
+    environment: dict[str, str] = field(default_factory=dict)
     host_pid: int | None = None
+    is_stray: bool = False  # a program made it
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -69,7 +71,7 @@ class ProcessTable:
         self._began_s = time.monotonic()
         self._numbers = itertools.count(_FIRST_PID)
         self._alive: dict[int, Process] = {}
-        self._watches: set[asyncio.Future[int]] = set()
+        self._tasks: set[asyncio.Future[int]] = set()
         self._host_groups: dict[int, set[int]] = {}  # of the phone's group: native groups, children's included
 
     def __iter__(self) -> Iterator[Process]:
@@ -86,12 +88,45 @@ class ProcessTable:
         self._alive[pid] = process
         return process
 
+    def keep(self, task: asyncio.Future[int]) -> None:
+        """Holds a task until it is done; the event loop itself would let it go."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def remove(self, process: Process) -> None:
         self._alive.pop(process.pid, None)
         process.ended.set()
 
     def find(self, pid: int) -> Process | None:
         return self._alive.get(pid)
+
+    def discover(self) -> list[Process]:
+        """All, also those that programs made themselves: they get numbers now."""
+        alive = set(self.alive_host_pids())
+        for process in self:
+            if process.is_stray and process.host_pid not in alive:
+                self.remove(process)
+        known = {process.host_pid for process in self}
+        for host_pid in sorted(alive - known):
+            host_group = _group_of(host_pid)
+            group = next((group for group, members in self._host_groups.items() if host_group in members), None)
+            arguments = _host_text(host_pid, "cmdline")
+            stray = self.add(
+                arguments[0] if arguments else "?", arguments, stop=self._stop_stray(host_pid), group=group
+            )
+            stray.host_pid, stray.is_stray = host_pid, True
+            pairs = [line.partition("=") for line in _host_text(host_pid, "environ")]
+            stray.environment = {name: value for name, _, value in pairs if name != MARK}
+        return list(self)
+
+    def _stop_stray(self, host_pid: int) -> Callable[[int], None]:
+        """The number may belong to somebody else by the time that it is used."""
+
+        def stop(number: int) -> None:
+            if host_pid in self.alive_host_pids():
+                _signal(host_pid, number)
+
+        return stop
 
     def kill(self, pid: int, number: int) -> bool:
         """Like kill(2): a negative `pid` is a group. Whether there was anybody."""
@@ -101,12 +136,12 @@ class ProcessTable:
                 process.stop(number)
             return process is not None
         members = [process for process in self._alive.values() if process.group == -pid]
-        lingering = [child for group in self._host_groups.get(-pid, ()) for child in self._members(group)]
-        for process in members:
-            if number and process.host_pid is None:
+        lingering = {child for group in self._host_groups.get(-pid, ()) for child in self._members(group)}
+        lingering -= {process.host_pid for process in members}
+        if number:
+            for process in members:
                 process.stop(number)
-        for host_pid in {*lingering, *(process.host_pid for process in members if process.host_pid is not None)}:
-            if number:
+            for host_pid in lingering:
                 _signal(host_pid, number)
         return bool(members or lingering)
 
@@ -142,15 +177,14 @@ class ProcessTable:
         else:
             process.name, process.arguments = name, tuple(arguments)
             process.stop = lambda number: _signal(child.pid, number)
-        process.host_pid = child.pid
+        process.host_pid, process.environment = child.pid, dict(environment)
         self._host_groups.setdefault(process.group, set()).add(child.pid)
         run = Run(name, tuple(arguments), child.pid, time.monotonic() - self._began_s)
         self.runs.append(run)
         self.started += 1
         after_start(child.pid)
         watch = asyncio.ensure_future(self._watch(child, process, run, owned=replaces is None))
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
+        self.keep(watch)
         return await asyncio.shield(watch)
 
     async def _watch(self, child: subprocess.Popen[bytes], process: Process, run: Run, *, owned: bool) -> int:
@@ -204,6 +238,15 @@ def marked_processes(mark: str) -> list[int]:
                 if wanted in Path("/proc", entry.name, "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
     return found
+
+
+def _host_text(host_pid: int, name: str) -> list[str]:
+    """The NUL-separated words of a file in /proc."""
+    try:
+        content = Path("/proc", str(host_pid), name).read_bytes()
+    except OSError:
+        return []
+    return content.rstrip(b"\0").decode(errors="surrogateescape").split("\0")
 
 
 def _group_of(pid: int) -> int | None:

@@ -19,7 +19,7 @@ from device_farm.emulator.programs import CannotRun, Executable, find_executable
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
-    from device_farm.emulator.shell import Shell
+    from device_farm.emulator.shell.interpreter import Shell
 
 MAX_REPORT_BYTES = 32 << 20
 _WALL_LIMIT, _LINK_LOST = 6, 7  # exit codes of the runner
@@ -33,7 +33,7 @@ async def run_program(shell: Shell, words: Sequence[str], environment: dict[str,
             script = shell.phone.files.read(shell.path(words[0])).decode(errors="surrogateescape")
             child = shell.fork("sh", group=shell.process.group)
             child.parameters, child.name = list(words[1:]), words[0]
-            return await child.in_task(child.run_script(script))
+            return await asyncio.shield(child.in_task(child.run_script(script)))
         program = _Program(shell, executable, words, environment, replaces_shell=replaces_shell)
         options = clock.parse_bench(words[1:])
         if options is not None and (shell.phone.modelled_times or PhoneFault.FLIPPED in shell.phone.faults):

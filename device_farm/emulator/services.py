@@ -9,12 +9,12 @@ import signal
 import struct
 from typing import TYPE_CHECKING
 
-from device_farm.emulator.descriptors import Pipe, read_some
+from device_farm.emulator.descriptors import Pipe, read_line
 from device_farm.emulator.faults import PhoneFault
 from device_farm.emulator.link import Service, Stream, StreamClosed
 from device_farm.emulator.packets import ProtocolError
 from device_farm.emulator.processes import TooManyProcesses
-from device_farm.emulator.shell import Shell
+from device_farm.emulator.shell.interpreter import Shell
 from device_farm.emulator.shell_protocol import Frame, FrameKind, FrameReader
 from device_farm.emulator.sync_service import serve_sync
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
 
 _GARBAGE_BYTES = 4096
-_INTERACTIVE_LINE_BYTES = 65536
 
 
 def find_service(phone: Phone, name: bytes) -> Service | None:
@@ -65,36 +64,30 @@ async def _serve_shell(phone: Phone, stream: Stream, script: str, *, framed: boo
         outputs.append(asyncio.ensure_future(_send(phone, stream, stderr, FrameKind.STDERR, framed=framed)))
     feeding = asyncio.ensure_future(_feed(stream, stdin, framed=framed))
     lost = asyncio.ensure_future(stream.closed.wait())
-    finished = asyncio.ensure_future(asyncio.wait(outputs))
+    finished = asyncio.ensure_future(asyncio.wait([task, *outputs]))
     try:
         await asyncio.wait([lost, finished], return_when=asyncio.FIRST_COMPLETED)
-        if not lost.done():
-            status = await task
-            if framed:
-                await stream.write(_frame(phone, FrameKind.EXIT, struct.pack("<B", status & 255)))
+        if not lost.done() and framed:
+            await stream.write(_frame(phone, FrameKind.EXIT, struct.pack("<B", task.result() & 255)))
     except StreamClosed:
         pass
     finally:
         for helper in (feeding, lost, finished, *outputs):
             helper.cancel()
         await asyncio.gather(feeding, *outputs, return_exceptions=True)
+        pipes = [stdin, stdout, *([stderr] if stderr is not None else [])]
         if PhoneFault.ORPHAN in phone.faults and not task.done():
-            phone.keep_open(stdin, stdout, stderr)
+            phone.keep_open(pipes)
         else:
-            for pipe in (stdin, stdout, stderr):
-                if pipe is not None:
-                    pipe.close()
+            for pipe in pipes:
+                pipe.close()
             process.stop(signal.SIGHUP)
 
 
 async def _run_lines(shell: Shell) -> int:
     """An interactive shell, without a terminal: one line after the other."""
-    line = bytearray()
-    while byte := await read_some(shell.descriptors[0], 1):
-        line += byte
-        if byte == b"\n" or len(line) > _INTERACTIVE_LINE_BYTES:
-            await shell.run_line(line.decode(errors="surrogateescape"))
-            line.clear()
+    while line := await read_line(shell.descriptors[0]):
+        await shell.run_line(line.decode(errors="surrogateescape"))
     return shell.status
 
 

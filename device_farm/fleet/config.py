@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.fleet.devices import DeviceSpec
+from device_farm.fleet.host_watcher import PhoneHost
 from device_farm.fleet.words import Policy
 from device_farm.measurement.types import Protocol
 
@@ -17,6 +18,11 @@ from device_farm.measurement.types import Protocol
 class FarmConfig:
     """A farm: its devices, its compilers, how it measures, how patient it is. Raises ValueError.
 
+    `devices` are there from the start; more come and go by `Farm.attach` and `detach`, and as `hosts` list them.
+    `journal` is a file on a local disk of the broker's node: a farm that is started with the journal of an earlier one
+    answers from it what that one measured. None keeps a journal for as long as this farm lives: the broker may die
+    and come back, and the next farm begins with nothing.
+    What a client asked for that has died is dropped after `grace_s`.
     `cache_dir` is a path on every node (it need not be shared): compiled kernels and what is being worked on.
     `lease_timeout_s` must exceed the longest measurement that the protocol allows, `protocol.deadline_s`: it is there
     for the device that hangs in spite of every deadline below it. None leaves 15 s for transfer and start.
@@ -26,6 +32,9 @@ class FarmConfig:
 
     devices: tuple[DeviceSpec, ...]
     cache_dir: Path
+    hosts: tuple[PhoneHost, ...] = ()
+    journal: Path | None = None
+    grace_s: float = 30.0
     compile_workers: int = 1
     compile_cpus: float = 0.0  # set aside in Ray for each
     compile_timeout_s: float = 300.0
@@ -39,8 +48,8 @@ class FarmConfig:
     measure_with: str = "device_farm.measurement.session:Meter"
 
     def __post_init__(self) -> None:
-        if not self.devices:
-            raise ValueError("a farm needs at least one device")
+        if not self.devices and not self.hosts:
+            raise ValueError("a farm needs at least one device, or a host that lists some")
         twice = [serial for serial, count in Counter(d.serial for d in self.devices).items() if count > 1]
         if twice:
             raise ValueError(f"two devices are called {twice[0]!r}; give one of them another name")

@@ -3,7 +3,8 @@
     farm = Farm.start(FarmConfig(devices=(LocalDevice(cpu=0),), cache_dir=Path("~/.cache/npas").expanduser()))
     measurement = farm.measure(graph, model=farm.devices()[0].facts.model)
 
-A Farm is a name: it can be sent to any Ray worker, and a broker that restarts is found again.
+A Farm is a name: it can be sent to any Ray worker, and a broker that restarts is found again. Several searches may use
+one farm, each under a client's name of its own: `Farm.connect("lab", client="search-7")`.
 """
 
 from __future__ import annotations
@@ -11,59 +12,79 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from device_farm.errors import DeadlineExceeded, LeaseError, NoSuchDevice
-from device_farm.fleet.broker import Broker, FarmDevice, Request
+from device_farm.errors import DeadlineExceeded, FarmError, LeaseError, NoSuchDevice
+from device_farm.fleet.asking import Request
+from device_farm.fleet.broker import Broker
+from device_farm.fleet.clients import caller_of_this_process
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import DeviceSpec, LocalDevice
 from device_farm.fleet.faults import result_of
+from device_farm.fleet.host_watcher import PhoneHost
+from device_farm.fleet.journal import Entry
+from device_farm.fleet.views import FarmDevice
 from device_farm.fleet.words import Outcome
 from device_farm.measurement.types import Measurement
 
 if TYPE_CHECKING:
     from device_farm.compiler.graph import Graph
 
-__all__ = ["Farm", "FarmConfig", "FarmDevice", "LocalDevice", "PendingMeasurement"]
+S = TypeVar("S", bound="DeviceSpec | PhoneHost")
 
-# As many clients as a broker lets wait at once.
-_WAITING_CLIENTS = 10_000
+__all__ = ["Farm", "FarmConfig", "FarmDevice", "LocalDevice", "PendingMeasurement", "PhoneHost"]
+
+# As many calls as a broker lets wait at once.
+_WAITING_CALLS = 10_000
+_END_S = 5.0
 
 
 @dataclass(frozen=True)
 class Farm:
-    """A running farm, by name. Needs a connected Ray (`ray.init`)."""
+    """A running farm, by name. Needs a connected Ray (`ray.init`).
+
+    `client` names the search that asks: devices are shared between clients, see Policy.
+    """
 
     name: str = "farm"
     namespace: str = "npas"
+    client: str = ""
 
     @classmethod
     def start(cls, config: FarmConfig) -> Farm:
         """The farm of this name on the running Ray cluster, started if there is none; all its devices have joined.
 
-        Devices that say neither `resource` nor `node_id` belong to the node of the caller.
+        Devices and hosts that say neither `resource` nor `node_id` belong to the node of the caller.
 
         Raises:
             LeaseError: a farm of that name runs with another configuration, or its actors do not start.
             NoSuchDevice: a device could not be reached within `config.start_timeout_s`; the message says why.
+            JournalError: the journal is damaged, or another farm writes it.
         """
-        config = replace(config, devices=tuple(_pinned(spec) for spec in config.devices))
+        hosts = tuple(_pinned(host) for host in config.hosts)
+        config = replace(config, devices=tuple(_pinned(spec) for spec in config.devices), hosts=hosts)
         farm = cls(config.name, config.namespace)
         started = farm._start_broker(config)
-        other = ray.get(farm._broker.config.remote())
+        other = farm._call("config")
         if other != config:
             raise LeaseError(
                 f"a farm {config.name!r} with another configuration runs already; stop it, or take another name"
             )
-        missing = ray.get(farm._broker.ready.remote(config.start_timeout_s))
+        try:
+            missing = farm._call("ready", config.start_timeout_s)
+        except FarmError:
+            if started:
+                farm.stop()
+            raise
         if missing:
             if started:
                 farm.stop()
@@ -74,9 +95,9 @@ class Farm:
         return farm
 
     @classmethod
-    def connect(cls, name: str = "farm", *, namespace: str = "npas") -> Farm:
-        """A handle to a running farm. Raises LeaseError if there is none."""
-        farm = cls(name, namespace)
+    def connect(cls, name: str = "farm", *, namespace: str = "npas", client: str = "") -> Farm:
+        """A handle to a running farm, for one of its clients. Raises LeaseError if there is none."""
+        farm = cls(name, namespace, client)
         _ = farm._broker
         return farm
 
@@ -88,12 +109,13 @@ class Farm:
         weights: Mapping[str, NDArray[Any]] | None = None,
         seed: int = 0,
         timeout_s: float | None = None,
-        client: str = "",
         priority: int = 0,
+        replicate: int = 0,
     ) -> Measurement:
         """Compiles the graph for a device of the model and measures it there. Blocks; not for an async actor.
 
-        Without `weights` they are made on the device from `seed`. Equal requests are measured once.
+        Without `weights` they are made on the device from `seed`. Equal requests are measured once, in the life of the
+        journal; another `replicate` (0, 1, 2, ...) is another session, kept apart.
 
         Raises:
             InvalidGraph, UnsupportedOperator, CompileError: it cannot be compiled.
@@ -103,8 +125,9 @@ class Farm:
             DeviceGone, DeadlineExceeded, Refused, Unstable: several attempts ended so; asking again tries again.
             DeadlineExceeded: no answer within `timeout_s` (the farm goes on; asking again finds the result).
             LeaseError: the farm has been stopped, or its compilers died on every attempt.
+            JournalError: it was measured, but cannot be written down: asking again tries that again.
         """
-        pending = self.submit(graph, model=model, weights=weights, seed=seed, client=client, priority=priority)
+        pending = self.submit(graph, model=model, weights=weights, seed=seed, priority=priority, replicate=replicate)
         return pending.result(timeout_s)
 
     def submit(
@@ -114,23 +137,75 @@ class Farm:
         model: str,
         weights: Mapping[str, NDArray[Any]] | None = None,
         seed: int = 0,
-        client: str = "",
         priority: int = 0,
+        replicate: int = 0,
     ) -> PendingMeasurement:
         """Like `measure`, but returns at once."""
+        return self.submit_each(
+            graph, models=[model], weights=weights, seed=seed, priority=priority, replicate=replicate
+        )[model]
+
+    def submit_each(
+        self,
+        graph: Graph,
+        *,
+        models: Iterable[str],
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        seed: int = 0,
+        priority: int = 0,
+        replicate: int = 0,
+    ) -> dict[str, PendingMeasurement]:
+        """Like `submit` on each of several models, by model: side by side, and each with an outcome of its own."""
+        broker = self._broker
         key = hashlib.sha256(f"{graph.key} {_digest(weights)} {seed}".encode()).hexdigest()
         stored = None if weights is None else ray.put({name: np.asarray(array) for name, array in weights.items()})
-        request = Request(key, graph, model, stored, seed, client, priority)
-        return PendingMeasurement(self, request, self._broker.measure.remote(request))
+        caller = caller_of_this_process(broker)
+        pending = {}
+        for model in models:
+            request = Request(key, graph, model, stored, seed, self.client, priority, replicate, caller)
+            pending[model] = PendingMeasurement(self, request, broker.measure.remote(request))
+        return pending
+
+    # Devices
 
     def devices(self) -> list[FarmDevice]:
-        """All devices with their facts and health."""
-        return cast(list[FarmDevice], ray.get(self._broker.devices.remote()))
+        """All devices with their facts and health. This and what follows raise LeaseError if the farm is gone."""
+        return cast(list[FarmDevice], self._call("devices"))
+
+    def attach(self, spec: DeviceSpec) -> None:
+        """Employ a device while the farm runs; it joins as soon as it can be reached (`devices` says why it is not).
+
+        A serial that is attached already is from now on reached as `spec` says. It stays when the broker dies and
+        comes back, if its kind is one of device_farm.fleet.devices.
+        """
+        self._call("attach", _pinned(spec))
+
+    def detach(self, serial: str) -> None:
+        """Dismiss a device; what it runs is tried elsewhere. Raises NoSuchDevice.
+
+        One that a host lists stays away until it is attached again, or leaves the host and comes back.
+        """
+        self._call("detach", serial)
+
+    def quarantine(self, serial: str, *, reason: str) -> None:
+        """Take a device out of service until it is released, over restarts. What it runs may end. NoSuchDevice."""
+        self._call("quarantine", serial, reason)
+
+    def release(self, serial: str) -> None:
+        """Forget a device's strikes, rest and quarantine. Raises NoSuchDevice."""
+        self._call("release", serial)
+
+    def history(self, serial: str, *, limit: int = 100) -> list[Entry]:
+        """What the journal has of a device, attached now or once: its last `limit` entries, the oldest first."""
+        return cast(list[Entry], self._call("history", serial, limit))
 
     def stop(self) -> None:
         """Ends the farm and its actors; whoever waits gets LeaseError. Stopping twice is well."""
         with contextlib.suppress(LeaseError):
-            ray.kill(self._broker, no_restart=True)
+            broker = self._broker
+            with contextlib.suppress(RayError):
+                ray.get(broker.end.remote(), timeout=_END_S)
+            ray.kill(broker, no_restart=True)
 
     @property
     def _broker(self) -> Any:
@@ -139,6 +214,17 @@ class Farm:
             return ray.get_actor(self.name, namespace=self.namespace)
         except ValueError as error:
             raise LeaseError(f"no farm {self.name!r} runs in the namespace {self.namespace!r}") from error
+
+    def _call(self, method: str, *args: Any) -> Any:
+        """What the broker answers. Raises the FarmError that it raises, LeaseError if it is gone."""
+        try:
+            return ray.get(getattr(self._broker, method).remote(*args))
+        except RayTaskError as error:
+            if isinstance(error.cause, FarmError):
+                raise error.cause from None
+            raise LeaseError(f"the broker of the farm {self.name!r} failed: {error.cause!r}") from error
+        except ActorDiedError as error:
+            raise LeaseError(f"the farm {self.name!r} has been stopped") from error
 
     def _start_broker(self, config: FarmConfig) -> bool:
         with contextlib.suppress(LeaseError):
@@ -152,13 +238,13 @@ class Farm:
             "num_cpus": 0,
             "max_restarts": -1,
             "max_task_retries": -1,
-            "max_concurrency": _WAITING_CLIENTS,
+            "max_concurrency": _WAITING_CALLS,
             # Beside whoever starts it, not on a phone host that may go; elsewhere if that node dies. Ray 2.60 places
             # an actor without any resource at random in spite of a soft affinity, hence the one byte.
             "scheduling_strategy": NodeAffinitySchedulingStrategy(_this_node(), soft=True),
             "memory": 1,
         }
-        ray.remote(Broker).options(**options).remote(config)
+        ray.remote(Broker).options(**options).remote(config, uuid.uuid4().hex)
         return True
 
 
@@ -191,6 +277,8 @@ class PendingMeasurement:
                 time.sleep(0.2)
                 ref = self.farm._broker.measure.remote(self.request)
             except RayTaskError as error:
+                if isinstance(error.cause, FarmError):
+                    raise error.cause from None
                 raise LeaseError(f"the broker of the farm {self.farm.name!r} failed: {error.cause!r}") from error
 
 
@@ -206,10 +294,10 @@ def _digest(weights: Mapping[str, NDArray[Any]] | None) -> str:
     return hasher.hexdigest()
 
 
-def _pinned(spec: DeviceSpec) -> DeviceSpec:
+def _pinned(spec: S) -> S:
     if spec.resource is not None or spec.node_id is not None:
         return spec
-    return cast(DeviceSpec, replace(cast(Any, spec), node_id=_this_node()))
+    return cast(S, replace(cast(Any, spec), node_id=_this_node()))
 
 
 def _this_node() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # The only model of the compilers' fleet.
 COMPILER = "compiler"
+
+# Called before a lease is used. Raises InputLost to give it back.
+MayRun = Callable[[Lease], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +56,10 @@ class _RayWorker:
     again.
     """
 
-    def __init__(self, serial: str, create: Callable[[], Any]) -> None:
+    def __init__(self, serial: str, create: Callable[[], Any], may_run: MayRun) -> None:
         self._serial = serial
         self._create = create
+        self._may_run = may_run
         self._actor: Any = None
         self._instance: str | None = None
         self._condemned: str | None = None
@@ -100,6 +104,12 @@ class _RayWorker:
         if not self._died:
             self._kill()
 
+    def dismiss(self) -> None:
+        """Its actor and whatever that runs are ended for good."""
+        self._died = True
+        if self._actor is not None:
+            ray.kill(self._actor, no_restart=True)
+
     def _kill(self) -> None:
         if self._actor is not None:
             ray.kill(self._actor, no_restart=False)
@@ -136,6 +146,7 @@ class RayCompiler(_RayWorker):
         return COMPILER
 
     async def run(self, lease: Lease, payload: CompileTask) -> Compiled:
+        await self._may_run(lease)
         args = (payload.graph, payload.target, payload.weights, payload.seed, payload.threads)
         artifact, program = await self._call("compile", *args, num_returns=2)
         return Compiled(artifact, program)
@@ -145,9 +156,15 @@ class RayDevice(_RayWorker):
     """A DeviceActor as a worker. `admit` is shown the facts before it joins, and raises FarmError to refuse it."""
 
     def __init__(
-        self, serial: str, create: Callable[[], Any], *, admit: Callable[[DeviceFacts], None], protocol: Protocol
+        self,
+        serial: str,
+        create: Callable[[], Any],
+        may_run: MayRun,
+        *,
+        admit: Callable[[DeviceFacts], None],
+        protocol: Protocol,
     ) -> None:
-        super().__init__(serial, create)
+        super().__init__(serial, create, may_run)
         self._admit = admit
         self._protocol = protocol
 
@@ -159,6 +176,7 @@ class RayDevice(_RayWorker):
         return greeting.facts.model
 
     async def run(self, lease: Lease, payload: Compiled) -> Measurement:
+        await self._may_run(lease)
         args = (lease.fence, payload.artifact, payload.program, self._protocol)
         measurement: Measurement = await self._call("measure", *args)
         return measurement

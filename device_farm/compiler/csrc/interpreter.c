@@ -20,7 +20,7 @@
 
 #define TRAILER_MAGIC "npasplan"
 #define MOST_BYTES (INT64_C(1) << 36)
-enum { TAPE_ABI = 1, MOST_MOVES = 4 };
+enum { TAPE_ABI = 2, MOST_MOVES = 4 };
 
 typedef struct { /* the last bytes of the file */
   int64_t parameters_at, parameters_bytes, tape_at, tape_words;
@@ -92,6 +92,8 @@ static struct {
   uint64_t seed;
   unsigned char *arena, *parameters;
   int64_t arena_bytes, parameters_bytes;
+  const int32_t *tables; /* on the tape */
+  int32_t table_numbers;
   trailer_t trailer;
   image_t input, output;
   int32_t threads;
@@ -130,7 +132,7 @@ static void run_bands(const bands_t *bands) {
     for (int32_t i = 0; i < bands->chunk_count; ++i) {
       const chunk_t *chunk = &bands->chunks[i];
       for (int32_t first = done, count; first < last; first += count) {
-        int32_t slot = first % bands->span;
+        int32_t slot = (first + bands->span - bands->reach) % bands->span; /* of the padded row */
         count = last - first < bands->span - slot ? last - first : bands->span - slot;
         variables[FIRST] = first, variables[SLOT] = slot, variables[COUNT] = count;
         run_calls(&chunk->expand, variables);
@@ -204,8 +206,13 @@ static int32_t *in_integers(tape_t *tape, int64_t offset) {
   return (int32_t *)self.parameters + (tape->damaged ? 0 : offset);
 }
 
+static int32_t *in_tables(tape_t *tape, int64_t offset) {
+  if (offset < 0 || offset > self.table_numbers) tape->damaged = 1;
+  return (int32_t *)(uintptr_t)self.tables + (tape->damaged ? 0 : offset);
+}
+
 /* One word an argument: what it is in the lowest byte, how many moves in the next, its value above. */
-enum { INTEGER, REAL, ARENA, PARAMETERS, INTEGERS, LINES };
+enum { INTEGER, REAL, ARENA, PARAMETERS, INTEGERS, LINES, TABLE };
 
 static call_t read_call(tape_t *tape, const int32_t *lines) {
   call_t call = {0};
@@ -222,6 +229,7 @@ static call_t read_call(tape_t *tape, const int32_t *lines) {
       case ARENA: argument->pointer = in_arena(tape, value); break;
       case PARAMETERS: argument->pointer = in_parameters(tape, value); break;
       case INTEGERS: argument->pointer = in_integers(tape, value); break;
+      case TABLE: argument->pointer = in_tables(tape, value); break;
       case LINES: argument->pointer = (void *)(uintptr_t)lines; break;
       default: tape->damaged = 1;
     }
@@ -345,6 +353,7 @@ static const char *read_plan(tape_t *tape) {
   self.input = read_image(tape), self.output = read_image(tape);
   npas_plan.input_elements = self.input.height * self.input.width * self.input.channels;
   npas_plan.output_elements = self.output.height * self.output.width * self.output.channels;
+  self.tables = tape_integers(tape, &self.table_numbers);
   self.threads = (int32_t)tape_range(tape, 1, NPAS_MOST_THREADS);
   npas_plan.step_count = tape_count(tape);
   npas_step_t *steps = allocate(npas_plan.step_count, sizeof *steps);
@@ -376,10 +385,10 @@ enum { SEED_CONV, SEED_DEPTHWISE, SEED_INDEX };
 
 static int seed_conv(tape_t *tape) {
   npas_conv_t conv = {.stream = (uint64_t)tape_word(tape)};
-  int32_t kept_count, tile = tape_int(tape), taps = tape_int(tape), gathered = tape_int(tape); /* of Winograd, or 0 */
+  int32_t kept_count, positions, tile = tape_int(tape), taps = tape_int(tape), gathered = tape_int(tape); /* of Winograd, or 0 */
   conv.filters = tape_int(tape), conv.channels = tape_int(tape), conv.channel_groups = tape_int(tape);
   conv.kernel_height = tape_int(tape), conv.kernel_width = tape_int(tape);
-  conv.line_stride = tape_int(tape), conv.pixel_stride = tape_int(tape), conv.gain = tape_float(tape);
+  conv.positions = tape_integers(tape, &positions), conv.channel_stride = tape_int(tape), conv.gain = tape_float(tape);
   conv.sparsity_height = tape_int(tape), conv.unit_channels = tape_int(tape), conv.unit_positions = tape_int(tape);
   conv.kept = tape_integers(tape, &kept_count), conv.whole = tape_integers(tape, &kept_count);
   conv.padded_filters = tape_int(tape), conv.bias = in_parameters(tape, tape_word(tape));
@@ -392,7 +401,7 @@ static int seed_conv(tape_t *tape) {
     groups[i].taps = in_integers(tape, tape_word(tape)), groups[i].pointers = in_integers(tape, tape_word(tape));
   }
   conv.groups = groups;
-  int failed = tape->damaged;
+  int failed = tape->damaged || positions != conv.kernel_height * conv.kernel_width;
   if (!failed && tile != 0) failed = npas_seed_winograd(self.seed, &conv, tile, taps, gathered);
   else if (!failed) failed = npas_seed_conv(self.seed, &conv);
   free(groups);

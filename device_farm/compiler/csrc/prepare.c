@@ -65,8 +65,7 @@ static void seed_group(uint64_t seed, const npas_conv_t *conv, const npas_group_
             }
             group->weights[(int64_t)at * group->tap_channels * group->height + i] = value;
           }
-          group->taps[at++] = position / conv->kernel_width * conv->line_stride +
-                              position % conv->kernel_width * conv->pixel_stride + part * conv->channels + channel;
+          group->taps[at++] = conv->positions[position] + (part * conv->channels + channel) * conv->channel_stride;
         }
       }
     }

@@ -20,7 +20,8 @@ typedef struct { /* blocks of one height within a convolution, as in packing.py 
 typedef struct {
   uint64_t stream; /* of the taps; weights and bias use the next two */
   int32_t filters, channels, channel_groups, kernel_height, kernel_width; /* channels of one group */
-  int32_t line_stride, pixel_stride; /* elements between taps that are neighbours in y and in x, dilation included */
+  const int32_t *positions; /* elements from the window's first pixel to each position of the kernel */
+  int32_t channel_stride;   /* from one channel to the next */
   float gain;
   int32_t sparsity_height; /* filters a sparsity block; 0 = dense */
   const int32_t *kept;     /* taps of every sparsity block */

@@ -42,7 +42,7 @@ def emit(spec: ConvKernel, symbol: str, target: Target) -> Any:
         return loop("strip_index", strips, lambda strip: in_strip(band * e.band, strip * e.strip))
 
     body = loop("band_index", tirx.floordiv(row_tiles + e.band - 1, e.band), in_band)
-    return e.function(symbol, body if spec.lane_pixels == 1 else e.with_pairs(body))
+    return e.function(symbol, body)
 
 
 def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, share: tuple[Any, Any]) -> Any:
@@ -50,8 +50,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
 
     `share` is the tile's number in its rectangle, and their count: so much of the next block's weights it asks for.
     """
-    filters = e.narrowed(spec.lane_pixels)  # of a vector
-    lanes, height = filters.lanes, spec.vectors * filters.lanes
+    lanes, height = e.lanes, spec.vectors * e.lanes
     y_pixel = spec.y_pixel or e.y_pixel
     pixels = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
     sums = [
@@ -66,20 +65,13 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
     if spec.residual:
         statements.append(tirx.Bind(r_start, row * e.r_row + column * e.r_pixel + block * height))
 
-    def for_all_pixels(buffer: Any, index: Any) -> Any:
-        """What belongs to the filters of a vector, for each of its pixels."""
-        value = filters.load(buffer, index)
-        return value if spec.lane_pixels == 1 else e.joined(value, value)
-
     statements += [tirx.AllocBuffer(vector) for unrolled in sums for pixel in unrolled for vector in pixel]
     totals = [[e.wide.accumulator(f"total_{p}_{v}") for v in range(spec.vectors)] for p in range(len(pixels))]
     totals = totals if spec.part_taps else []
     statements += [tirx.AllocBuffer(vector) for pixel in totals for vector in pixel]
     for pixel in totals:
         for v, vector in enumerate(pixel):
-            statements.append(
-                e.wide.store(vector, e.wide.converted(for_all_pixels(e.bias, block * height + v * lanes)))
-            )
+            statements.append(e.wide.store(vector, e.wide.converted(e.load(e.bias, block * height + v * lanes))))
 
     # A multiply-add of AVX-512 may take its number from memory, repeated. Used by two vectors of weights LLVM would
     # load it once instead, which is slower (docs/kernels.md): it must not see that both addresses are the same.
@@ -87,7 +79,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
 
     def start_sums() -> list[Any]:
         return [
-            e.store(vector, e.splat(0.0) if totals or u else for_all_pixels(e.bias, block * height + v * lanes))
+            e.store(vector, e.splat(0.0) if totals or u else e.load(e.bias, block * height + v * lanes))
             for u, unrolled in enumerate(sums)
             for pixel in unrolled
             for v, vector in enumerate(pixel)
@@ -102,7 +94,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
         for channel in range(spec.tap_channels):
             weights = [e.vector(f"w_{u}_{channel}_{v}") for v in range(spec.vectors)]
             first = (tap * spec.tap_channels + channel) * height
-            body += [tirx.Bind(w, for_all_pixels(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
+            body += [tirx.Bind(w, e.load(e.weights, first + v * lanes)) for v, w in enumerate(weights)]
             for p, place in enumerate(places):
                 if from_memory:
                     body += [
@@ -114,7 +106,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
                 if quads:
                     activation = e.splat(tirx.Shuffle([quads[p]], [channel]))
                 else:
-                    activation = e.repeated(e.x, (place + channel) * spec.lane_pixels, spec.lane_pixels)
+                    activation = e.splat(e.scalar(e.x, place + channel))
                 body.append(tirx.Bind(value, activation))
                 body += [
                     e.store(vector, e.load(vector) + value * w) for vector, w in zip(sums[u][p], weights, strict=True)
@@ -146,10 +138,7 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
     if spec.residual:  # read when all taps are done, in pieces that no prefetcher of the processor follows
         for r, c in pixels:
             for channel in range(0, height, LINE):
-                there = r_start + (r * e.r_row + c * e.r_pixel + channel)
-                statements.append(e.prefetch(e.residual, there))
-                if spec.lane_pixels == 2:
-                    statements.append(e.prefetch(e.residual, there + e.r_lower))
+                statements.append(e.prefetch(e.residual, r_start + (r * e.r_row + c * e.r_pixel + channel)))
 
     begin, end = e.integer("begin"), e.integer("end")
     next_start, next_step = e.integer("next_start"), e.integer("next_step")
@@ -176,17 +165,8 @@ def _tile(spec: ConvKernel, e: Emitter, block: Any, row: Any, column: Any, *, sh
         for v in range(spec.vectors):
             value = e.wide.load(totals[p][v]) if totals else summed(p, v)
             if spec.residual:
-                there = r_start + (r * e.r_row + c * e.r_pixel + v * lanes)
-                other = filters.load(e.residual, there)
-                if spec.lane_pixels == 2:
-                    other = e.joined(other, filters.load(e.residual, there + e.r_lower))
+                other = e.load(e.residual, r_start + (r * e.r_row + c * e.r_pixel + v * lanes))
                 value = value + (e.wide.converted(other) if totals else other)
-            place, result = y_start + (r * e.y_row + c * y_pixel + v * lanes), e.activate(value, spec.activation)
-            if spec.lane_pixels == 1:
-                statements.append(e.store(e.y, result, place))
-            else:
-                whole = e.vector(f"whole_{p}_{v}")
-                upper, lower = e.parted(whole)
-                statements += [tirx.Bind(whole, result), filters.store(e.y, upper, place)]
-                statements.append(filters.store(e.y, lower, place + e.y_lower))
+            place = y_start + (r * e.y_row + c * y_pixel + v * lanes)
+            statements.append(e.store(e.y, e.activate(value, spec.activation), place))
     return sequence(statements)

@@ -24,17 +24,6 @@ INDEX, SHORT_INDEX = "int64", "int32"
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
-# The integer instruction, as vbroadcastsd takes a multiplier's place on Zen 4 (a third of its multiply-adds), which
-# LLVM would use for float32 whatever the type of what is loaded. Inlined.
-PAIRED = "float32x16"
-_PAIR = """
-define <16 x float> @npas_pair(ptr %p) alwaysinline nounwind {
-  %r = call <16 x float> asm "vpbroadcastq $1, $0", "=v,*m"(ptr elementtype(i64) %p) nounwind memory(read)
-  ret <16 x float> %r
-}
-"""
-
-
 class Vectors:
     """Arithmetic on SIMD vectors of one floating-point type, all of the same number of lanes."""
 
@@ -46,19 +35,65 @@ class Vectors:
     def vector(self, name: str) -> Any:
         return tirx.Var(name, self.type)
 
-    def interleaved(self, a: Expr, b: Expr) -> tuple[Expr, Expr]:
-        """a[0], b[0], a[1], b[1] and so on of two vectors of these lanes: the first vector of that and the second."""
-        order = [lane // 2 + lane % 2 * self.lanes for lane in range(2 * self.lanes)]
-        return tirx.Shuffle([a, b], order[: self.lanes]), tirx.Shuffle([a, b], order[self.lanes :])
+    def beside(self, a: Expr, b: Expr) -> Expr:
+        """Two vectors of half the lanes as one."""
+        return tirx.Shuffle([a, b], list(range(self.lanes)))
 
-    def joined(self, a: Expr, b: Expr) -> Expr:
-        """Two vectors of half the lanes, interleaved."""
+    def halves(self, value: Expr) -> tuple[Expr, Expr]:
+        """The lower and the upper lanes."""
         half = self.lanes // 2
-        return tirx.Shuffle([a, b], [lane // 2 + lane % 2 * half for lane in range(self.lanes)])
+        return tirx.Shuffle([value], list(range(half))), tirx.Shuffle([value], list(range(half, self.lanes)))
 
-    def parted(self, value: Expr) -> tuple[Expr, Expr]:
-        """What `joined` joined."""
-        return tuple(tirx.Shuffle([value], list(range(first, self.lanes, 2))) for first in range(2))
+    def transposed_half(self, rows: Sequence[Expr]) -> tuple[list[Stmt], list[tuple[int, int, Expr]]]:
+        """Columns of eight vectors of sixteen lanes, two in a vector: (column, column, both side by side).
+
+        The statements come first.
+        """
+        steps, quads = self._transposed_quads(rows)
+        pairs = []
+        for column, (upper, lower) in enumerate(zip(quads[:4], quads[4:], strict=True)):
+            for lane in (0, 8):
+                order = [lane + i + 16 * side + 4 * part for part in range(2) for side in range(2) for i in range(4)]
+                pairs.append((lane + column, lane + 4 + column, tirx.Shuffle([upper, lower], order)))
+        return steps, pairs
+
+    def transposed(self, rows: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
+        """The columns of sixteen vectors of sixteen lanes. The statements come first."""
+        steps, quads = self._transposed_quads(rows)  # lane 4 l + i of quads[4 r + c]: row 4 r + i, column 4 l + c
+        columns: list[Expr] = [None] * 16
+
+        def lanes(a: Expr, b: Expr, picked: tuple[int, ...]) -> Expr:
+            return tirx.Shuffle([a, b], [4 * lane + i for lane in picked for i in range(4)])
+
+        for c in range(4):
+            for first in (0, 2):
+                low, high = self.vector(f"low_{c}_{first}"), self.vector(f"high_{c}_{first}")
+                picked = (first, first + 1, first + 4, first + 5)
+                steps.append(tirx.Bind(low, lanes(quads[c], quads[4 + c], picked)))
+                steps.append(tirx.Bind(high, lanes(quads[8 + c], quads[12 + c], picked)))
+                columns[4 * first + c] = lanes(low, high, (0, 2, 4, 6))
+                columns[4 * first + 4 + c] = lanes(low, high, (1, 3, 5, 7))
+        return steps, columns
+
+    def _transposed_quads(self, rows: Sequence[Expr]) -> tuple[list[Stmt], list[Any]]:
+        """Every 4 x 4 block of four rows transposed where it is, by instructions that stay within 128 bits."""
+        statements: list[Stmt] = []
+        quads = []
+
+        def mixed(name: str, a: Expr, b: Expr, picked: tuple[int, ...]) -> Any:
+            result = self.vector(name)
+            order = [i + (part if i < 4 else part + 12) for part in range(0, 16, 4) for i in picked]
+            statements.append(tirx.Bind(result, tirx.Shuffle([a, b], order)))
+            return result
+
+        for first in range(0, len(rows), 4):
+            a, b, c, d = rows[first : first + 4]
+            low = [mixed(f"low_{first}_{i}", p, q, (0, 4, 1, 5)) for i, (p, q) in enumerate(((a, b), (c, d)))]
+            high = [mixed(f"high_{first}_{i}", p, q, (2, 6, 3, 7)) for i, (p, q) in enumerate(((a, b), (c, d)))]
+            for i, (p, q) in enumerate((low, high)):
+                quads.append(mixed(f"quad_{first}_{2 * i}", p, q, (0, 1, 4, 5)))
+                quads.append(mixed(f"quad_{first}_{2 * i + 1}", p, q, (2, 3, 6, 7)))
+        return statements, quads
 
     def accumulator(self, name: str) -> Any:
         """One vector on the stack, which LLVM turns into a register."""
@@ -151,19 +186,6 @@ class Emitter(Vectors):
         other.__dict__ = self.__dict__ | other.__dict__ | {"wide": Vectors("float32", lanes)}
         return other
 
-    def repeated(self, buffer: Any, index: Expr, count: int) -> Expr:
-        """One number or two adjacent ones, again and again in all lanes."""
-        if count == 1:
-            return self.splat(self.scalar(buffer, index))
-        if (count, str(self.type)) != (2, PAIRED):
-            raise ValueError(f"pairs are repeated in vectors of {PAIRED}; got {count} numbers in {self.type}")
-        address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
-        return tirx.call_extern(PAIRED, "npas_pair", address)
-
-    def with_pairs(self, body: Stmt) -> Stmt:
-        """The body, which may use pairs that are `repeated`."""
-        return tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", ir.StringImm(_PAIR), body)
-
     def function(self, symbol: str, body: Stmt) -> Any:
         function = tirx.PrimFunc(self.parameters, tirx.SeqStmt([*self._declarations, body]))
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
@@ -185,10 +207,10 @@ class Emitter(Vectors):
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
 
-    def prefetch(self, buffer: Any, index: Expr) -> Stmt:
-        """Asks for the cache line, to be read soon."""
+    def prefetch(self, buffer: Any, index: Expr, *, locality: int = 3) -> Stmt:
+        """Asks for the cache line, to be read soon; with a locality of 2, into the second level."""
         address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, [index]))
-        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+        return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, locality, 1))
 
     def activate(self, value: Expr, activation: Activation) -> Expr:
         """A vector of the element's type or a wide one, as an element; exponentials are computed wide."""

@@ -45,8 +45,6 @@ class ConvKernel(KernelSpec):
     computes some pixels twice. x points at the first window's first pixel; a tap is an offset in floats from there.
     A tap may stand for `tap_channels` adjacent channels, whose weights follow one another.
     Strides are in floats. `rows` and `columns` are pixels of the output; `band` and `strip` are in tiles.
-    With two `lane_pixels`, x is an image of pairs (pairing.py): taps and strides of x count pairs, an output pixel is
-    one of the upper half, and `y_lower` and `r_lower` lead from there to its partner.
     `apart` is 0: how far behind x the second vector's x lies, of which the compiler must not know that it is the same.
     """
 
@@ -64,7 +62,6 @@ class ConvKernel(KernelSpec):
     residual: bool
     # taps that are summed in the element's type at once; their sums are added up in float32. 0: all taps
     part_taps: int = 0
-    lane_pixels: int = 1  # that share a vector, side by side for every filter; x then holds such groups of pixels
     y_pixel: int = 0  # in y, from one pixel to the next, where that is a constant; 0: the argument says it
     prefetch_weights: bool = False  # of the next block, while this one is computed
 
@@ -74,25 +71,56 @@ class ConvKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers")
-        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel y_lower r_row r_pixel r_lower apart")
+        + _signature(INT, "blocks band strip rows columns x_row y_row y_pixel r_row r_pixel apart")
     )
 
 
 @dataclass(frozen=True)
-class PairsKernel(KernelSpec):
-    """y holds every number of x beside the one `lower` floats behind it, for `vectors` vectors of x a pixel."""
+class PlanesKernel(KernelSpec):
+    """y holds planes of x, `plane` floats apart: number i of a plane is that of the pixel at sources[i] in x.
 
-    emitter: ClassVar[str] = "pairs"
+    For `vectors` vectors of channels and `groups` vectors of a plane.
+    """
+
+    emitter: ClassVar[str] = "planes"
     parameters: ClassVar[Parameters] = (
         _signature(FLOATS_IN, "x")
         + _signature(FLOATS_OUT, "y")
-        + _signature(INT, "rows columns vectors lower x_row x_pixel y_row y_pixel")
+        + _signature(INTS_IN, "sources")
+        + _signature(INT, "groups vectors plane")
+    )
+
+
+@dataclass(frozen=True)
+class PlanarKernel(KernelSpec):
+    """Gathered GEMM in blocks of eight filters, for a tile of `vectors` SIMD vectors of pixels and `singles` more.
+
+    x holds planes (compiler/planar.py): a tap is an offset from there, pixels follow one another. Pixel i of `pixels`
+    goes to targets[i] in y and has its residual at r_targets[i]; the last tile is shifted back to fit. `apart` is 0, of
+    which the compiler must not know.
+    """
+
+    vectors: int
+    singles: int
+    activation: Activation
+    residual: bool
+
+    emitter: ClassVar[str] = "planar"
+    parameters: ClassVar[Parameters] = (
+        _signature(FLOATS_IN, "x")
+        + _signature(FLOATS_OUT, "y")
+        + _signature(FLOATS_IN, "weights bias residual")
+        + _signature(INTS_IN, "taps pointers targets r_targets")
+        + _signature(INT, "blocks pixels apart")
     )
 
 
 @dataclass(frozen=True)
 class DepthwiseKernel(KernelSpec):
-    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers."""
+    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers.
+
+    By `row_pairs`, a tile of two rows of a 3x3 at stride 1 is computed by F(2, 3) down every column.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -101,6 +129,7 @@ class DepthwiseKernel(KernelSpec):
     tile_columns: int
     pixel_stride: int  # floats a pixel, of x and y
     activation: Activation
+    row_pairs: bool = False
 
     emitter: ClassVar[str] = "depthwise"
     parameters: ClassVar[Parameters] = (
@@ -251,11 +280,15 @@ class WinogradInput(KernelSpec):
 
 @dataclass(frozen=True)
 class WinogradProduct(KernelSpec):
-    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles."""
+    """V and weights [planes, blocks, channels, filters of a block] -> M, for a block of tiles.
+
+    With `prefetch_weights`, every block asks for the next one's, which lie behind its own.
+    """
 
     vectors: int
     tiles: int  # at once, in registers; the last ones are shifted back
     part_channels: int = 0  # as part_taps of ConvKernel
+    prefetch_weights: bool = False
 
     emitter: ClassVar[str] = "winograd"
     parameters: ClassVar[Parameters] = (

@@ -18,6 +18,7 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.target import Target
 
+LINE = 16  # floats of a cache line
 Transform = Callable[["_Binder", Sequence[Any]], list[Any]]
 
 
@@ -167,6 +168,8 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
     gathered = isinstance(spec, WinogradGatheredProduct)
     v_tile = spec.v_tile if isinstance(spec, WinogradGatheredProduct) else e.v_tile
 
+    passes = tile_count(e.tiles, spec.tiles)
+
     def in_tiles(plane: Any, block: Any, index: Any) -> Any:
         sums = [[e.accumulator(f"sum_{p}_{v}") for v in range(spec.vectors)] for p in range(spec.tiles)]
         first, x_start, w_start, m_start, begin, channels = (
@@ -191,6 +194,12 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
         ]
         statements += [tirx.AllocBuffer(vector) for tile in sums for vector in tile]
         start = [e.store(vector, e.splat(0.0)) for tile in sums for vector in tile]
+        next_start, next_step = e.integer("next_start"), e.integer("next_step")
+        if spec.prefetch_weights:  # a share in every pass over the tiles
+            statements += [
+                tirx.Bind(next_step, tirx.floordiv(height + passes - 1, passes)),
+                tirx.Bind(next_start, w_start + channels * (height + index * next_step)),
+            ]
 
         def in_channel(channel: Any) -> Any:
             weights, at = [e.vector(f"w_{v}") for v in range(spec.vectors)], e.integer("at")
@@ -203,6 +212,11 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
                 body.append(tirx.Bind(value, e.splat(e.scalar(e.v, at + p * v_tile))))
                 for vector, w in zip(tile, weights, strict=True):
                     body.append(e.store(vector, e.load(vector) + value * w))
+            if spec.prefetch_weights:
+                body += [
+                    e.prefetch(e.weights, next_start + channel * next_step + line, locality=2)
+                    for line in range(0, height, LINE)
+                ]
             return sequence(body)
 
         if spec.part_channels:
@@ -229,7 +243,7 @@ def _product(spec: WinogradProduct, e: Emitter) -> Any:
         return sequence(statements)
 
     def in_block(plane: Any, block: Any) -> Any:
-        return loop("tile", tile_count(e.tiles, spec.tiles), lambda index: in_tiles(plane, block, index))
+        return loop("tile", passes, lambda index: in_tiles(plane, block, index))
 
     return loop("plane", e.planes, lambda plane: loop("block", e.blocks, lambda block: in_block(plane, block)))
 

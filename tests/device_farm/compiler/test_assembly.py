@@ -10,9 +10,9 @@ import pytest
 from device_farm.compiler import AVX2, AVX512, NEON, Target
 from device_farm.compiler.assembly import InnerLoop, inner_loops, kernel_assembly
 from device_farm.compiler.graph import Activation
-from device_farm.compiler.kernels.spec import ConvKernel
+from device_farm.compiler.kernels.spec import ConvKernel, PlanarKernel
 from device_farm.compiler.sparsity import QUAD_CHANNELS
-from device_farm.compiler.target import RegisterTile
+from device_farm.compiler.target import PlanarTile, RegisterTile
 from device_farm.compiler.tiling import conv_pixels
 
 TILES = [(target, tile) for target in (NEON, AVX512, AVX2) for tile in target.tiles]
@@ -27,7 +27,6 @@ def loops_of(target: Target, tile: RegisterTile, tap_channels: int, **changed: A
         vectors=tile.vectors,
         vector_lanes=tile.lanes,
         tap_channels=tap_channels,
-        lane_pixels=tile.lane_pixels,
         **(fields | changed),
     )
     return inner_loops(kernel_assembly(spec, target))
@@ -56,18 +55,19 @@ def test_tiles_of_several_rows_stay_in_registers(target: Target, tile: RegisterT
         )
 
 
-def test_pairs_are_loaded_without_a_multiplier() -> None:
-    """vbroadcastsd would take one: a third of the multiply-adds."""
-    tile = AVX512.pair_tile
-    assert tile is not None
-    for rows in (1, 2):
-        columns, line = tile.pixels // rows, 30 * 64 if rows > 1 else 0
-        loops = loops_of(AVX512, tile, 1, tile_rows=rows, tile_columns=columns, line_stride=line)
-        check_registers(loops)
-        (loop,) = loops
-        pairs = [text for text in loop.instructions if text.startswith("vpbroadcastq")]
-        assert len(pairs) == loop.multiply_adds == tile.pixels
-        assert not any(text.startswith(("vbroadcast", "vmova")) for text in loop.instructions)
+@pytest.mark.parametrize("tile", AVX512.planar_tiles, ids=str)
+def test_vectors_of_pixels_take_weights_from_memory(tile: PlanarTile) -> None:
+    """A load for each vector of pixels and for a single one: nothing else."""
+    spec = PlanarKernel(tile.vectors, tile.singles, Activation.RELU6, residual=True)
+    loops = [loop for loop in inner_loops(kernel_assembly(spec, AVX512)) if loop.multiply_adds]
+    check_registers(tuple(loops))
+    (loop,) = loops
+    assert loop.multiply_adds == 8 * tile.vectors + tile.singles
+    assert sum("1to16" in line for line in loop.instructions) == 8 * tile.vectors
+    assert (
+        sum(line.startswith(("vmov", "vbroadcast", "vperm")) for line in loop.instructions)
+        == tile.vectors + tile.singles
+    )
 
 
 def test_blocks_of_two_vectors_on_avx512_take_every_number_from_memory() -> None:

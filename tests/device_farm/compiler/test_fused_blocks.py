@@ -190,6 +190,8 @@ def test_small_blocks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert not fused_blocks(block((8, 8, 16), 64))
     (large,) = fused_blocks(block((56, 56, 24), 144))
-    assert (large.rows, large.chunk) == (2, 32)
+    assert (large.rows, large.chunk) == (4, 32)
+    (shared,) = fused_blocks(block((56, 56, 24), 144), threads=4)  # 14 bands of four would not be as many for each
+    assert shared.rows == 2
     (late,) = fused_blocks(block((7, 7, 160), 960))
     assert (late.rows, late.chunk) == (7, 64)

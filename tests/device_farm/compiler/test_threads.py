@@ -131,7 +131,7 @@ NETWORKS: dict[str, Graph] = {
             Softmax("softmax", ("dilated",)),
         )
     ),
-    "pairs of pixels": chain(
+    "planes": chain(
         (21, 20, 64),
         conv("a", (), 128, 3, sparsity=BlockSparsity(8, (90,) * 16)),
         conv("b", (), 264, sparsity=BlockSparsity(8, (30,) * 33)),
@@ -199,7 +199,11 @@ def test_on_neon(name: str, answer: Answer, tmp_path: Path, cache_dir: Path) -> 
 
 def steps_of(graph: Graph, threads: int, target: Target = AVX512) -> list[tuple[Step, tuple[Phase, ...]]]:
     memory = plan_memory(
-        graph, target, fused_blocks(graph), living_blocks(graph, target, weights=None, seed=0), threads=threads
+        graph,
+        target,
+        fused_blocks(graph, threads=threads),
+        living_blocks(graph, target, weights=None, seed=0),
+        threads=threads,
     )
     packed, _ = pack(graph, memory, target=target, weights=None, seed=0)
     steps = lower(graph, memory, packed, target)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -16,31 +16,61 @@ ROOT = HERE.parents[2]
 SERIALS = ("d0", "d1", "d2")
 
 
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[Any]:
+class _Shared:
+    """The cluster, from the first test of this folder that wants it to the last test of this folder."""
+
+    cluster: Any = None
+    environment: dict[str, str]
+
+    def start(self) -> Any:
+        if self.cluster is not None:
+            return self.cluster
+        sys.path.insert(0, str(HERE))
+        self.environment = dict(os.environ)
+        paths = [str(ROOT), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        import ray
+        from ray.cluster_utils import Cluster
+
+        from device_farm.fleet.devices import phone_resource
+
+        memory: dict[str, Any] = {"object_store_memory": 10**8}
+        # Room for several farms at once: each of them takes one unit.
+        head = {"num_cpus": 2, "include_dashboard": False, "resources": {phone_resource("d0"): 9}, **memory}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        for serial in SERIALS[1:]:
+            self.cluster.add_node(num_cpus=0, resources={phone_resource(serial): 9}, **memory)
+        ray.init(address=self.cluster.address, namespace="npas-tests", log_to_driver=False)
+        return self.cluster
+
+    def stop(self) -> None:
+        if self.cluster is None:
+            return
+        import ray
+
+        ray.shutdown()
+        self.cluster.shutdown()
+        self.cluster = None
+        os.environ.clear()
+        os.environ.update(self.environment)
+        sys.path.remove(str(HERE))
+
+
+_shared = _Shared()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """After the fixtures' own ends: other folders start a Ray of their own."""
+    if nextitem is None or HERE not in nextitem.path.parents:
+        _shared.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Any:
     """Three raylets; device d<n> is attached to node n by its resource."""
-    sys.path.insert(0, str(HERE))
-    before = dict(os.environ)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), *filter(None, [before.get("PYTHONPATH")])])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from device_farm.fleet.devices import phone_resource
-
-    memory: dict[str, Any] = {"object_store_memory": 10**8}
-    # Room for several farms at once: each of them takes one unit.
-    head = {"num_cpus": 2, "include_dashboard": False, "resources": {phone_resource("d0"): 9}, **memory}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for serial in SERIALS[1:]:
-        cluster.add_node(num_cpus=0, resources={phone_resource(serial): 9}, **memory)
-    ray.init(address=cluster.address, namespace="npas-tests", log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cast(Any, cluster).shutdown()
-    os.environ.clear()
-    os.environ.update(before)
-    sys.path.remove(str(HERE))
+    return _shared.start()
 
 
 _numbers = itertools.count()
@@ -74,6 +104,12 @@ def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
         return farm
 
     return start
+
+
+@pytest.fixture(scope="session")
+def start_farm_in() -> Callable[..., Any]:
+    """Of a folder to work in and a list: what starts farms there and adds them to the list."""
+    return _starter
 
 
 @pytest.fixture

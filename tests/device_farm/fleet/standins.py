@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,23 @@ class ScriptedTransport:
         raise DeviceGone("nothing is kept here")
 
 
+@dataclass(frozen=True)
+class FolderSource:
+    """A host whose phones are the files in a folder."""
+
+    folder: Path
+    log: Path
+
+    def follow(self) -> Iterator[Sequence[ScriptedDevice]]:
+        before: list[str] | None = None
+        while True:
+            serials = sorted(path.name for path in self.folder.iterdir())
+            if serials != before:
+                yield [ScriptedDevice(serial, self.log) for serial in serials]
+                before = serials
+            time.sleep(0.05)
+
+
 def network(key: str, **script: Any) -> Graph:
     """A graph that is compiled into the script; `key` tells it from others."""
     name = json.dumps({"key": key, **script}, sort_keys=True)
@@ -117,6 +134,13 @@ def compile_script(
     path = out_dir / "program.py"
     path.write_text(_PROGRAM.format(script=script, key=key))
     return Artifact(key, path, target.name, (1, 1, 1), 1, 0, (42.0,), 0.0, 1, 1)
+
+
+@dataclass
+class AnyMeter:
+    """Of any transport, to which nothing is asked."""
+
+    transport: Any
 
 
 @dataclass

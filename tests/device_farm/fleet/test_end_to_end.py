@@ -1,14 +1,13 @@
-"""The real compiler and the real local device through the farm, on a Ray of one node."""
+"""The real compiler and the real local device through the farm."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Graph, Input, Padding, Pool2d, Shape
 from device_farm.compiler.target import host_target
@@ -16,8 +15,6 @@ from device_farm.errors import FarmError, InvalidGraph
 from device_farm.fleet.farm import Farm, FarmConfig, LocalDevice
 from device_farm.fleet.words import DeviceState
 from device_farm.measurement.types import Protocol
-
-ROOT = Path(__file__).parents[3]
 
 
 def small(*, kept: int = 27, filters: int = 32) -> Graph:
@@ -34,18 +31,15 @@ def small(*, kept: int = 27, filters: int = 32) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=10**8, log_to_driver=False)
-        protocol = Protocol(warmup_s=0.01, min_time_s=0.02, max_relative_ci=0.5)
-        core = max(os.sched_getaffinity(0))
-        cache_dir = tmp_path_factory.mktemp("cache")
-        one = LocalDevice(cpu=core, num_cpus=0)
-        two = LocalDevice(model="two", name="two", num_cpus=0, threads=2, cpus=(core, min(os.sched_getaffinity(0))))
-        yield Farm.start(FarmConfig((one, two), cache_dir, protocol=protocol))
-        ray.shutdown()
+def farm(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    protocol = Protocol(warmup_s=0.01, min_time_s=0.02, max_relative_ci=0.5)
+    core = max(os.sched_getaffinity(0))
+    cache_dir = tmp_path_factory.mktemp("cache")
+    one = LocalDevice(cpu=core, num_cpus=0)
+    two = LocalDevice(model="two", name="two", num_cpus=0, threads=2, cpus=(core, min(os.sched_getaffinity(0))))
+    farm = Farm.start(FarmConfig((one, two), cache_dir, protocol=protocol, name="end-to-end"))
+    yield farm
+    farm.stop()
 
 
 def test_a_network_is_compiled_and_measured(farm: Farm) -> None:
