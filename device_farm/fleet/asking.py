@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from device_farm.compiler.target import TARGETS
 from device_farm.errors import (
-    CompileError,
-    InvalidGraph,
     JournalError,
     LeaseError,
     NoSuchDevice,
-    UnsupportedOperator,
 )
 from device_farm.fleet.clients import Caller, Clients, Gone
+from device_farm.fleet.compiling import Compiling, Source, input_was_lost
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.journal import Journal
 from device_farm.fleet.membership import Membership, kind_of
 from device_farm.fleet.pool import InputLost
-from device_farm.fleet.ray_workers import COMPILER, Compiled, CompileTask
+from device_farm.fleet.ray_workers import Compiled
 from device_farm.fleet.recorder import Recorder
-from device_farm.fleet.staffing import Compilers, DevicePool
-from device_farm.fleet.words import Blame, Failed, Job, Lease, Outcome
+from device_farm.fleet.staffing import DevicePool
+from device_farm.fleet.words import Failed, Job, Lease, Outcome
 from device_farm.measurement.types import DeviceFacts, Measurement
 
 if TYPE_CHECKING:
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 
 # A request whose inputs or artifact were lost with a node is compiled again this often.
 _ROUNDS = 3
-_COMPILER_ERRORS = {cls.__name__ for cls in (InvalidGraph, UnsupportedOperator, CompileError)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Asking:
     """Serves requests. All methods belong to the broker's event loop."""
 
     config: FarmConfig
-    compilers: Compilers
+    compiling: Compiling
     devices: DevicePool
     membership: Membership
     clients: Clients
@@ -98,15 +94,16 @@ class Asking:
         if isinstance(facts, Failed):
             return facts
         outcome: Outcome[Measurement] = Failed("LeaseError", "never tried")
+        source = Source(request.program_key, request.graph, request.weights, request.seed)
         for _ in range(_ROUNDS):
-            compiled = await self._compile(request, facts)
+            compiled = await self.compiling.compile(source, facts, client=request.client, priority=request.priority)
             if isinstance(compiled, Failed):
                 outcome = compiled
             else:
                 outcome = await self._run(self._job(request, compiled.result, facts), compiled.result)
-            if not _input_was_lost(outcome):
+            if not input_was_lost(outcome):
                 break
-            self.compilers.forget(_compile_key(request, facts))
+            self.compiling.forget(source, facts)
         return outcome
 
     async def _facts_of(self, model: str) -> DeviceFacts | Failed:
@@ -127,18 +124,6 @@ class Asking:
         message = f"no device of model {model!r}; the farm has {models}" + (f" ({missing})" if missing else "")
         return Failed(NoSuchDevice.__name__, message)
 
-    async def _compile(self, request: Request, facts: DeviceFacts) -> Outcome[Compiled]:
-        key = _compile_key(request, facts)
-        job = Job(key, artifact_key=key, model=COMPILER, client=request.client, priority=request.priority)
-        task = CompileTask(request.graph, TARGETS[facts.target], request.weights, request.seed, facts.threads)
-        with self.clients.waiting_for(key):
-            outcome = await self.compilers.ask(job, task)
-        if isinstance(outcome, Failed) and outcome.error not in _COMPILER_ERRORS and not _input_was_lost(outcome):
-            # The compiler died, or hung, on every attempt. That may be this network's doing, or a full disk's:
-            # who asks for many networks can tell, by how the others fare.
-            return replace(outcome, error=LeaseError.__name__, message=f"the compiler broke down: {outcome.message}")
-        return outcome
-
     async def _run(self, job: Job, compiled: Compiled) -> Outcome[Measurement]:
         """From the journal if it is there; else measured, and in the journal before it is told."""
         try:
@@ -155,13 +140,5 @@ class Asking:
     def _job(self, request: Request, compiled: Compiled, facts: DeviceFacts) -> Job:
         """A model's name may mean another device one day: what it is made of is in the key, too."""
         kind = hashlib.sha256(kind_of(facts).encode()).hexdigest()[:12]
-        key = f"{compiled.artifact.key}/{request.model}/{kind}/{self.config.protocol.key}/{request.replicate}"
+        key = f"{compiled.artifact.key}/{request.model}/{kind}/{self.config.protocol_key}/{request.replicate}"
         return Job(key, compiled.artifact.key, request.model, client=request.client, priority=request.priority)
-
-
-def _compile_key(request: Request, facts: DeviceFacts) -> str:
-    return f"{request.program_key}/{facts.target}/{facts.threads}"
-
-
-def _input_was_lost(outcome: Outcome[Any]) -> bool:
-    return isinstance(outcome, Failed) and bool(outcome.evidence) and outcome.evidence[-1].fault.blame is Blame.INPUT

@@ -16,13 +16,16 @@ from pathlib import Path
 
 from device_farm.fleet.asking import Asking, Leave, Request
 from device_farm.fleet.clients import Clients
+from device_farm.fleet.compiling import Compiling
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import DeviceSpec, file_name
 from device_farm.fleet.hosts import Hosts
-from device_farm.fleet.journal import JOURNAL_NAME, Entry, Journal, sweep
+from device_farm.fleet.journal import JOURNAL_NAME, Entry, Journal, Kind, sweep
 from device_farm.fleet.membership import Membership
+from device_farm.fleet.metrics import Metrics
 from device_farm.fleet.recorder import Recorder
 from device_farm.fleet.remembering import RememberingFleet
+from device_farm.fleet.sentinels import Sentinels
 from device_farm.fleet.staffing import DevicePool, compiler_serials, compilers_of, device_policy
 from device_farm.fleet.views import FarmDevice, view
 from device_farm.fleet.words import Outcome
@@ -98,6 +101,21 @@ class Broker:
         parts.devices.release(serial)
         await parts.recorder.written()
 
+    async def calibrate(self, serial: str) -> float:
+        """Raises FarmError."""
+        parts = self._start()
+        parts.membership.check(serial)
+        baseline_ms = await parts.devices.calibrate(serial)
+        await parts.recorder.written()
+        return baseline_ms
+
+    async def set_share(self, client: str, share: float) -> None:
+        """Raises ValueError."""
+        parts = self._start()
+        _set_share(parts.asking, client, share)
+        parts.recorder.note(Entry(Kind.SHARE, client, data={"share": share}))
+        await parts.recorder.written()
+
     async def history(self, serial: str, limit: int) -> list[Entry]:
         """What the journal has of a device, the oldest first."""
         parts = self._start()
@@ -107,7 +125,7 @@ class Broker:
     async def ready(self, timeout_s: float) -> list[str]:
         """Waits until every configured device and compiler has joined; what is missing after the timeout, and why."""
         parts = self._start()
-        compilers, devices = parts.asking.compilers, parts.devices
+        compilers, devices = parts.asking.compiling.pool, parts.devices
         expected = [*compiler_serials(self._config), *(spec.serial for spec in self._config.devices)]
         until_s = time.monotonic() + timeout_s
         while True:
@@ -153,20 +171,33 @@ class Broker:
         journal = Journal.open(self._journal_path(), farm_id=self._farm_id)
         restored = journal.restored
         now = asyncio.get_running_loop().time()
-        recorder = Recorder(journal)
+        metrics = Metrics(config.name)
+        recorder = Recorder(journal, heard=metrics.heard)
         clients = Clients(grace_s=config.grace_s)
         leave = Leave(clients, recorder)
         fleet = RememberingFleet(device_policy(config), restored=restored, tell=recorder.note, now=now)
         membership = Membership(config.devices, tell=recorder.note)
-        devices = DevicePool(config, fleet, leave, admit=membership.admit)
-        membership.begin(devices, restored.attached)
         compilers = compilers_of(config, first_fence=restored.first_fence, may_run=leave)
+        compiling = Compiling(compilers, clients)
+        sentinels = Sentinels(
+            config.sentinel, compile_for=compiling.sentinel, baselines=restored.baselines, tell=recorder.note
+        )
+        devices = DevicePool(config, fleet, leave, admit=membership.admit, sentinels=sentinels, timed=metrics.measured)
+        membership.begin(devices, restored.attached)
         hosts = Hosts(config.hosts, membership.listed)
-        self._tasks = [asyncio.get_running_loop().create_task(hosts.keep())]
-        asking = Asking(config, compilers, devices, membership, clients, journal, recorder)
+        keeping = (hosts.keep(), metrics.keep(compilers, devices, clients))
+        self._tasks = [asyncio.get_running_loop().create_task(task) for task in keeping]
+        asking = Asking(config, compiling, devices, membership, clients, journal, recorder)
+        for client, share in restored.shares.items():
+            _set_share(asking, client, share)
         return _Parts(journal, recorder, clients, asking, membership, devices, hosts)
 
     def _journal_path(self) -> Path:
         if self._config.journal is not None:
             return self._config.journal
         return self._config.cache_dir / "farms" / f"{file_name(self._config.name)}-{self._farm_id}" / JOURNAL_NAME
+
+
+def _set_share(asking: Asking, client: str, share: float) -> None:
+    asking.devices.set_share(client, share)
+    asking.compiling.pool.set_share(client, share)

@@ -11,7 +11,10 @@ from typing import Any
 from device_farm.fleet.devices import DeviceSpec
 from device_farm.fleet.host_watcher import PhoneHost
 from device_farm.fleet.words import Policy
+from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.types import Protocol
+
+SENTINEL = "device_farm.measurement.sentinel:sentinel_graph"
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,9 @@ class FarmConfig:
     `cache_dir` is a path on every node (it need not be shared): compiled kernels and what is being worked on.
     `lease_timeout_s` must exceed the longest measurement that the protocol allows, `protocol.deadline_s`: it is there
     for the device that hangs in spite of every deadline below it. None leaves 15 s for transfer and start.
-    `compile_with` names, as "module:name", what compile actors call; `measure_with` a class that is made on a device's
-    transport and measures there.
+    `sentinel` names, as "module:name", what makes the network that runs beside every measurement (SENTINEL is the usual
+    one), and `rules` say when a device may measure; without them a latency is believed as it is. `compile_with` names
+    what compile actors call; `measure_with` a class that is made on a device's transport and measures there.
     """
 
     devices: tuple[DeviceSpec, ...]
@@ -41,6 +45,9 @@ class FarmConfig:
     protocol: Protocol = field(default_factory=Protocol)
     lease_timeout_s: float | None = None
     start_timeout_s: float = 60.0
+    connect_timeout_s: float = 60.0  # for a device's actor to start and reach it; longer is tried anew
+    sentinel: str | None = None
+    rules: AdmissionRules | None = None
     policy: Policy = field(default_factory=Policy)  # of the devices; its lease_s is lease_timeout_s
     name: str = "farm"
     namespace: str = "npas"
@@ -53,6 +60,8 @@ class FarmConfig:
         twice = [serial for serial, count in Counter(d.serial for d in self.devices).items() if count > 1]
         if twice:
             raise ValueError(f"two devices are called {twice[0]!r}; give one of them another name")
+        if not self.connect_timeout_s > 0:
+            raise ValueError(f"connect_timeout_s must be above 0 seconds, got {self.connect_timeout_s}")
         if self.compile_workers < 1:
             raise ValueError(f"compile_workers must be at least 1, got {self.compile_workers}")
         if self.lease_timeout_s is not None and self.lease_timeout_s <= self.protocol.deadline_s:
@@ -60,6 +69,12 @@ class FarmConfig:
                 f"lease_timeout_s ({self.lease_timeout_s:g}) must exceed protocol.deadline_s "
                 f"({self.protocol.deadline_s:g}): else leases expire under measurements that are well"
             )
+
+    @property
+    def protocol_key(self) -> str:
+        """Of all that decides how a latency is taken: with a sentinel it is another than without."""
+        parts = ["sentinel"] * (self.sentinel is not None) + ["rules"] * (self.rules is not None)
+        return "+".join([self.protocol.key, *parts])
 
     @property
     def lease_s(self) -> float:

@@ -33,7 +33,7 @@ from device_farm.fleet.faults import result_of
 from device_farm.fleet.host_watcher import PhoneHost
 from device_farm.fleet.journal import Entry
 from device_farm.fleet.views import FarmDevice
-from device_farm.fleet.words import Outcome
+from device_farm.fleet.words import Outcome, check_share
 from device_farm.measurement.types import Measurement
 
 if TYPE_CHECKING:
@@ -194,6 +194,18 @@ class Farm:
     def release(self, serial: str) -> None:
         """Forget a device's strikes, rest and quarantine. Raises NoSuchDevice."""
         self._call("release", serial)
+
+    def calibrate(self, serial: str) -> float:
+        """Takes the sentinel's baseline of a device anew, when it is next free; in milliseconds.
+
+        Raises NoSuchDevice; Refused for a farm without a sentinel; Unfit and what a measurement raises.
+        """
+        return cast(float, self._call("calibrate", serial))
+
+    def set_share(self, client: str, share: float) -> None:
+        """Gives a client another weight, 1 where nothing was said. Raises ValueError unless it is a number above 0."""
+        check_share(client, share)
+        self._call("set_share", client, share)
 
     def history(self, serial: str, *, limit: int = 100) -> list[Entry]:
         """What the journal has of a device, attached now or once: its last `limit` entries, the oldest first."""

@@ -79,5 +79,5 @@ def _living_nodes() -> dict[str, dict[str, float]]:
 
 
 def _pinned(spec: DeviceSpec, node_id: str) -> DeviceSpec:
-    """To the node that has it: the specification that a source makes does not know where it runs."""
-    return cast(DeviceSpec, replace(cast(Any, spec), node_id=node_id, resource=None))
+    """To the node that has it: a source does not know where it runs."""
+    return cast(DeviceSpec, replace(cast(Any, spec), node_id=node_id))

@@ -72,6 +72,7 @@ class Kind(StrEnum):
     PROBATION = "probation"
     RETURNED = "returned"
     RELEASED = "released"
+    SHARE = "share"  # of a client, `key`
     BASELINE = "baseline"  # what the sentinel takes on a device when all is well
 
 
@@ -113,6 +114,7 @@ class Restored:
     # by serial, of the farm that wrote last: what was attached by hand; None: detached by hand
     attached: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     baselines: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by serial
+    shares: dict[str, float] = field(default_factory=dict)  # by client
     farm_id: str = ""
 
     def add(self, entry: Entry) -> None:
@@ -129,6 +131,8 @@ class Restored:
                 self.attached[entry.serial] = entry.data
             case Kind.DETACHED:
                 self.attached[entry.serial] = None
+            case Kind.SHARE:
+                self.shares[entry.key] = float(entry.data["share"])
             case Kind.BASELINE:
                 self.baselines[entry.serial] = entry.data
 

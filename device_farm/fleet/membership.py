@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -175,7 +176,7 @@ def _spec_to_json(spec: DeviceSpec) -> dict[str, Any]:
 
 def _spec_from_json(data: Mapping[str, Any]) -> DeviceSpec | None:
     kind = getattr(device_specs, str(data.get("kind")), None)
-    if not (isinstance(kind, type) and kind.__module__ == device_specs.__name__):
+    if not (isinstance(kind, type) and kind.__module__ == device_specs.__name__ and is_dataclass(kind)):
         return None
     try:
         spec: DeviceSpec = TypeAdapter[Any](kind).validate_python(data["fields"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
 
-from device_farm.errors import DeviceGone, FarmError
-from device_farm.fleet.device_actor import Greeting
+from device_farm.errors import DeviceGone, FarmError, Refused
+from device_farm.fleet.device_actor import Answer, Greeting
 from device_farm.fleet.pool import InputLost
+from device_farm.fleet.sentinels import SentinelOrder, Sentinels
 from device_farm.fleet.words import Lease
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 
@@ -162,21 +164,72 @@ class RayDevice(_RayWorker):
         may_run: MayRun,
         *,
         admit: Callable[[DeviceFacts], None],
+        sentinels: Sentinels,
         protocol: Protocol,
+        timed: Callable[[DeviceFacts, float], None],
     ) -> None:
         super().__init__(serial, create, may_run)
         self._admit = admit
+        self._sentinels = sentinels
         self._protocol = protocol
+        self._timed = timed  # is told how many seconds the device was busy with a job
+        self._facts: DeviceFacts | None = None
+        self._order: SentinelOrder | None = None  # what this instance of the actor has
+
+    async def connect(self) -> str:
+        model = await super().connect()
+        self._order = None
+        await self._watch_over()
+        return model
 
     def _employ(self, greeting: Greeting) -> str:
         if isinstance(greeting.facts, FarmError):
             raise greeting.facts
         assert greeting.facts is not None
         self._admit(greeting.facts)
+        self._facts = greeting.facts
         return greeting.facts.model
 
     async def run(self, lease: Lease, payload: Compiled) -> Measurement:
         await self._may_run(lease)
-        args = (lease.fence, payload.artifact, payload.program, self._protocol)
-        measurement: Measurement = await self._call("measure", *args)
-        return measurement
+        assert self._facts is not None
+        began_s = time.monotonic()
+        try:
+            await self._watch_over()
+            args = (lease.fence, payload.artifact, payload.program, self._protocol)
+            answer = self._noted(await self._call("measure", *args))
+        finally:
+            self._timed(self._facts, time.monotonic() - began_s)
+        assert isinstance(answer.result, Measurement)
+        return answer.result
+
+    async def calibrate(self) -> float:
+        """The sentinel's baseline in milliseconds, taken anew. Raises FarmError."""
+        if await self._watch_over() is None:
+            raise Refused(f"this farm has no sentinel, so there is nothing to calibrate {self._serial} by")
+        answer = self._noted(await self._call("calibrate", self._protocol))
+        assert answer.baseline is not None
+        return answer.baseline.baseline_ms
+
+    async def _watch_over(self) -> SentinelOrder | None:
+        """The actor has the sentinel that it ought to have. Raises FarmError, InputLost."""
+        assert self._facts is not None
+        order = await self._sentinels.order(self._facts)
+        if order is not None and not order.is_like(self._order):
+            try:
+                await self._call("watch_over", order.artifact, order.program, order.baseline_ms, order.model_ms)
+            except InputLost:
+                self._sentinels.lost(self._facts)
+                raise
+            self._order = order
+        return self._order
+
+    def _noted(self, answer: Answer) -> Answer:
+        """Remembers the baseline. Raises the FarmError that the answer is."""
+        assert self._facts is not None
+        if answer.baseline is not None:
+            baseline = answer.baseline
+            self._sentinels.observed(self._facts, artifact_key=baseline.artifact_key, baseline_ms=baseline.baseline_ms)
+        if isinstance(answer.result, FarmError):
+            raise answer.result
+        return answer

@@ -16,6 +16,7 @@ from device_farm.fleet.devices import DeviceSpec
 from device_farm.fleet.pool import Pool
 from device_farm.fleet.ray_workers import Compiled, CompileTask, MayRun, RayCompiler, RayDevice
 from device_farm.fleet.remembering import RememberingFleet
+from device_farm.fleet.sentinels import Sentinels
 from device_farm.fleet.state import Fleet
 from device_farm.fleet.words import Policy
 from device_farm.measurement.types import DeviceFacts, Measurement
@@ -47,12 +48,21 @@ class DevicePool(Pool[Compiled, Measurement]):
     """A pool whose devices are employed and dismissed while it runs."""
 
     def __init__(
-        self, config: FarmConfig, fleet: RememberingFleet, may_run: MayRun, *, admit: Callable[[DeviceFacts], None]
+        self,
+        config: FarmConfig,
+        fleet: RememberingFleet,
+        may_run: MayRun,
+        *,
+        admit: Callable[[DeviceFacts], None],
+        sentinels: Sentinels,
+        timed: Callable[[DeviceFacts, float], None],
     ) -> None:
-        super().__init__(fleet)
+        super().__init__(fleet, connect_s=config.connect_timeout_s)
         self._config = config
         self._may_run = may_run
         self._admit = admit  # is shown every device that was reached
+        self._sentinels = sentinels
+        self._timed = timed
 
     def employ(self, spec: DeviceSpec) -> None:
         """An actor for the device, which joins as soon as it can be reached."""
@@ -64,9 +74,24 @@ class DevicePool(Pool[Compiled, Measurement]):
         config, work_dir = self._config, self._config.cache_dir / "devices"
 
         def create() -> Any:
-            return ray.remote(DeviceActor).options(**options).remote(spec, work_dir, config.measure_with)
+            return ray.remote(DeviceActor).options(**options).remote(spec, work_dir, config.measure_with, config.rules)
 
-        self.add(RayDevice(spec.serial, create, self._may_run, admit=self._admit, protocol=config.protocol))
+        device = RayDevice(
+            spec.serial,
+            create,
+            self._may_run,
+            admit=self._admit,
+            sentinels=self._sentinels,
+            protocol=config.protocol,
+            timed=self._timed,
+        )
+        self.add(device)
+
+    async def calibrate(self, serial: str) -> float:
+        """The sentinel's baseline on a device, taken anew, in milliseconds. Raises FarmError."""
+        worker = self._workers[serial]
+        assert isinstance(worker, RayDevice)
+        return await worker.calibrate()
 
     async def dismiss(self, serial: str) -> None:
         """End a device's actor for good; what it ran is tried elsewhere. Raises NoSuchDevice."""

@@ -106,12 +106,6 @@ def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
     return start
 
 
-@pytest.fixture(scope="session")
-def start_farm_in() -> Callable[..., Any]:
-    """Of a folder to work in and a list: what starts farms there and adds them to the list."""
-    return _starter
-
-
 @pytest.fixture
 def start_farm(ray_cluster: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts farms of the scripted devices that are named; they work in tmp_path and are stopped with the test."""

@@ -6,6 +6,7 @@ only. Every run leaves a line in the devices' log, so a test can count what was 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ from device_farm.errors import (
     UnsupportedOperator,
     WrongAnswer,
 )
+from device_farm.fleet.config import FarmConfig
+from device_farm.fleet.devices import phone_resource
+from device_farm.fleet.host_watcher import PhoneHost
+from device_farm.fleet.words import Policy
+from device_farm.measurement.drift import Baseline
+from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
 
 _PROGRAM = """\
@@ -136,21 +143,71 @@ def compile_script(
     return Artifact(key, path, target.name, (1, 1, 1), 1, 0, (42.0,), 0.0, 1, 1)
 
 
-@dataclass
-class AnyMeter:
-    """Of any transport, to which nothing is asked."""
+def lab_config(folder: Path) -> FarmConfig:
+    """A farm with everything: a journal, sentinels, hosts whose phones are files, clients with little grace."""
+    (folder / "plugged").mkdir(exist_ok=True)
+    serials = ("d0", "d1", "d2")
+    return FarmConfig(
+        devices=tuple(ScriptedDevice(s, folder / "log", resource=phone_resource(s)) for s in serials),
+        cache_dir=folder,
+        hosts=(PhoneHost(FolderSource(folder / "plugged", folder / "log"), resource="phone_host"),),
+        journal=folder / "lab.sqlite",
+        grace_s=0.5,
+        compile_workers=2,
+        protocol=Protocol(deadline_s=2.0),
+        lease_timeout_s=6.0,
+        sentinel="standins:sentinel_network",
+        policy=Policy(cool_s=0.05, absent_s=20, infrastructure_attempts=3, same_device_attempts=2),
+        name="lab",
+        namespace="npas-tests",
+        compile_with="standins:compile_script",
+        measure_with="standins:ScriptedMeter",
+    )
 
-    transport: Any
+
+def sentinel_network() -> Graph:
+    """Stands for sentinel_graph."""
+    return network("sentinel")
 
 
 @dataclass
 class ScriptedMeter:
-    """Stands for Meter."""
+    """Stands for Meter. A sentinel's baseline is 2 ms, and 3 ms when it is taken anew."""
 
     transport: ScriptedTransport
+    _: KW_ONLY
+    sentinel: Sentinel | None = None
+    baseline: Baseline | None = None
+
+    def __post_init__(self) -> None:
+        if self.sentinel is not None and self.sentinel.baseline_ms is not None:
+            self.baseline = Baseline(self.sentinel.artifact.key, self.sentinel.baseline_ms)
 
     def measure(self, artifact: Artifact, protocol: Protocol) -> Measurement:
-        return _measure(self.transport, artifact, protocol)
+        if self.sentinel is None:
+            return _measure(self.transport, artifact, protocol)
+        assert self.sentinel.artifact.path.stat().st_mode & 0o100
+        if self.baseline is None:
+            self.baseline = Baseline(self.sentinel.artifact.key, 2.0)
+        measurement = _measure(self.transport, artifact, protocol)
+        model_ms = self.sentinel.model_ms
+        said = {
+            "key": self.baseline.artifact_key,
+            "baseline_ms": self.baseline.baseline_ms,
+            "readings_ms": [2.02, 2.02],
+            "drift": 1.01,
+            "corrected": False,
+            "uncorrected_ms": measurement.latency_ms,
+            "of_model": None if model_ms is None else self.baseline.baseline_ms / model_ms,
+        }
+        after = {"temperature_c": {"skin": 31.5}}
+        conditions = {**measurement.conditions, "sentinel": said, "device_after": after}
+        return dataclasses.replace(measurement, conditions=conditions)
+
+    def calibrate(self, protocol: Protocol) -> Baseline:
+        assert self.sentinel is not None
+        self.baseline = Baseline(self.sentinel.artifact.key, 3.0)
+        return self.baseline
 
 
 def _measure(transport: ScriptedTransport, artifact: Artifact, protocol: Protocol) -> Measurement:

@@ -6,11 +6,15 @@ devices as they were.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from typing import Any
 import pytest
 import ray
 
-from device_farm.errors import JournalError, LeaseError, NoSuchDevice, Poisoned, RunnerFailed
+from device_farm.errors import JournalError, LeaseError, NoSuchDevice, Poisoned, Refused, RunnerFailed
 from device_farm.fleet.farm import Farm, FarmDevice
 from device_farm.fleet.journal import Kind
 from device_farm.fleet.words import DeviceState, Failed
@@ -33,9 +37,18 @@ def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab(ray_cluster: Any, lab_folder: Path, start_farm_in: Callable[..., StartFarm]) -> Iterator[Farm]:
-    start = start_farm_in(lab_folder, [])
-    farm = start("d0", "d1", "d2", journal=lab_folder / "lab.sqlite", grace_s=0.5, lease_timeout_s=6, name="lab")
+def lab(ray_cluster: Any, lab_folder: Path) -> Iterator[Farm]:
+    """Started by a driver that is gone by the time that it is used."""
+    program = f"""
+import ray
+from pathlib import Path
+from standins import lab_config
+from device_farm.fleet.farm import Farm
+ray.init(address={ray_cluster.address!r}, log_to_driver=False)
+Farm.start(lab_config(Path({str(lab_folder)!r})))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+    farm = Farm.connect("lab", namespace="npas-tests")
     yield farm
     farm.stop()
 
@@ -80,40 +93,72 @@ def kill_broker(farm: Farm) -> None:
     os.kill(ray.get(broker(farm).pid.remote()), signal.SIGKILL)
 
 
+def baselines(farm: Farm, serial: str) -> list[float]:
+    return [e.data["baseline_ms"] for e in farm.history(serial, limit=10**6) if e.kind is Kind.BASELINE]
+
+
+def beside(measurement: Any) -> tuple[float, float | None]:
+    """The sentinel's baseline, and how it compares with the model's."""
+    sentinel = measurement.conditions["sentinel"]
+    return sentinel["baseline_ms"], sentinel["of_model"]
+
+
 def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path) -> None:
-    answers = [measure(lab, f"known{n}") for n in range(4)]
-    for serial in ("d1", "d2"):
-        lab.quarantine(serial, reason="its sentinel is off")
+    from standins import lab_config
+
+    from device_farm.fleet.farm import LocalDevice
+
+    serials = ("d0", "d1", "d2")
+    # Answers.
+    pending = [lab.submit(network(f"known{n}", seconds=0.3), model=MODEL) for n in range(6)]
+    answers = [p.result(60) for p in pending]
+    assert {answer.device.serial for answer in answers} == {"d0", "d1", "d2"}
+    # Baselines: each device's first, and one that was taken anew.
+    assert {beside(answer)[0] for answer in answers} == {2.0}
+    assert [baselines(lab, serial) for serial in serials] == [[2.0]] * 3
+    assert lab.calibrate("d1") == 3.0 and baselines(lab, "d1") == [2.0, 3.0]
+    # Devices that were attached and detached by hand; quarantines.
+    lab.attach(LocalDevice(name="by hand", model="host", num_cpus=0))
+    lab.detach("d2")
+    lab.quarantine("d1", reason="a crack in its screen")
+    # A program that has harmed one device.
     with pytest.raises(RunnerFailed, match="2 times on d0, the only usable device"):
         measure(lab, "crash", **{"*": "crash"})
+    # And work under way.
     under_way = [lab.submit(network(f"underway{n}", seconds=0.3), model=MODEL) for n in range(4)]
     until(lambda: bool(runs(lab_folder, "underway1")))
     pid = ray.get(broker(lab).pid.remote())
     kill_broker(lab)
 
-    # Answers, also of what failed for good, and of calls that were waiting when it died.
     assert [p.result(60).artifact_key for p in under_way] == [f"underway{n}-None-0" for n in range(4)]
-    assert len(runs(lab_folder, "underway0")) == 1  # it was acknowledged to nobody, and yet it is not done again
     assert ray.get(broker(lab).pid.remote()) != pid
-    assert [measure(lab, f"known{n}") for n in range(4)] == answers
-    assert [len(runs(lab_folder, f"known{n}")) for n in range(4)] == [1] * 4
+    assert len(runs(lab_folder, "underway0")) == 1  # it was acknowledged to nobody, and yet it is not done again
+    assert {serial for n in range(4) for serial in runs(lab_folder, f"underway{n}")} == {"d0"}
+    assert [measure(lab, f"known{n}", seconds=0.3) for n in range(6)] == answers
+    assert [len(runs(lab_folder, f"known{n}")) for n in range(6)] == [1] * 6
     with pytest.raises(RunnerFailed, match="2 times on d0") as caught:
         measure(lab, "crash", **{"*": "crash"})
     assert len(caught.value.__notes__) == 2 and runs(lab_folder, "crash") == ["d0", "d0"]
-    # Quarantines, until they are lifted.
-    until(lambda: state(lab, "d1") is state(lab, "d2") is DeviceState.QUARANTINED)
-    assert {measure(lab, f"after{n}").device.serial for n in range(3)} == {"d0"}
-    assert view(lab, "d1").reason == "its sentinel is off"
-    for serial in ("d1", "d2"):
-        lab.release(serial)
-        assert state(lab, serial) is DeviceState.HEALTHY
-    # Evidence: the program has harmed one device in the earlier life, so it may harm one more and no third.
+    until(lambda: state(lab, "by hand") is DeviceState.HEALTHY and state(lab, "d1") is DeviceState.QUARANTINED)
+    assert [d.serial for d in lab.devices()] == ["d0", "d1", "by hand"]
+    assert view(lab, "d1").reason == "a crack in its screen"
+    lab.detach("by hand")
+
+    lab.quarantine("d0", reason="not its turn")
+    lab.release("d1")
+    assert beside(measure(lab, "afterwards")) == (3.0, 1.5)  # on d1, and its model's median is 2
+    lab.attach(lab_config(lab_folder).devices[2])
+    until(lambda: state(lab, "d2") is DeviceState.HEALTHY)
+    lab.release("d0")
+    # The program has harmed one device in the earlier life, so it may harm one more and no third.
     with pytest.raises(Poisoned, match="2 different devices") as poisoned:
         measure(lab, "crash", replicate=1, **{"*": "crash"})
     ran = runs(lab_folder, "crash")
     assert ran[:2] == ["d0", "d0"] and len(ran) == 3 and ran[2] in ("d1", "d2")
     fences = [int(note.split()[1]) for note in poisoned.value.__notes__]
     assert fences[0] < fences[1] < fences[2] - 10**6  # another life's
+    # Compiled for every life of the broker, not for every device.
+    assert (lab_folder / "compiled").read_text().splitlines().count("sentinel x86_64-avx2") == 2
 
 
 def test_the_history_of_a_device(lab: Farm) -> None:
@@ -132,6 +177,42 @@ def test_the_history_of_a_device(lab: Farm) -> None:
         lab.quarantine("d7", reason="?")
     with pytest.raises(NoSuchDevice):
         lab.release("d7")
+
+
+def test_prometheus_sees_the_farm(lab: Farm) -> None:
+    pytest.importorskip("prometheus_client", reason="Ray serves metrics with the packages of ray[default] only")
+    with pytest.raises(Refused):
+        measure(lab, "refused", **{"*": "refused"})
+    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+
+    def samples() -> dict[str, float]:
+        """By name and labels of ours, on whichever node the broker is."""
+        found = {}
+        for port in ports:
+            with contextlib.suppress(OSError):
+                text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+                for line in text.splitlines():
+                    if line.startswith("ray_npas_farm_") and 'farm="lab"' in line:
+                        name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()
+                        ours = re.findall(r'(blame|error|kind|model|serial|stage|state|zone)="(.*?)"', labels)
+                        found[" ".join([name.removeprefix("ray_npas_farm_"), *(v for _, v in sorted(ours))])] = float(
+                            value
+                        )
+        return found
+
+    until(lambda: "faults_total device Refused" in samples(), timeout_s=40)
+    now = samples()
+    assert now["faults_total device Refused"] >= 3
+    assert now["measurements_total scripted"] >= 1
+    assert now["devices scripted healthy"] == 3
+    assert now["queue_jobs scripted measure"] == 0 and now["leases measure"] == 0
+    assert now["utilisation scripted"] == 0 and now["clients"] >= 1
+    assert sum(now[f"busy_seconds_total {serial}"] for serial in ("d0", "d1", "d2")) > 0.1
+    assert now["measurement_seconds_count scripted"] >= 1
+    drifts = [now[f"sentinel_drift {serial}"] for serial in ("d0", "d1", "d2") if f"sentinel_drift {serial}" in now]
+    assert drifts == pytest.approx([0.01] * len(drifts)) and drifts
+    assert 31.5 in (now.get(f"temperature_celsius {serial} skin") for serial in ("d0", "d1", "d2"))
+    assert any(name.startswith("device_events_total joined") for name in now)
 
 
 def test_what_nobody_waits_for_any_more_is_not_measured(lab: Farm, lab_folder: Path, ray_cluster: Any) -> None:
@@ -180,82 +261,67 @@ def test_a_device_is_attached_detached_and_attached_elsewhere(lab: Farm, lab_fol
     assert kinds[:2] == [Kind.ATTACHED, Kind.JOINED] and Kind.DETACHED in kinds
 
 
-def test_each_model_has_its_own_answer(lab: Farm, lab_folder: Path) -> None:
+def test_each_model_has_its_own_answer_and_its_own_target(lab: Farm, lab_folder: Path) -> None:
     from standins import ScriptedDevice
 
     lab.attach(ScriptedDevice("slow one", lab_folder / "log", model="slow", resource="phone_d1"))
-    pending = lab.submit_each(network("both", **{"slow one": "crash"}), models=[MODEL, "slow"])
-    assert pending[MODEL].result(60).device.model == MODEL
+    lab.attach(ScriptedDevice("arm one", lab_folder / "log", model="arm", target="aarch64-neon", resource="phone_d1"))
+    pending = lab.submit_each(network("both", **{"slow one": "crash"}), models=[MODEL, "slow", "arm"])
+    assert {model: pending[model].result(60).device.model for model in (MODEL, "arm")} == {MODEL: MODEL, "arm": "arm"}
     with pytest.raises(RunnerFailed, match="on slow one"):
         pending["slow"].result(60)
-    assert (lab_folder / "compiled").read_text().split().count("both") == 1
-    lab.detach("slow one")
+    compiled = [line.split()[1] for line in (lab_folder / "compiled").read_text().splitlines() if "both" in line]
+    assert sorted(compiled) == ["aarch64-neon", "x86_64-avx2"]  # two models of one target share an artifact
+    for serial in ("slow one", "arm one"):
+        lab.detach(serial)
 
 
-def test_devices_attached_by_hand_stay_when_the_broker_dies(start_farm: StartFarm, tmp_path: Path) -> None:
-    from device_farm.fleet.farm import LocalDevice
-
-    farm = start_farm("d0", "d1", measure_with="standins:AnyMeter")
-    farm.attach(LocalDevice(name="by hand", model="host", num_cpus=0))
-    farm.detach("d1")
-    until(lambda: state(farm, "by hand") is DeviceState.HEALTHY)
-    kill_broker(farm)
-    until(lambda: state(farm, "by hand") is DeviceState.HEALTHY)
-    assert [d.serial for d in farm.devices()] == ["d0", "by hand"]
-    # The journal was for this farm's life only.
-    (folder,) = (tmp_path / "farms").iterdir()
-    assert (folder / "journal.sqlite").exists()
-    farm.stop()
-    assert not folder.exists()
-
-
-def test_a_farm_continues_the_journal_of_another_and_not_a_damaged_one(start_farm: StartFarm, tmp_path: Path) -> None:
-    journal = tmp_path / "kept.sqlite"
-    farm = start_farm("d0", journal=journal)
-    answer = measure(farm, "kept")
-    with pytest.raises(JournalError, match=r"another farm writes .*kept\.sqlite"):
-        start_farm("d0", journal=journal)
-    farm.stop()
-    farm = start_farm("d1", journal=journal)
-    assert measure(farm, "kept") == answer and answer.device.serial == "d0"
-    farm.stop()
-    journal.with_name("kept.sqlite-wal").unlink()
-    journal.write_bytes(b"")
-    with pytest.raises(JournalError, match=r"kept\.sqlite is damaged .*Restore it"):
-        start_farm("d0", journal=journal)
-    with pytest.raises(LeaseError, match="no farm"):
-        Farm.connect(farm.name, namespace=farm.namespace)
-
-
-def test_a_phone_host_is_followed_dies_and_comes_back(ray_cluster: Any, start_farm: StartFarm, tmp_path: Path) -> None:
-    from standins import FolderSource
-
-    from device_farm.fleet.farm import PhoneHost
-
-    plugged = tmp_path / "plugged"
-    plugged.mkdir()
+def test_a_phone_host_is_followed_dies_and_comes_back(lab: Farm, lab_folder: Path, ray_cluster: Any) -> None:
+    plugged = lab_folder / "plugged"
     (plugged / "ph1").touch()
     node = {"num_cpus": 0, "resources": {"phone_host": 1}, "object_store_memory": 10**8}
     host = ray_cluster.add_node(**node)
-    farm = start_farm("d0", hosts=(PhoneHost(FolderSource(plugged, tmp_path / "log"), resource="phone_host"),))
-    until(lambda: state(farm, "ph1") is DeviceState.HEALTHY)
+    until(lambda: state(lab, "ph1") is DeviceState.HEALTHY)
     # Phones come and go.
     (plugged / "ph2").touch()
-    until(lambda: state(farm, "ph2") is DeviceState.HEALTHY)
+    until(lambda: state(lab, "ph2") is DeviceState.HEALTHY)
     (plugged / "ph2").unlink()
-    until(lambda: state(farm, "ph2") is None)
-    # The host dies in the middle.
-    pending = [farm.submit(network(f"n{n}", seconds=0.5), model=MODEL) for n in range(8)]
-    until(lambda: any("ph1" in runs(tmp_path, f"n{n}") for n in range(8)))
+    until(lambda: state(lab, "ph2") is None)
+    # The host dies in the middle: the work is redone elsewhere.
+    pending = [lab.submit(network(f"n{n}", seconds=0.5), model=MODEL) for n in range(16)]
+    until(lambda: any("ph1" in runs(lab_folder, f"n{n}") for n in range(16)))
     ray_cluster.remove_node(host, allow_graceful=False)
     outcomes = [p.outcome(60) for p in pending]
     assert not [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-    until(lambda: state(farm, "ph1") is DeviceState.GONE)
+    assert state(lab, "ph1") is DeviceState.GONE
     # And is back, as a node that Ray has not seen before, with another phone besides.
     (plugged / "ph3").touch()
     host = ray_cluster.add_node(**node)
-    until(lambda: state(farm, "ph1") is state(farm, "ph3") is DeviceState.HEALTHY, timeout_s=60)
-    later = [farm.submit(network(f"m{n}", seconds=0.4), model=MODEL) for n in range(6)]
-    assert {p.result(60).device.serial for p in later} == {"d0", "ph1", "ph3"}
-    farm.stop()
+    until(lambda: state(lab, "ph1") is state(lab, "ph3") is DeviceState.HEALTHY, timeout_s=60)
+    later = [lab.submit(network(f"m{n}", seconds=0.4), model=MODEL) for n in range(10)]
+    assert {p.result(60).device.serial for p in later} == {"d0", "d1", "d2", "ph1", "ph3"}
     ray_cluster.remove_node(host)
+
+
+def test_a_journal_that_is_held_or_damaged_starts_no_farm(lab: Farm, start_farm: StartFarm, tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match=r"another farm writes .*lab\.sqlite"):
+        start_farm("d0", journal=ray.get(broker(lab).config.remote()).journal, name="second")
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"")
+    with pytest.raises(JournalError, match=r"damaged\.sqlite is damaged .*Restore it"):
+        start_farm("d0", journal=damaged, name="second")
+    with pytest.raises(LeaseError, match="no farm"):
+        Farm.connect("second", namespace="npas-tests")
+
+
+def test_the_next_farm_goes_on_with_the_journal(lab: Farm, lab_folder: Path) -> None:
+    """The last test of the lab: it is stopped."""
+    from standins import lab_config
+
+    answer = measure(lab, "the next", seconds=0.1)
+    lab.stop()
+    config = lab_config(lab_folder)
+    farm = Farm.start(dataclasses.replace(config, devices=config.devices[:1], compile_workers=1, hosts=()))
+    assert measure(farm, "the next", seconds=0.1) == answer
+    assert len(farm.history(answer.device.serial)) > 3
+    farm.stop()
