@@ -99,7 +99,7 @@ class Phone:
     async def listen(self, port: int) -> None:
         """Raises OSError if the port is taken."""
         self._server = await asyncio.start_server(
-            self._connected, host="127.0.0.1", port=port, backlog=16, family=socket.AF_INET
+            self._connected, host="127.0.0.1", port=port, backlog=128, family=socket.AF_INET
         )
         self.port = port
 
@@ -133,7 +133,8 @@ class Phone:
                     link.send_garbage()
         elif fault in _CLOSING_LINKS:
             if fault is PhoneFault.REBOOT:
-                self._boot = asyncio.ensure_future(self._reboot())
+                self._shut_down()
+                self._begin_boot(self.faults.value(fault) or 0.0)
             elif fault is PhoneFault.UNPLUG:
                 self._close_server()
             self._close_links()
@@ -153,8 +154,8 @@ class Phone:
                     link.authorize()
             elif ended is PhoneFault.ORPHAN:
                 self._release()
-        if self._boot is None and PhoneFault.UNPLUG not in self.faults and self._server is None and not self._closed:
-            self._boot = asyncio.ensure_future(self._listen_again())
+        if self._server is None and PhoneFault.REBOOT not in self.faults and not self._closed:
+            self._begin_boot(0.0)
 
     def keep_open(self, pipes: Iterable[Pipe]) -> None:
         """Those of programs that a lost link has left behind."""
@@ -172,28 +173,27 @@ class Phone:
             runs=tuple(self.processes.runs),
         )
 
-    async def _reboot(self) -> None:
-        delay_s = self.faults.value(PhoneFault.REBOOT) or 0.0
+    def _shut_down(self) -> None:
         self._close_server()
         self.processes.kill_all()
         self._release()
         self.boot_id = str(uuid.uuid4())
-        await asyncio.sleep(delay_s)
         self._booted_s = time.monotonic()
-        self.faults.remove(PhoneFault.REBOOT)
-        self._boot = None
-        if PhoneFault.UNPLUG not in self.faults:
-            await self._listen_again()
 
-    async def _listen_again(self) -> None:
-        try:
-            while self._server is None and not self._closed:
-                try:
-                    await self.listen(self.port)
-                except OSError:
-                    await asyncio.sleep(0.05)
-        finally:
-            self._boot = None
+    def _begin_boot(self, delay_s: float) -> None:
+        if self._boot is not None:
+            self._boot.cancel()
+        self._boot = asyncio.ensure_future(self._boot_after(delay_s))
+
+    async def _boot_after(self, delay_s: float) -> None:
+        """Listens on the same port again, unless the phone is unplugged by then."""
+        await asyncio.sleep(delay_s)
+        self.faults.remove(PhoneFault.REBOOT)
+        while self._server is None and PhoneFault.UNPLUG not in self.faults and not self._closed:
+            try:
+                await self.listen(self.port)
+            except OSError:
+                await asyncio.sleep(0.05)
 
     def _close_server(self) -> None:
         if self._server is not None:

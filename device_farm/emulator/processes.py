@@ -23,6 +23,7 @@ from pathlib import Path
 
 MARK = "NPAS_EMULATED_PHONE"
 MAX_PROCESSES = 200
+_SPARE = 64  # for shells that a host opens: it may want to end the others
 MAX_RUNS = 10_000  # that are remembered
 _FIRST_PID = 3000
 _PR_SET_PDEATHSIG = 1
@@ -78,10 +79,16 @@ class ProcessTable:
         return iter(list(self._alive.values()))
 
     def add(
-        self, name: str, arguments: Sequence[str], *, stop: Callable[[int], None], group: int | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        stop: Callable[[int], None],
+        group: int | None = None,
+        is_spared: bool = False,
     ) -> Process:
-        """A process in a group, or in a new one. Raises TooManyProcesses."""
-        if len(self._alive) >= MAX_PROCESSES:
+        """A process in a group, or in a new one. Raises TooManyProcesses, less soon for one that `is_spared`."""
+        if len(self._alive) >= MAX_PROCESSES + (_SPARE if is_spared else 0):
             raise TooManyProcesses(f"a phone runs at most {MAX_PROCESSES} processes at once")
         pid = next(self._numbers)
         process = Process(pid, group or pid, name, tuple(arguments), time.monotonic(), stop)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
 
 _GARBAGE_BYTES = 4096
+_ENDLESS_BYTES = 32_768  # at a time
 
 
 def find_service(phone: Phone, name: bytes) -> Service | None:
@@ -49,7 +50,7 @@ async def _serve_reboot(phone: Phone) -> None:
 async def _serve_shell(phone: Phone, stream: Stream, script: str, *, framed: bool) -> None:
     """A shell with pipes. Its end is the end of all that hold its output, as with adbd."""
     try:
-        process = phone.processes.add("sh", ("sh", "-c", script), stop=lambda number: None)
+        process = phone.processes.add("sh", ("sh", "-c", script), stop=lambda number: None, is_spared=True)
     except TooManyProcesses:
         return
     stdin, stdout = Pipe(phone_reads=False), Pipe(phone_reads=True)
@@ -112,10 +113,11 @@ async def _send(phone: Phone, stream: Stream, pipe: Pipe, kind: FrameKind, *, fr
     while data := await pipe.read():
         if PhoneFault.GARBAGE in phone.faults:
             data = os.urandom(min(len(data), _GARBAGE_BYTES))
-        while True:
+        if PhoneFault.ENDLESS in phone.faults:
+            data *= 1 + _ENDLESS_BYTES // len(data)
+        await stream.write(_frame(phone, kind, data) if framed else data)
+        while PhoneFault.ENDLESS in phone.faults:
             await stream.write(_frame(phone, kind, data) if framed else data)
-            if PhoneFault.ENDLESS not in phone.faults:
-                break
 
 
 def _frame(phone: Phone, kind: FrameKind, data: bytes) -> bytes:

@@ -38,6 +38,7 @@ class AdmissionRules:
     screen_on: bool | None = None  # it must not change during a session, whichever it is
     max_load_1min: float | None = None  # Android counts sleeping drivers as load: 5 to 15 on idle phones
     ignored_zones: tuple[str, ...] = NO_TEMPERATURES  # patterns of names, in lower case
+    need_quiet: bool = True  # a session in which something shared the core all the time is measured again
     max_clock_change: float = 0.03  # of the measuring core within a session, by its own clock; more is measured again
 
     ambient_c: float = 25.0  # mlperf: 20 to 25

@@ -15,9 +15,14 @@ def changed(before: DeviceConditions, after: DeviceConditions) -> str | None:
         return f"its thermal status rose from {before.thermal_status or 0} to {after.thermal_status}"
     if None not in (before.screen_on, after.screen_on) and before.screen_on != after.screen_on:
         return f"its screen went {'on' if after.screen_on else 'off'}: somebody uses it"
-    if None not in (before.charging, after.charging) and before.charging != after.charging:
-        return f"its charger was {'connected' if after.charging else 'taken off'}"
     return None
+
+
+def shared(measurement: Measurement, rules: AdmissionRules) -> str | None:
+    """Whether something else had a part of the core all the time; None: it had not, or nobody minds."""
+    if not rules.need_quiet or measurement.conditions.get("quiet", True):
+        return None
+    return "something shared its core all the time"
 
 
 def clock_changed(measurement: Measurement, rules: AdmissionRules) -> str | None:
@@ -42,7 +47,7 @@ def clock_between(measurement: Measurement, reading: Measurement, rules: Admissi
 
     It finds what begins after one reading and is over before the next.
     """
-    clocks = [_best_spin_ns(m) for m in (reading, measurement)]
+    clocks = [best_spin_ns(m) for m in (reading, measurement)]
     if None in clocks or not all(clocks):
         return None
     ratio = clocks[0] / clocks[1]  # type: ignore[operator]
@@ -67,7 +72,8 @@ def _clock_ratios(before: Any, after: Any, conditions: Mapping[str, Any]) -> lis
     return ratios
 
 
-def _best_spin_ns(measurement: Measurement) -> float | None:
+def best_spin_ns(measurement: Measurement) -> float | None:
+    """The core's clock in a session, as the time of a fixed chain of instructions; None if it does not tell."""
     spins = [(measurement.conditions.get(end) or {}).get("spin_ns") for end in ("before", "after")]
     found = [float(spin) for spin in spins if spin]
     return min(found) if found else None

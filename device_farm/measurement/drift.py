@@ -1,8 +1,9 @@
 """How far a device is from its own best: the sentinel's readings against its baseline. Plain numbers in and out.
 
 A sentinel feels the clock, the caches and the memory, as an artifact does, but not in the same proportions: how much of
-its drift an artifact shares is known within a range only (`SHARED`). So a drift is corrected while it is small, with
-that range as uncertainty, and refused when it is not. docs/measurement.md, "Phones", has the simulation behind it.
+its drift an artifact shares is known within a range only (`SHARED`), and only while it is the clock that fell. The
+core's own clock (`spin_ns` of the runner) tells whether it did. So a drift is corrected while it is small and the clock
+explains it, with that range as uncertainty; else it is refused. docs/measurement.md, "Phones", has the simulation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import StrEnum
 
 READING_NOISE = 0.005  # standard deviation between readings of one state / reading; docs/measurement.md
 SHARED = (0.6, 1.25)  # how much of the sentinel's drift an artifact shows, while it is the clock that fell
+CLOCK_BOUND = (0.6, 1.1)  # how much of the clock's fall the sentinel shows
 DEAD_BAND = 2 * READING_NOISE  # a drift within the readings' own noise is none
 BASELINE_READINGS = 5
 STALE_READINGS = 3  # in a row, faster than the baseline: then the baseline was taken in a worse state
@@ -39,6 +41,7 @@ class Drift:
     verdict: Verdict
     factor: float = 1.0  # what a latency is multiplied by
     uncertainty: float = 0.0  # standard deviation of the factor, relative
+    explained: bool = True  # by the clock
 
     @property
     def is_fit(self) -> bool:
@@ -57,52 +60,79 @@ class Drift:
         )
 
 
-def judge(readings_ms: Sequence[float], baseline_ms: float, *, max_correction: float, max_drift: float) -> Drift:
+def judge(
+    readings_ms: Sequence[float],
+    baseline_ms: float,
+    *,
+    clock: float | None,
+    max_correction: float,
+    max_unexplained: float,
+    max_drift: float,
+) -> Drift:
     """The drift of readings that were taken around one session, and what follows from it.
 
+    `clock` is the core's clock as a slowness: 1.05 takes 5 % longer than when the baseline was taken; None: unknown.
     Raises ValueError for no readings, or for readings or a baseline that are no times.
     """
     if not readings_ms or min(*readings_ms, baseline_ms) <= 0:
         raise ValueError(f"expected readings and a baseline above 0 ms, got {list(readings_ms)} and {baseline_ms}")
     # The session lay between its readings: their mean is its state, the worst of them decides whether it counts.
-    ratio = statistics.fmean(readings_ms) / baseline_ms
-    worst = max((reading / baseline_ms for reading in readings_ms), key=lambda r: abs(r - 1))
-    if abs(worst - 1) > max_drift:
-        return Drift(worst, Verdict.OFF)
-    if abs(worst - 1) > max(max_correction, DEAD_BAND):
-        return Drift(worst, Verdict.TIRED)
-    if abs(ratio - 1) <= DEAD_BAND or max_correction == 0:
-        return Drift(ratio, Verdict.FIT)
+    off = statistics.fmean(readings_ms) / baseline_ms - 1
+    worst = max((reading / baseline_ms - 1 for reading in readings_ms), key=abs)
+    explained = _explains(clock, off)
+    if abs(worst) > max_drift:
+        return Drift(1 + worst, Verdict.OFF, explained=_explains(clock, worst))
+    if abs(worst) > max(max_correction, max_unexplained):
+        return Drift(1 + worst, Verdict.TIRED, explained=_explains(clock, worst))
+    if abs(off) <= DEAD_BAND:
+        return Drift(1 + off, Verdict.FIT)
+    if not explained or abs(worst) > max_correction:
+        return Drift(1 + off, Verdict.FIT if abs(off) <= max_unexplained else Verdict.TIRED, explained=explained)
     shared = statistics.fmean(SHARED)
     spread = (SHARED[1] - SHARED[0]) / math.sqrt(12)  # of a uniform distribution
     noise = READING_NOISE / math.sqrt(len(readings_ms))
-    factor = 1 / (1 + shared * (ratio - 1))
-    return Drift(ratio, Verdict.CORRECTED, factor, math.hypot(spread * (ratio - 1), shared * noise))
+    return Drift(1 + off, Verdict.CORRECTED, 1 / (1 + shared * off), math.hypot(spread * off, shared * noise))
+
+
+def _explains(clock: float | None, off: float) -> bool:
+    """Whether the sentinel would be that far off by its clock alone, give or take the readings' noise."""
+    if clock is None:
+        return False
+    bounds = [share * (clock - 1) for share in CLOCK_BOUND]
+    return min(bounds) - DEAD_BAND <= off <= max(bounds) + DEAD_BAND
 
 
 @dataclass(frozen=True)
 class Baseline:
     """What the sentinel takes on one device at its best. Another artifact of the sentinel has another baseline.
 
-    `faster_ms` are readings since that contradict it.
+    `spin_ns` is the core's clock beside it (None: not known yet). `faster` are readings since that contradict it.
     """
 
     artifact_key: str
     baseline_ms: float
-    faster_ms: tuple[float, ...] = field(default=())
+    spin_ns: float | None = None
+    faster: tuple[tuple[float, float | None], ...] = field(default=())  # (ms, spin_ns)
 
-    def observe(self, reading_ms: float, *, max_correction: float) -> Baseline:
+    def clock(self, spin_ns: float | None) -> float | None:
+        """The core's clock as a slowness against that of the baseline, if both are known."""
+        return None if self.spin_ns is None or spin_ns is None else spin_ns / self.spin_ns
+
+    def observe(self, reading_ms: float, spin_ns: float | None, *, max_correction: float) -> Baseline:
         """The baseline after one more reading of an admitted session.
 
         Nothing makes a device faster than its best. So readings that are faster, several in a row, say that the
         baseline was taken while it was not at its best, and take its place; slower ones never move it.
         """
         if reading_ms >= self.baseline_ms * (1 - max(max_correction, DEAD_BAND)):
-            return self if not self.faster_ms else Baseline(self.artifact_key, self.baseline_ms)
-        faster = (*self.faster_ms, reading_ms)
+            is_like_it = abs(reading_ms / self.baseline_ms - 1) <= DEAD_BAND
+            clock = spin_ns if self.spin_ns is None and is_like_it else self.spin_ns
+            return Baseline(self.artifact_key, self.baseline_ms, clock)
+        faster = (*self.faster, (reading_ms, spin_ns))
         if len(faster) < STALE_READINGS:
-            return Baseline(self.artifact_key, self.baseline_ms, faster)
-        return Baseline(self.artifact_key, robust_baseline(faster))
+            return Baseline(self.artifact_key, self.baseline_ms, self.spin_ns, faster)
+        clocks = [spin for _, spin in faster if spin is not None]
+        return Baseline(self.artifact_key, robust_baseline(ms for ms, _ in faster), min(clocks, default=None))
 
 
 def robust_baseline(readings_ms: Iterable[float]) -> float:

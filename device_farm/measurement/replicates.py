@@ -2,8 +2,8 @@
 
 A random-effects model with one nested level: latency = model + phone + session. Its two variances come from sums of
 squares (method of moments), shrunk towards experience that counts as `Experience.weight` further observations, so that
-two sessions say little more than one, and ten speak for themselves. Intervals are Student's t with Satterthwaite's
-degrees of freedom. docs/measurement.md, "Phones", has the coverage in simulation.
+two sessions say little more than one, and ten speak for themselves. Intervals are Student's t, each variance with its
+own degrees of freedom. docs/measurement.md, "Phones", has the coverage in simulation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Experience:
     """What is expected before anything was measured twice, relative to the latency."""
 
     between_sessions: float = 0.01
-    between_phones: float = 0.03
+    between_phones: float = 0.025
     weight: float = 2.0  # observations that it counts as
     odd_session: float = 0.03  # no session nearer to its phone's median is left out
     odd_phone: float = 0.10  # no phone nearer to the median phone is left out
@@ -75,15 +75,17 @@ class _Components:
     phone_freedom: float
 
     def half_width(self, counts: NDArray[np.float64]) -> float:
-        """Relative, of phones with so many sessions each ([phones])."""
+        """Relative, of phones with so many sessions each ([phones]).
+
+        Each part has its own quantile: with Satterthwaite's common degrees of freedom, an interval could widen by
+        another session, as that makes the part that is known best smaller.
+        """
         shares = self.shares(counts)
-        of_phones = self.phone * float((shares**2).sum())
-        of_sessions = self.session * float((shares**2 / counts).sum())
-        variance = of_phones + of_sessions
-        if variance == 0:
-            return 0.0
-        freedom = variance**2 / (of_phones**2 / self.phone_freedom + of_sessions**2 / self.session_freedom)
-        return float(student_t.ppf(_TAIL, max(freedom, 1.0))) * math.sqrt(variance)
+        parts = (
+            (self.phone * float((shares**2).sum()), self.phone_freedom),
+            (self.session * float((shares**2 / counts).sum()), self.session_freedom),
+        )
+        return math.hypot(*(float(student_t.ppf(_TAIL, freedom)) * math.sqrt(part) for part, freedom in parts))
 
     def shares(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of each phone's mean in the estimate, 1 in all ([phones])."""

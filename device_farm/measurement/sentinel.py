@@ -12,13 +12,14 @@ the device does not have it, and it stays there, under its content's name.
 **Who remembers.** The farm, for each (serial, artifact.key): a compiler of another version makes another sentinel, and
 that takes another time. The meter is made with what is remembered, or with None on the first day:
 
-    sentinel = Sentinel(artifact, baseline_ms=remembered, model_ms=of_its_model)
+    sentinel = Sentinel(artifact, baseline_ms=remembered, spin_ns=its_clock, model_ms=of_its_model)
     meter = Meter(transport, sentinel=sentinel, rules=AdmissionRules())
 
 With None the first `measure` takes `BASELINE_READINGS` readings (about 0.1 s each) of the admitted device and makes
 them its baseline; `meter.calibrate()` does so on demand, and forgets the old one. After every call, also one that
-raised, the farm stores `meter.baseline.baseline_ms` if it has changed (`meter.baseline` is None until there is one): it
-changes when it is first taken, on `calibrate`, and when `STALE_READINGS` readings in a row are faster than it.
+raised, the farm stores `meter.baseline`'s `baseline_ms` and `spin_ns` if they have changed (it is None until there is
+one): it changes when it is first taken, on `calibrate`, and when `STALE_READINGS` readings in a row are faster than it.
+`spin_ns` may be left out (None): then the first reading near the baseline finds it, and nothing is corrected before.
 
 **Its model.** `drift.baseline_of_model({serial: baseline_ms, ...})` compares phones of one model, and names those that
 were slow from the start. Its `baseline_ms` is what `model_ms` wants: a phone whose own baseline is off it by more than
@@ -50,9 +51,9 @@ from device_farm.compiler.graph import (
 )
 from device_farm.measurement.types import Protocol
 
-# Short, as it is paid by every measurement; of one attempt, as what does not settle is an answer, too.
+# Short, as it is paid by every measurement.
 SENTINEL_PROTOCOL = Protocol(
-    warmup_s=0.02, min_time_s=0.05, max_time_s=0.3, min_samples=20, max_samples=2000, attempts=1, max_relative_ci=0.10
+    warmup_s=0.02, min_time_s=0.05, max_time_s=0.3, min_samples=20, max_samples=2000, attempts=3, max_relative_ci=0.10
 )
 
 
@@ -62,14 +63,15 @@ class Sentinel:
 
     artifact: Artifact
     baseline_ms: float | None = None  # None: the meter takes it
+    spin_ns: float | None = None  # the core's clock beside that baseline, as the runner tells it
     model_ms: float | None = None  # of the median phone of its model, if that is known
     protocol: Protocol = field(default=SENTINEL_PROTOCOL)
 
     def __post_init__(self) -> None:
-        for name in ("baseline_ms", "model_ms"):
+        for name in ("baseline_ms", "spin_ns", "model_ms"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be above 0 ms, got {value}")
+                raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def sentinel_graph() -> Graph:

@@ -23,6 +23,7 @@ class Protocol:
     # With a sentinel (drift.py). They are in the key only where they are not what they were when keys had none.
     sentinel_every_s: float = 10.0  # so long a reading counts as taken before a session; after each there is one
     max_correction: float = 0.05  # a larger drift from the baseline is not corrected but refused
+    max_unexplained: float = 0.015  # so is one that the clock does not explain, and a smaller one is left as it is
     max_drift: float = 0.10  # a larger one means that the device is not itself; also of a phone from its model
 
     @property
@@ -31,8 +32,9 @@ class Protocol:
             f"{self.warmup_s}-{self.min_time_s}-{self.max_time_s}-{self.min_samples}-{self.max_samples}"
             f"-{self.max_relative_ci}-{self.require_quiet}"
         )
-        if (self.max_correction, self.max_drift) != (Protocol.max_correction, Protocol.max_drift):
-            key += f"-drift{self.max_correction}-{self.max_drift}"
+        drift = (self.max_correction, self.max_unexplained, self.max_drift)
+        if drift != (Protocol.max_correction, Protocol.max_unexplained, Protocol.max_drift):
+            key += "-drift" + "-".join(map(str, drift))
         return key
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from device_farm.emulator.shell import tree
 from device_farm.emulator.shell.arithmetic import calculate
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from device_farm.emulator.shell.interpreter import Shell
 
 MAX_WORDS = 10_000
+MAX_CHARACTERS = 1 << 20  # of all arguments of a command, and of a variable
 _LONGEST_STRIPPED = 2048  # characters that ${name#pattern} takes away
 
 
@@ -28,11 +29,18 @@ class Expander:
     async def arguments(self, words: Sequence[tree.Word]) -> list[str]:
         """Words to arguments: variables, splitting, patterns of file names."""
         arguments: list[str] = []
+        characters = 0
         for word in words:
-            arguments += await self._fields(word)
-            if len(arguments) > MAX_WORDS:
-                raise ShellExit(1)
+            fields = await self._fields(word)
+            arguments += fields
+            characters += sum(map(len, fields))
+            if len(arguments) > MAX_WORDS or characters > MAX_CHARACTERS:
+                await self._give_up()
         return arguments
+
+    async def _give_up(self) -> NoReturn:
+        await self._shell.complain("sh: Argument list too long")
+        raise ShellExit(126)
 
     async def _fields(self, word: tree.Word) -> list[str]:
         fields: list[list[tuple[str, bool]]] = []  # each of pieces, quoted or not
@@ -104,7 +112,12 @@ class Expander:
 
     async def text(self, word: tree.Word) -> str:
         """A word as one text: no splitting, no patterns."""
-        return "".join([await self._part(part) for part in word.parts])
+        parts: list[str] = []
+        for part in word.parts:
+            parts.append(await self._part(part))
+            if sum(map(len, parts)) > MAX_CHARACTERS:
+                await self._give_up()
+        return "".join(parts)
 
     async def _part(self, part: Part) -> str:
         if isinstance(part, tree.Text):

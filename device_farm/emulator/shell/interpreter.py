@@ -94,13 +94,19 @@ class Shell:
         return self.status
 
     async def _run_traps(self) -> None:
-        """That of the signal which ended the shell, then that of EXIT."""
+        """That of the signal which ended the shell, then that of EXIT. Raises ShellExit if one of them says so."""
         name = _signal_name(self.killed_by) if self.killed_by else ""
         scripts = [self.traps.pop(name, ""), self.traps.pop("EXIT", "")]
         self.traps.clear()
         status = self.status
+        wanted: ShellExit | None = None
         for script in filter(None, scripts):
-            await self.run_script(script, whole=False)
+            try:
+                await self.run_line(script)
+            except ShellExit as end:
+                wanted = end
+        if wanted is not None:
+            raise wanted
         self.status = status
 
     async def run_list(self, script: tree.List) -> None:
@@ -344,6 +350,8 @@ class Shell:
             return await self._run_command(built_in, words, assigned)
         command = COMMANDS.get(posixpath.basename(name) if name.startswith("/system/bin/") else name)
         if command is not None:
+            if replaces_shell:
+                self.process.name, self.process.arguments = name, tuple(words)
             self.replaceable = replaces_shell
             return await self._run_command(command, words, assigned)
         if "/" not in name:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_DEVICES = 4096
+_MAX_LINE = 1000
 
 # Of adb's devices.proto, in its words for people.
 _STATES = {
@@ -41,17 +42,27 @@ class ListedDevice:
     state: str
     model: str = ""  # as its banner says, for people: facts() asks the phone itself
     usb: str = ""  # where it is plugged in; empty for TCP
+    link: int = 0  # another number after every loss of its link; 0 if the server does not tell
 
 
 def parse_text(content: bytes) -> tuple[ListedDevice, ...]:
     """`host:devices-l`. Lines that are none are left out."""
     found = []
     for line in content.decode(errors="surrogateescape").split("\n")[:MAX_DEVICES]:
-        match = _LINE.fullmatch(line)
+        match = _LINE.fullmatch(line[:_MAX_LINE])
         if match is None or not match["serial"]:
             continue
         fields = dict(word.partition(":")[::2] for word in match["rest"].split())
-        found.append(ListedDevice(match["serial"], match["state"], fields.get("model", ""), fields.get("usb", "")))
+        link = fields.get("transport_id", "")
+        found.append(
+            ListedDevice(
+                serial=match["serial"],
+                state=match["state"],
+                model=fields.get("model", ""),
+                usb=fields.get("usb", ""),
+                link=int(link) if re.fullmatch("[0-9]{1,18}", link) else 0,
+            )
+        )
     return tuple(found)
 
 
@@ -62,13 +73,14 @@ def parse_protobuf(content: bytes) -> tuple[ListedDevice, ...]:
         if number != 1 or not isinstance(value, bytes):
             continue
         device = dict(_fields(value))
-        state = device.get(2, 0)
+        state, link = device.get(2, 0), device.get(10, 0)
         found.append(
             ListedDevice(
                 serial=_text(device.get(1)),
                 state=_STATES.get(state, "unknown") if isinstance(state, int) else "unknown",
                 model=_text(device.get(5)),
                 usb=_text(device.get(3)),
+                link=link if isinstance(link, int) else 0,
             )
         )
         if len(found) == MAX_DEVICES:

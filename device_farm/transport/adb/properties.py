@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 
 MAX_TEXT = 120
-_PROPERTY = re.compile(r"^\[([^\]\n]+)\]: \[(.*?)\]$", re.MULTILINE | re.DOTALL)
+_BEGIN = re.compile(r"\[([^\]]+)\]: \[(.*)")
 
 
 def parse_properties(text: str) -> dict[str, str]:
     """The output of getprop. A value may have several lines. The first of a name counts."""
     found: dict[str, str] = {}
-    for match in _PROPERTY.finditer(text.replace("\r\n", "\n")):
-        found.setdefault(match[1], match[2])
+    name: str | None = None
+    lines: list[str] = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if name is None:
+            match = _BEGIN.fullmatch(line)
+            if match is None:
+                continue
+            name, line = match.groups()
+        lines.append(line)
+        if line.endswith("]"):
+            found.setdefault(name, "\n".join(lines)[:-1])
+            name, lines = None, []
     return found
 
 

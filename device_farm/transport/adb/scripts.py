@@ -144,7 +144,7 @@ def parts(output: bytes, marker: str) -> dict[str, str]:
         else:
             current.append(line.rstrip("\r"))
     if "end" not in found:
-        raise ValueError(f"the answer of {len(output)} bytes is not complete: {output[-200:]!r}")
+        raise ValueError(f"the phone's answer of {len(output)} bytes is not complete")
     return {name: "\n".join(lines) for name, lines in found.items()}
 
 

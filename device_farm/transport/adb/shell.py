@@ -19,6 +19,7 @@ class ShellSession:
     def __init__(self, link: SmartSocket, *, max_output_bytes: int, own_bytes: int = 0) -> None:
         self.stdout = bytearray()
         self.stderr = bytearray()
+        self.link = link.link
         self._link = link
         self._max_output_bytes = max_output_bytes
         self._own_bytes = own_bytes  # of our script, beside those of the program
@@ -36,13 +37,16 @@ class ShellSession:
         to_send = memoryview(b"" if stdin is None else _stdin_frames(stdin))
         while (status := self._status()) is None:
             readable, writable = self._link.wait_for(to_send=bool(to_send))
-            if writable:
-                to_send = to_send[self._link.send_now(to_send) :]
             if readable:
                 piece = self._link.read_some()
                 if not piece:
                     raise LinkEnded
                 self._take(piece)
+            elif writable:
+                try:
+                    to_send = to_send[self._link.send_now(to_send) :]
+                except LinkEnded:  # a program may end without reading all; its exit status is still to be read
+                    to_send = memoryview(b"")
         return Completed(status, bytes(self.stdout), bytes(self.stderr))
 
     def _status(self) -> int | None:

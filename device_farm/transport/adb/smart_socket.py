@@ -28,6 +28,10 @@ class LinkEnded(Exception):
     """The connection ended before its time. Never leaves this package, as above."""
 
 
+class OtherLink(Exception):
+    """The phone was away since it was identified: it may be another one. Nothing was asked of it. As above."""
+
+
 def late(deadline: Deadline) -> DeadlineExceeded:
     """The error of a deadline that has passed."""
     return DeadlineExceeded(f"{deadline.what}: not done within {deadline.timeout_s:g} s")
@@ -38,6 +42,7 @@ class SmartSocket:
 
     def __init__(self, host: str, port: int, deadline: Deadline) -> None:
         self.deadline = deadline
+        self.link = 0  # the server's number of the phone's link (ListedDevice.link) that this is a pipe through
         self._where = f"the adb server at {host}:{port}"
         deadline.check()
         try:
@@ -100,6 +105,8 @@ class SmartSocket:
         """Nothing at the end."""
         self._wait()
         try:
+            # The server holds small pieces back until the last one is acknowledged, and a kernel waits 40 ms with that.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             return self._socket.recv(at_most)
         except TimeoutError:
             self._late()

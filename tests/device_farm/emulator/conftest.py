@@ -6,14 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_farm.testing.adb import Adb, private_adb
+from device_farm.testing.adb import Adb
 from device_farm.testing.phones import EmulatedPhones
+from device_farm.transport.adb.server import AdbServer
 
 
 @pytest.fixture(scope="session")
-def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adb]:
-    with private_adb(tmp_path_factory.mktemp("adb")) as client:
-        yield client
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdbServer]:
+    with AdbServer.start_private(home=tmp_path_factory.mktemp("adb")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def adb(server: AdbServer, tmp_path_factory: pytest.TempPathFactory) -> Adb:
+    return Adb(server.port, tmp_path_factory.mktemp("adb-client"))
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +33,17 @@ def shared(adb: Adb) -> Iterator[EmulatedPhones]:
             adb("disconnect", address)
 
 
-@pytest.fixture
-def phone(adb: Adb) -> Iterator[EmulatedPhones]:
-    """One of its own for a test that breaks it, connected."""
+@pytest.fixture(scope="module")
+def _breakable() -> Iterator[EmulatedPhones]:
     with EmulatedPhones(["emu-x86-mid"], pace=0.0) as phones:
-        adb.connect(phones.addresses[0])
         yield phones
-        adb("disconnect", phones.addresses[0])
+
+
+@pytest.fixture
+def phone(adb: Adb, _breakable: EmulatedPhones) -> Iterator[EmulatedPhones]:
+    """One for a test to break: connected, and healed afterwards."""
+    adb.connect(_breakable.addresses[0])
+    yield _breakable
+    _breakable[0].heal()
+    _breakable[0].set(heat_c=32.0)
+    adb("disconnect", _breakable.addresses[0])

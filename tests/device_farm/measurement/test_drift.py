@@ -19,7 +19,11 @@ from device_farm.measurement.drift import (
 from device_farm.measurement.sentinel import Sentinel, sentinel_graph
 from device_farm.measurement.types import Protocol
 
-LIMITS = {"max_correction": Protocol.max_correction, "max_drift": Protocol.max_drift}
+LIMITS = {
+    "max_correction": Protocol.max_correction,
+    "max_unexplained": Protocol.max_unexplained,
+    "max_drift": Protocol.max_drift,
+}
 
 
 @pytest.mark.parametrize(
@@ -37,23 +41,32 @@ LIMITS = {"max_correction": Protocol.max_correction, "max_drift": Protocol.max_d
     ],
 )
 def test_verdicts(readings: list[float], verdict: Verdict) -> None:
-    drift = judge([0.4 * r for r in readings], 0.4, **LIMITS)
+    mean = sum(readings) / len(readings)
+    drift = judge([0.4 * r for r in readings], 0.4, clock=1 + (mean - 1) / 0.9, **LIMITS)
     assert drift.verdict is verdict
     assert drift.is_fit == (verdict in (Verdict.FIT, Verdict.CORRECTED))
 
 
+@pytest.mark.parametrize("clock", [None, 1.0, 0.95, 1.1])
+def test_what_the_clock_does_not_explain_is_not_corrected(clock: float | None) -> None:
+    drift = judge([0.4 * 1.03], 0.4, clock=clock, **LIMITS)
+    assert drift.verdict is Verdict.TIRED and not drift.explained
+    small = judge([0.4 * 1.014], 0.4, clock=clock, **LIMITS)
+    assert small.verdict is Verdict.FIT and small.correct(2.0, 1.9, 2.1) == (2.0, 1.9, 2.1)
+
+
 def test_what_is_fit_is_left_as_it_is() -> None:
-    assert judge([0.401], 0.4, **LIMITS).correct(2.0, 1.9, 2.1) == (2.0, 1.9, 2.1)
+    assert judge([0.401], 0.4, clock=None, **LIMITS).correct(2.0, 1.9, 2.1) == (2.0, 1.9, 2.1)
 
 
 @given(st.floats(1.011, 1.049), st.floats(0.01, 100), st.floats(0, 0.1))
 def test_a_correction_goes_the_right_way_and_its_uncertainty_is_added(ratio: float, ms: float, half: float) -> None:
-    drift = judge([0.4 * ratio], 0.4, **LIMITS)
+    drift = judge([0.4 * ratio], 0.4, clock=ratio, **LIMITS)
     corrected, low, high = drift.correct(ms, ms * (1 - half), ms * (1 + half))
     assert ms / ratio <= corrected < ms
     assert low < corrected < high
     assert (high - low) / corrected > 2 * half * 0.999
-    faster = judge([0.4 / ratio], 0.4, **LIMITS).correct(ms, ms, ms)[0]
+    faster = judge([0.4 / ratio], 0.4, clock=1 / ratio, **LIMITS).correct(ms, ms, ms)[0]
     assert faster > ms
 
 
@@ -68,7 +81,7 @@ def test_simulated_corrections_are_within_three_percent_and_their_intervals_cove
         fall, of_artifact = random.uniform(0, 0.07), random.uniform(0, 0.5)
         readings = 0.4 * (1 + 0.8 * fall) * (1 + 0.005 * random.standard_normal(2))
         measured = (1 + (1 - of_artifact) * fall) * (1 + 0.005 * random.standard_normal())
-        drift = judge(list(readings), 0.4, **LIMITS)
+        drift = judge(list(readings), 0.4, clock=1 + fall, **LIMITS)
         if not drift.is_fit:
             refused += 1
             continue
@@ -86,7 +99,7 @@ def test_simulated_corrections_are_within_three_percent_and_their_intervals_cove
 @pytest.mark.parametrize(("readings", "baseline"), [([], 1.0), ([0.0], 1.0), ([1.0], 0.0), ([1.0, -1.0], 1.0)])
 def test_what_is_no_time_is_refused(readings: list[float], baseline: float) -> None:
     with pytest.raises(ValueError, match="expected readings and a baseline above 0 ms"):
-        judge(readings, baseline, **LIMITS)
+        judge(readings, baseline, clock=None, **LIMITS)
 
 
 def test_a_baseline_is_robust() -> None:
@@ -99,22 +112,22 @@ def test_a_baseline_is_robust() -> None:
 def test_slow_readings_never_move_a_baseline_and_one_fast_one_neither() -> None:
     baseline = Baseline("key", 0.4)
     for reading in [0.5] * 50 + [0.41] * 50 + [0.3, 0.4, 0.3, 0.3, 0.4]:
-        baseline = baseline.observe(reading, max_correction=0.05)
-    assert baseline == Baseline("key", 0.4)
+        baseline = baseline.observe(reading, 80_000.0, max_correction=0.05)
+    assert baseline == Baseline("key", 0.4, 80_000.0)  # the clock of the first one like it
 
 
 def test_several_fast_readings_in_a_row_replace_it() -> None:
     baseline = Baseline("key", 0.5)
     for reading in [0.41, 0.40, 0.42][:STALE_READINGS]:
-        baseline = baseline.observe(reading, max_correction=0.05)
-    assert baseline == Baseline("key", 0.40)
+        baseline = baseline.observe(reading, 80_000.0, max_correction=0.05)
+    assert baseline == Baseline("key", 0.40, 80_000.0)
 
 
 @given(st.lists(st.floats(0.1, 2.0), max_size=60))
 def test_a_baseline_never_rises(readings: list[float]) -> None:
     baseline, seen = Baseline("key", 1.0), [1.0]
     for reading in readings:
-        baseline = baseline.observe(reading, max_correction=0.05)
+        baseline = baseline.observe(reading, 80_000.0, max_correction=0.05)
         seen.append(baseline.baseline_ms)
     assert seen == sorted(seen, reverse=True)
 
@@ -131,8 +144,8 @@ def test_phones_off_their_model_are_named() -> None:
 
 @pytest.mark.parametrize("baseline", [0.0, -1.0, math.inf, math.nan])
 def test_a_sentinel_needs_a_possible_baseline(baseline: float, tmp_path: object) -> None:
-    for name in ("baseline_ms", "model_ms"):
-        with pytest.raises(ValueError, match=f"{name} must be above 0 ms"):
+    for name in ("baseline_ms", "spin_ns", "model_ms"):
+        with pytest.raises(ValueError, match=f"{name} must be above 0"):
             Sentinel(None, **{name: baseline})  # type: ignore[arg-type]
 
 
@@ -151,4 +164,4 @@ def test_the_protocols_key_is_the_old_one_unless_the_number_would_change() -> No
     assert Protocol().key == "0.05-0.2-1.0-20-20000-0.05-False"  # as journals have it
     assert Protocol(sentinel_every_s=0.0).key == Protocol().key
     others = [dataclasses.replace(Protocol(), **{name: 0.04}) for name in LIMITS]  # type: ignore[arg-type]
-    assert len({Protocol().key, *(p.key for p in others)}) == 3
+    assert len({Protocol().key, *(p.key for p in others)}) == 4

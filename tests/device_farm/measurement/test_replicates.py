@@ -167,7 +167,7 @@ def test_the_plan_asks_for_what_tells_most() -> None:
     one = [measured("a", 5.0)]
     plan = plan_next(one, asked=0.05, spare=["b", "c"])
     assert (plan.action, plan.serial) == (Action.PHONE, "b")
-    assert plan.reason.startswith("the first session on b: +-11.5% becomes about +-")
+    assert plan.reason.startswith("the first session on b: +-11.6% becomes about +-")
     assert plan.half_width < replicate(one).half_width
     hopeless = plan_next(one, asked=0.05)
     assert (hopeless.action, hopeless.serial) == (Action.HOPELESS, None)
