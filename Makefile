@@ -12,7 +12,7 @@ WORKERS ?= 2
 # aarch64 tests need qemu-user, which pip cannot bring; CI installs it with apt
 MARKS := $(if $(shell command -v qemu-aarch64 || command -v qemu-aarch64-static),not slow,not slow and not qemu)
 
-.PHONY: install demo verify test test-slow lint format bench clean
+.PHONY: install demo demo-phones verify test test-slow lint format bench clean
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -29,6 +29,11 @@ $(DEV): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/npas search examples/demo.yaml --resume
 	$(BIN)/npas verify $(RUN)
+
+# the same on eight emulated phones, through adb
+demo-phones: $(INSTALLED)
+	$(BIN)/npas devices emulate 8 --model emu-x86-fast --model emu-x86-slow --adb 5137 \
+		--run $(BIN)/npas search examples/phones.yaml --resume
 
 test: $(DEV)
 	@case "$(MARKS)" in *qemu*) echo "note: no qemu-aarch64 here, the aarch64 tests are left out (apt-get install qemu-user)";; esac

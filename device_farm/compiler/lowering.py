@@ -45,11 +45,10 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
-from device_farm.compiler.sliding import map_cut
 from device_farm.compiler.steps import Argument, Call, Place, Step, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
-from device_farm.compiler.tiling import part_taps
+from device_farm.compiler.tiling import depthwise_tiling, part_taps
 from device_farm.compiler.winograd import product_pixels
 from device_farm.errors import UnsupportedOperator
 
@@ -258,7 +257,7 @@ class _Lowering:
     def _depthwise(self, op: DepthwiseConv2d) -> Call:
         x, y, packed = self._layout(op.inputs[0]), self._layout(op.name), self.packed[op.name]
         assert isinstance(packed, PackedDepthwise)
-        tiling, row_pairs = map_cut(op, x, y, self.target)
+        tiling = depthwise_tiling(y.shape.height, y.shape.width, kernel=op.kernel, stride=op.stride, target=self.target)
         spec = DepthwiseKernel(
             kernel=op.kernel,
             stride=op.stride,
@@ -267,7 +266,6 @@ class _Lowering:
             tile_columns=tiling.tile_columns,
             pixel_stride=y.pixel_stride,
             activation=op.activation,
-            row_pairs=row_pairs,
         )
         return Call(
             spec,

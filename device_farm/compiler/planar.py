@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from device_farm.compiler.blocking import lowest_only
 from device_farm.compiler.graph import Conv2d
+from device_farm.compiler.ordering import USABLE
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import PlanarTile, Target
 
@@ -27,8 +28,9 @@ from device_farm.compiler.target import PlanarTile, Target
 WRITTEN = 0.36  # a number of a plane
 TAP, STORED = 0.4, 2.1  # a tap of a tile beside its multiply-adds, a pixel of a block
 FAR_STORED = 1.1  # the same in addition where the output leaves the second level
-HALF_TAP, HALF_STORED, HALF_PIXELS = 0.68, 3.0, 28  # a tap and a pixel of blocks of half a vector; a tile's pixels
-FAR_LINE = 1.5  # a line that half vectors read from beyond the first level
+FAR_TAP, FAR_SHARE = 1.3, 0.75  # times a tap where the planes take more than that share of the second level
+HALF_TAP, HALF_STORED, HALF_PIXELS = 0.58, 2.2, 28  # a tap and a pixel of blocks of half a vector; a tile's pixels
+FAR_LINE = 1.0  # a line that half vectors read from beyond the first level
 FEWEST_ROWS = 4  # of a band of several
 
 
@@ -136,8 +138,8 @@ def cycles(image: PlanarImage, y: Layout, taps: float, blocks: int, target: Targ
     """A model. Planes beyond the second level are read from there by every tap."""
     tile, bands = image.tile, len(image.starts)
     a_tap = tile.cycles + TAP
-    if image.elements * target.element.bytes > target.far_bytes / 2:
-        a_tap *= 1.3
+    if image.elements * target.element.bytes > FAR_SHARE * target.far_bytes:
+        a_tap *= FAR_TAP
     stored = STORED + (FAR_STORED if y.elements * target.element.bytes > target.far_bytes else 0.0)
     tiles = image.tiles * (taps * a_tap + blocks * stored * tile.pixels)
     return bands * (tiles + WRITTEN * image.channels * image.groups * tile.lanes)
@@ -147,8 +149,9 @@ def half_cycles(op: Conv2d, x: Layout, y: Layout, taps: float, blocks: int, targ
     """Of blocks of half a vector. A line of 16 channels serves as many taps of a block as the rate leaves."""
     pixels = y.shape.height * y.shape.width
     dense = blocks * op.kernel[0] * op.kernel[1] * x.shape.channels / op.groups
-    window = min(HALF_PIXELS, pixels) * x.shape.channels * target.element.bytes * op.kernel[0]
-    lines = min(1.0, dense / max(taps, 1) / target.simd_lanes) * max(0.0, 1 - target.near_bytes / window)
+    window = min(HALF_PIXELS, pixels) * x.shape.channels * target.element.bytes
+    window *= op.kernel[0] * op.kernel[1]
+    lines = min(1.0, dense / max(taps, 1) / target.simd_lanes) * max(0.0, 1 - USABLE * target.near_bytes / window)
     return pixels * (taps * (HALF_TAP + FAR_LINE * lines) + blocks * HALF_STORED)
 
 

@@ -22,15 +22,17 @@ class AdbPhones:
 
     `server` is "HOST:PORT" as seen from the host that follows it; one on the host itself is started if it is not there.
     `addresses` are phones at HOST:PORT that the server is told of, and again when it was restarted or lost them. Of
-    phones in `ignored` nothing is said. `home`, `threads` and `precision` are as for AdbDevice; the phones' models are
-    what they say, or `models` by serial.
+    phones in `ignored` nothing is said, nor of others than `only`, if given. `cpu`, `home`, `threads` and `precision`
+    are as for AdbDevice; the phones' models are what they say, or `models` by serial.
     """
 
     server: str = "127.0.0.1:5037"
     addresses: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
     models: tuple[tuple[str, str], ...] = ()  # (serial, model)
     home: str | None = None
+    cpu: int | None = None
     threads: int = 1
     precision: Precision = Precision.FP32
     look_every_s: float = 10.0  # for addresses that the server has lost
@@ -66,7 +68,7 @@ class AdbPhones:
         serials = dict.fromkeys([*(device.serial for device in listed), *self.addresses])
         devices: list[DeviceSpec] = []
         for serial in serials:
-            if serial in self.ignored:
+            if serial in self.ignored or (self.only is not None and serial not in self.only):
                 continue
             with suppress(ValueError):  # what the server lists and cannot be a serial
                 devices.append(
@@ -74,6 +76,7 @@ class AdbPhones:
                         serial,
                         server=self.server,
                         model=models.get(serial),
+                        cpu=self.cpu,
                         threads=self.threads,
                         precision=self.precision,
                         pinned=False,

@@ -8,11 +8,14 @@ answered from it, and the rest is queued again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from device_farm.fleet.asking import Asking, Leave, Request
 from device_farm.fleet.clients import Clients
@@ -30,6 +33,11 @@ from device_farm.fleet.staffing import DevicePool, compiler_serials, compilers_o
 from device_farm.fleet.views import FarmDevice, view
 from device_farm.fleet.words import Outcome
 from device_farm.measurement.types import Measurement
+
+_log = logging.getLogger(__name__)
+
+# For calls that were let go to answer before the process is killed: Ray warns of those that were not.
+_LAST_WORDS_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,10 @@ class Broker:
         parts = self._start()
         known = {status.serial: status for status in parts.devices.fleet.devices()}
         complaints = parts.devices.complaints
+        facts = parts.membership.facts
+        now = asyncio.get_running_loop().time()
         return [
-            view(spec, known.get(serial), parts.membership.facts.get(serial), complaints.get(serial))
+            view(spec, known.get(serial), facts.get(serial), complaint=complaints.get(serial), now=now)
             for serial, spec in parts.membership.specs.items()
         ]
 
@@ -154,6 +164,7 @@ class Broker:
         """Before it is killed for good: a journal that was for this farm's life only is deleted."""
         if self._parts is not None:
             self._parts.clients.close()
+            await asyncio.sleep(_LAST_WORDS_S)
         if self._config.journal is None:
             shutil.rmtree(self._journal_path().parent, ignore_errors=True)
 
@@ -186,7 +197,7 @@ class Broker:
         membership.begin(devices, restored.attached)
         hosts = Hosts(config.hosts, membership.listed)
         keeping = (hosts.keep(), metrics.keep(compilers, devices, clients))
-        self._tasks = [asyncio.get_running_loop().create_task(task) for task in keeping]
+        self._tasks = [asyncio.get_running_loop().create_task(_endless(task)) for task in keeping]
         asking = Asking(config, compiling, devices, membership, clients, journal, recorder)
         for client, share in restored.shares.items():
             _set_share(asking, client, share)
@@ -196,6 +207,14 @@ class Broker:
         if self._config.journal is not None:
             return self._config.journal
         return self._config.cache_dir / "farms" / f"{file_name(self._config.name)}-{self._farm_id}" / JOURNAL_NAME
+
+
+async def _endless(task: Coroutine[Any, Any, None]) -> None:
+    """What goes on beside the work must not end it, nor end unheard."""
+    try:
+        await task
+    except Exception:
+        _log.exception("a part of the broker broke down; the rest goes on without it")
 
 
 def _set_share(asking: Asking, client: str, share: float) -> None:

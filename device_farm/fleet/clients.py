@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import OwnerDiedError
+from ray.exceptions import OwnerDiedError, RayError
 
 T = TypeVar("T")
 
@@ -111,6 +111,8 @@ class Clients:
             await caller.alive
         except OwnerDiedError:
             await asyncio.sleep(self._grace_s)
+        except RayError:  # the call itself failed: that tells nothing of the process
+            return
         else:
             return  # let go by `close`
         self._gone[caller.token].set()

@@ -172,6 +172,10 @@ class Farm:
         """All devices with their facts and health. This and what follows raise LeaseError if the farm is gone."""
         return cast(list[FarmDevice], self._call("devices"))
 
+    def host_complaints(self) -> dict[str, str]:
+        """Of the hosts whose devices cannot be told now: why, by entry of `FarmConfig.hosts` and node."""
+        return cast(dict[str, str], self._call("host_complaints"))
+
     def attach(self, spec: DeviceSpec) -> None:
         """Employ a device while the farm runs; it joins as soon as it can be reached (`devices` says why it is not).
 

@@ -76,7 +76,11 @@ class Kind(StrEnum):
     BASELINE = "baseline"  # what the sentinel takes on a device when all is well
 
 
-_ANSWERS = (Kind.MEASURED, Kind.FAILED)
+# What a later life does not have to read.
+_RESTORED = set(Kind) - {
+    *(Kind.MEASURED, Kind.FAILED, Kind.JOINED, Kind.LEFT),
+    *(Kind.STRUCK, Kind.COOLED, Kind.UNFIT, Kind.STUCK),
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ class Entry:
     @classmethod
     def failure(cls, kind: Kind, artifact_key: str, failure: Failure) -> Entry:
         """One lease that ended badly; the failure's time is since the epoch."""
-        return cls(kind, artifact_key, failure.serial, _failure_to_json(failure), failure.at_s)
+        data = {"reason": f"{failure.fault.error}: {failure.fault.message}", **_failure_to_json(failure)}
+        return cls(kind, artifact_key, failure.serial, data, failure.at_s)
 
 
 @dataclass
@@ -194,7 +199,7 @@ class Journal:
             try:
                 for entry in entries:
                     data = json.dumps(dict(entry.data), default=str, skipkeys=True)  # conditions may hold anything
-                    row = (rows + 1, entry.at_s, str(entry.kind), entry.key, entry.serial, data)
+                    row = (rows + 1, entry.at_s, str(entry.kind), _text(entry.key), _text(entry.serial), data)
                     sealed = _seal(seal, row)
                     done = self._writer.execute(
                         "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key)"
@@ -214,7 +219,7 @@ class Journal:
         """What is known of a job. None: it has to be done."""
         with _guard(self.path):
             row = self._reader.execute(
-                "SELECT kind, data FROM log WHERE key = ? AND kind IN ('measured', 'failed')", (key,)
+                "SELECT kind, data FROM log WHERE key = ? AND kind IN ('measured', 'failed')", (_text(key),)
             ).fetchone()
         if row is None:
             return None
@@ -225,7 +230,7 @@ class Journal:
         with _guard(self.path):
             rows = self._reader.execute(
                 f"SELECT {_COLUMNS} FROM log WHERE serial = ? AND serial != '' ORDER BY id DESC LIMIT ?",
-                (serial, limit),
+                (_text(serial), limit),
             ).fetchall()
         return [_entry(row) for row in reversed(rows)]
 
@@ -239,6 +244,8 @@ class Journal:
             if row[0] != self._rows + 1 or row[6] != _seal(self._seal, row[:6]):
                 raise _damaged(self.path, f"row {self._rows + 1} is missing or not what was written")
             self._rows, self._seal = row[0], row[6]
+            if row[2] not in _RESTORED:
+                continue
             try:
                 self.restored.add(_entry(row))
             except (ValueError, KeyError, TypeError) as error:
@@ -261,7 +268,14 @@ def sweep(parent: Path, *, min_age_s: float = 24 * 3600.0) -> None:
 
 
 def _seal(before: str, row: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps([before, *row]).encode()).hexdigest()
+    number, at, *texts = row
+    lengths = " ".join(str(len(text)) for text in texts)
+    return hashlib.sha256(f"{before} {number} {at!r} {lengths} {''.join(texts)}".encode()).hexdigest()
+
+
+def _text(name: str) -> str:
+    """What SQLite can hold of a name: a serial may be any bytes that a phone says."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _entry(row: Sequence[Any]) -> Entry:

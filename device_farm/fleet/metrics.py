@@ -42,7 +42,7 @@ class Metrics:
         self._queue = _gauge("queue_jobs", "Jobs that wait for a worker.", "stage", "model")
         self._leases = _gauge("leases", "Jobs that a worker has.", "stage")
         self._devices = _gauge("devices", "Devices by state.", "model", "state")
-        self._utilisation = _gauge("utilisation", "Share of the serving devices that measure.", "model")
+        self._utilisation = _gauge("utilisation", "Measuring devices / those that measure or could.", "model")
         self._clients = _gauge("clients", "Client processes that live.")
         self._temperature = _gauge("temperature_celsius", "After the last measurement.", "serial", "zone")
         self._drift = _gauge("sentinel_drift", "Sentinel's reading / baseline - 1, of the last.", "serial")
@@ -90,15 +90,18 @@ class Metrics:
     def look(self, compilers: Pool[Any, Any], devices: Pool[Any, Any], clients: Clients) -> None:
         """Everything as it is now."""
         for stage, pool in (("compile", compilers), ("measure", devices)):
-            backlog = {_tags(model=model, stage=stage): n for model, n in pool.fleet.backlog().items()}
-            self._show_all(self._queue, backlog, key=stage)
-            self._show(self._leases, len(pool.fleet.leases()), stage=stage)
+            loads = pool.fleet.load()
+            waiting = {_tags(model=model, stage=stage): load.waiting for model, load in loads.items()}
+            self._show_all(self._queue, waiting, key=stage)
+            self._show(self._leases, sum(load.leased for load in loads.values()), stage=stage)
         statuses = devices.fleet.devices()
         states = Tally(_tags(model=s.model, state=str(s.state)) for s in statuses)
         self._show_all(self._devices, states, key="devices")
-        serving = Tally(s.model for s in statuses if s.state.serves)
-        busy = Tally(s.model for s in statuses if s.state.serves and s.job_key is not None)
-        shares = {_tags(model=model): busy[model] / n for model, n in serving.items()}
+        shares = {
+            _tags(model=model): load.leased / (load.idle + load.leased)
+            for model, load in devices.fleet.load().items()
+            if load.idle + load.leased
+        }
         self._show_all(self._utilisation, shares, key="utilisation")
         self._show(self._clients, len(clients))
 

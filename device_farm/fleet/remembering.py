@@ -52,14 +52,14 @@ class RememberingFleet(Fleet[Measurement]):
         return self._told(super().submit(job, now=now))
 
     def join(self, serial: str, model: str, *, now: float) -> _Actions:
-        lease = self._lease_of(serial)
+        lease = self.lease_of(serial)
         actions = super().join(serial, model, now=now)
         self._tell_lost(lease, "DeviceGone", "joined anew while it ran a job")
         self._tell(Entry(Kind.JOINED, serial=serial, data={"model": model}))
         return self._told(actions)
 
     def leave(self, serial: str, *, now: float, reason: str = "left the fleet") -> _Actions:
-        lease = self._lease_of(serial)
+        lease = self.lease_of(serial)
         actions = super().leave(serial, now=now, reason=reason)
         self._tell_lost(lease, "DeviceGone", reason)
         self._tell(Entry(Kind.LEFT, serial=serial, data={"reason": reason}))
@@ -76,7 +76,7 @@ class RememberingFleet(Fleet[Measurement]):
         return self._told(actions)
 
     def fail(self, serial: str, fence: int, *, fault: Fault, now: float) -> _Actions:
-        lease = self._lease_of(serial)
+        lease = self.lease_of(serial)
         actions = super().fail(serial, fence, fault=fault, now=now)  # raises Fenced before anything happens
         self._tell_fault(lease, fault)
         return self._told(actions)
@@ -105,9 +105,6 @@ class RememberingFleet(Fleet[Measurement]):
         return self._told(actions)
 
     # Telling
-
-    def _lease_of(self, serial: str) -> Lease | None:
-        return next((lease for lease in self.leases() if lease.serial == serial), None)
 
     def _told(self, actions: _Actions) -> _Actions:
         for action in actions:

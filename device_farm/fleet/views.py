@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from device_farm.fleet.devices import DeviceSpec
@@ -20,15 +21,32 @@ class FarmDevice:
     job_key: str | None = None
     completed: int = 0
     failed: int = 0
-    strikes: int = 0
-    pid: int | None = None
+    strikes: int = 0  # in a row
+    unfit: int = 0  # times in a row that it said so
+    quarantines: int = 0  # in close succession
+    ends_in_s: float | None = None  # when its state ends by itself
+    pinned_to: str = ""  # the resource or the node that it belongs to
 
 
-def view(spec: DeviceSpec, status: DeviceStatus | None, facts: DeviceFacts | None, complaint: str | None) -> FarmDevice:
-    """`complaint` says why its actor could not be connected; `status` is None until it was."""
+def view(
+    spec: DeviceSpec, status: DeviceStatus | None, facts: DeviceFacts | None, *, complaint: str | None, now: float
+) -> FarmDevice:
+    """`complaint` says why its actor could not be connected; `now` is on the fleet's clock."""
+    pinned_to = spec.resource or spec.node_id or ""
     if status is None:
-        return FarmDevice(spec.serial, DeviceState.GONE, facts, complaint or "its actor has not started")
-    reason = complaint or status.reason
+        reason = complaint or "its actor has not started"
+        return FarmDevice(spec.serial, DeviceState.GONE, facts, reason, pinned_to=pinned_to)
     return FarmDevice(
-        spec.serial, status.state, facts, reason, status.job_key, status.completed, status.failed, status.strikes
+        serial=spec.serial,
+        state=status.state,
+        facts=facts,
+        reason=complaint or status.reason,
+        job_key=status.job_key,
+        completed=status.completed,
+        failed=status.failed,
+        strikes=status.strikes,
+        unfit=status.unfit,
+        quarantines=status.quarantines,
+        ends_in_s=None if status.until_s == math.inf else max(0.0, status.until_s - now),
+        pinned_to=pinned_to,
     )

@@ -3,14 +3,20 @@
 A measurement is worth little on a core that trains networks meanwhile. So the process that starts everything (the
 driver) gives one core up, all children started later inherit that, and only the runner pins itself to it. The thread
 next door on the same physical core disturbs too (they share its units): it is given up as well where enough is left.
+
+Two searches on one machine take different cores: each locks its own (core_locks.py), and the later one keeps off the
+earlier one's altogether. The earlier one's trainers still run on what the later one measures on, where only
+docs/measurement.md's quiet windows help.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from device_farm.transport.core_locks import lock_folder, try_lock
 
 _MIN_OTHERS = 2  # what searching and training keep, before a second thread of the reserved core is given up
 
@@ -24,6 +30,7 @@ class CorePlan:
     others: frozenset[int]
     siblings_idle: bool  # whether the other threads of the reserved cores are kept free, too
     measuring: tuple[int, ...] = ()  # all reserved cores, the first one `reserved`
+    locks: tuple[int, ...] = ()  # descriptors that hold them
 
     def describe(self) -> str:
         """One line for people."""
@@ -36,17 +43,24 @@ class CorePlan:
 
 
 def plan_cores(
-    allowed: Collection[int], siblings: Mapping[int, frozenset[int]] | None = None, *, count: int = 1
+    allowed: Collection[int],
+    siblings: Mapping[int, frozenset[int]] | None = None,
+    *,
+    count: int = 1,
+    taken: Collection[int] = (),
 ) -> CorePlan:
     """Reserves the last `count` allowed cores, at most all but one.
 
-    `siblings` gives the hardware threads of each core's physical core.
+    `siblings` gives the hardware threads of each core's physical core. Cores that somebody else measures on (`taken`)
+    are left alone as long as there is another for each thread and one to work on.
     The last ones, as interrupts and most other people's pinning begin at the first.
     """
     if len(allowed) < 2:
         return CorePlan(frozenset(allowed), reserved=None, others=frozenset(allowed), siblings_idle=True)
-    measuring = tuple(sorted(allowed, reverse=True)[: min(count, len(allowed) - 1)])
-    others = frozenset(allowed) - set(measuring)
+    free = frozenset(allowed) - frozenset(taken)
+    usable = free if len(free) > count else frozenset(allowed)
+    measuring = tuple(sorted(usable, reverse=True)[: min(count, len(usable) - 1)])
+    others = usable - set(measuring)
     beside = frozenset().union(*((siblings or {}).get(core, frozenset()) for core in measuring)) & others
     idle = len(others - beside) >= _MIN_OTHERS
     kept = others - beside if idle else others
@@ -58,16 +72,24 @@ def reserve(count: int = 1) -> CorePlan:
 
     Call it once, in the driver, before children are started; a child that calls it gives up one more core.
     """
-    plan = plan_cores(os.sched_getaffinity(0), _siblings(), count=count)
+    allowed = os.sched_getaffinity(0)
+    locks = {core: try_lock(core, lock_folder()) for core in allowed}
+    plan = plan_cores(allowed, _siblings(), count=count, taken=[core for core, lock in locks.items() if lock is None])
+    kept = tuple(lock for core, lock in locks.items() if lock is not None and core in plan.measuring)
+    for lock in locks.values():
+        if lock is not None and lock not in kept:
+            os.close(lock)
     if plan.reserved is not None:
         _move(plan.others)
-    return plan
+    return replace(plan, locks=kept)
 
 
 def release(plan: CorePlan) -> None:
-    """Lets all threads of this process use every core again that it could use before."""
+    """Lets all threads of this process use every core again that it could use before, and others measure on it."""
     if plan.reserved is not None:
         _move(plan.allowed)
+    for lock in plan.locks:
+        os.close(lock)
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:

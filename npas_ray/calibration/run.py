@@ -197,12 +197,11 @@ def _measure(
 
     from device_farm.transport import cores
     from npas_ray.runs.ray_session import ray_session
-    from npas_ray.runs.staff import farm_of
+    from npas_ray.runs.staff import farm_of, reserve_cores
 
     devices = tuple(device for device in config.devices if device.model == model)
-    plan = cores.reserve(max(device.threads for device in devices))
+    plan = reserve_cores(config.model_copy(update={"devices": devices}), progress)
     try:
-        progress.log(plan.describe())
         progress.phase("starting Ray")
         workers = max(1, len(plan.others))
         busy = config.model_copy(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from device_farm.bench.variants import Scheme
     from device_farm.compiler import Target
     from device_farm.compiler.graph import Shape
+    from npas_ray.runs.devices import SingleDevice
     from npas_ray.runs.progress import Progress
 
 _EPILOG = """\
@@ -49,7 +50,15 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--scheme", default="block-punched", help="block-punched, block-based, kernel-block, pattern or filter"
     )
     parser.add_argument("--rates", metavar="R,R,...", help="weights before / weights kept (default: 1,2,3,5)")
-    parser.add_argument("--device", metavar="MODEL", default="local", help="where it runs (default: local)")
+    parser.add_argument(
+        "--device",
+        metavar="SERIAL",
+        default="local",
+        help="a phone, as `npas devices list` shows it (default: local, this machine)",
+    )
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="the adb server that has it (default: that of this machine)"
+    )
     parser.add_argument("--target", metavar="NAME", help="what to compile for (default: the device's own)")
     parser.add_argument("--input", metavar="HxWxC", help="the image, where the network does not say: 224x224x3")
     parser.add_argument("--top", metavar="N", help="print the N slowest rows only; all are in the JSON")
@@ -62,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from device_farm.bench.variants import Scheme, check_rates
     from device_farm.compiler.frontend.reference import Reference
     from npas_ray.cli.progress import make_progress
-    from npas_ray.runs.devices import find_device
+    from npas_ray.runs.devices import single_device
 
     scheme = _member(arguments.scheme, [scheme.value for scheme in Scheme], "--scheme")
     rates = _rates(arguments.rates, scheme)
@@ -71,13 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     top = None if arguments.top is None else _whole(arguments.top, "--top", 1, 1_000_000)
     rounds = _whole(arguments.rounds, "--rounds", 1, 100)
     target = _target(arguments.target)
-    find_device(arguments.device)
+    device = single_device(arguments.device, server=arguments.server)
     _check_output(arguments.json)
     Reference.parse(arguments.network)
     with contextlib.closing(make_progress()) as progress:
         report = _bench(
             arguments.network, Scheme(scheme), rates,
-            shape=shape, device=arguments.device, target=target, rounds=rounds, progress=progress,
+            shape=shape, device=device, target=target, rounds=rounds, progress=progress,
         )  # fmt: skip
     if arguments.json == "-":
         from npas_ray.cli.output import print_json
@@ -104,7 +113,7 @@ def _bench(
     rates: list[float],
     *,
     shape: Shape | None,
-    device: str,
+    device: SingleDevice,
     target: Target | None,
     rounds: int,
     progress: Progress,
@@ -115,7 +124,6 @@ def _bench(
     from device_farm.bench.variants import make_variants
     from device_farm.compiler import TARGETS
     from device_farm.compiler.frontend.loading import load_network
-    from npas_ray.runs.devices import find_device, spec_of
     from npas_ray.runs.setting import cache_dir
 
     progress.phase(f"loading {network}")
@@ -123,12 +131,12 @@ def _bench(
     with (
         tempfile.TemporaryDirectory(prefix="npas-bench-") as name,
         _reserved_core(progress) as reserved,
-        contextlib.closing(spec_of(find_device(device), reserved=reserved).open(Path(name) / "device")) as transport,
+        contextlib.closing(device.spec(reserved).open(Path(name) / "device")) as transport,
     ):
         facts = transport.facts()
         chosen = target or TARGETS[facts.target]
         if chosen.name not in (runnable := _runnable(facts.target)):
-            raise UserError(f"--target: {device} runs {', '.join(runnable)}; got {chosen.name!r}")
+            raise UserError(f"--target: {device.serial} runs {', '.join(runnable)}; got {chosen.name!r}")
         variants = make_variants(loaded.imported, scheme, rates, target=chosen)
         timings = time_variants(
             variants,

@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from npas_ray.calibration.store import default_path, identity_of
     from npas_ray.cli.progress import make_progress
     from npas_ray.config import load_config
-    from npas_ray.runs.devices import find_device
+    from npas_ray.runs.devices import find_device, settled
     from npas_ray.runs.setting import cache_dir
 
-    config = load_config(arguments.config, arguments.overrides)
+    config = settled(load_config(arguments.config, arguments.overrides))
     model = find_device(arguments.device or config.models[0], devices=config.devices).model
     if arguments.candidates is not None and not 8 <= arguments.candidates <= 100_000:
         raise ConfigError(f"--candidates: expected a whole number in 8..100000; got {arguments.candidates}")

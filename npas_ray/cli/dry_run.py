@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from npas_ray.config import SearchConfig, difference
+from npas_ray.config import AdbDevice, LocalDevice, SearchConfig, difference
 from npas_ray.errors import RunError
 
 
@@ -39,10 +39,7 @@ class Plan:
             [f"{limit:g} ms on {model}" for model, limit in objective.budgets_ms.items()]
             + [f"{share:.0%} of the dense network on {model}" for model, share in objective.budgets_of_dense.items()]
         )
-        devices = ", ".join(
-            f"{device.model} (core {device.cpu}{f', {device.threads} threads' if device.threads > 1 else ''})"
-            for device in config.devices
-        )
+        devices = ", ".join(_device(device) for device in config.devices)
         slower = f" without {self.left_out} choices that are slower than dense" if self.left_out else ""
         rows = {
             "run": f"{self.run_dir} ({self.run_state})",
@@ -65,10 +62,12 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     precision), RunError (the run directory).
     """
     from npas_ray.runs.calibrated import check_calibrations
+    from npas_ray.runs.devices import settled
     from npas_ray.runs.directory import RunDirectory
     from npas_ray.runs.setting import make_objective, targets_of
     from npas_ray.search.registry import make_policy
 
+    config = settled(config)
     targets_of(config)
     space, left_out = check_calibrations(config, RunDirectory(run_dir))
     policy = config.search
@@ -98,6 +97,14 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
         raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
     concluded = sum(candidate.status is not None for candidate in known)
     return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
+
+
+def _device(device: LocalDevice | AdbDevice) -> str:
+    threads = f", {device.threads} threads" if device.threads > 1 else ""
+    if isinstance(device, LocalDevice):
+        return f"{device.model} (core {device.cpu}{threads})"
+    phones = "all phones" if device.serials is None else f"{len(device.serials)} phones"
+    return f"{device.model} ({phones} of {device.server}, {device.target}{threads})"
 
 
 def _size(count: int) -> str:

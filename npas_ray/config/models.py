@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from device_farm.compiler.target import Precision
 from device_farm.measurement.types import Protocol
+from npas_ray.config.devices import Device, LocalDevice
 from npas_ray.config.fields import (
     Count,
     NotNegative,
@@ -28,9 +28,9 @@ from npas_ray.config.fields import (
     one_of,
     text,
     whole,
-    whole_or_auto,
     yes_or_no,
 )
+from npas_ray.config.section import Section
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.space.choices import RATES, Operator, Scheme
 
@@ -48,12 +48,6 @@ Rates = Annotated[tuple[Rate, ...], *listed("rates", sort=float)]
 CalibrationFile = Annotated[
     str, text(r"[^\x00-\x1f]{1,4096}", "'auto' or the file that `npas calibrate` wrote")
 ]  # "auto": what lies in its default place
-
-
-class Section(BaseModel):
-    """A part of the configuration: never changed, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskConfig(Section):
@@ -130,20 +124,6 @@ class TrainingConfig(Section):
     final_epochs: Annotated[int, whole(0, 10_000)] = 20
 
 
-class LocalDevice(Section):
-    """This machine."""
-
-    kind: Annotated[Literal["local"], one_of("local")]
-    cpu: Annotated[int | Literal["auto"], whole_or_auto(0, 4095)] = "auto"  # the (first) core that measures
-    threads: Annotated[int, whole(1, 64)] = 1  # that its latencies are for; each has a core of its own
-    precision: Annotated[Precision, member(Precision)] = Precision.FP32
-
-    @property
-    def model(self) -> str:
-        """What budgets and measurements call it."""
-        return "local" if self.precision is Precision.FP32 else f"local-{self.precision}"
-
-
 class CompilationConfig(Section):
     """How many compile side by side."""
 
@@ -160,6 +140,11 @@ class MeasurementConfig(Section):
     max_relative_ci: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Protocol.max_relative_ci
     attempts: Annotated[int, whole(1, 100)] = Protocol.attempts
     deadline_s: Annotated[float, number("> 0 and at most 86400", lambda s: 0 < s <= 86_400)] = Protocol.deadline_s
+    # of devices with a sentinel (docs/measurement.md, "Phones")
+    sentinel_every_s: Annotated[float, number("in 0..3600", lambda s: 0 <= s <= 3600)] = Protocol.sentinel_every_s
+    max_correction: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_correction
+    max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
+    max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:
@@ -200,7 +185,7 @@ class SearchConfig(Section):
     search: PolicyConfig = PolicyConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
-    devices: Annotated[tuple[LocalDevice, ...], *listed("devices")] = (LocalDevice(kind="local"),)
+    devices: Annotated[tuple[Device, ...], *listed("devices")] = (LocalDevice(),)
     compilation: CompilationConfig = CompilationConfig()
     measurement: MeasurementConfig = MeasurementConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -246,7 +231,7 @@ class SearchConfig(Section):
             for section in sections:
                 inner = inner[section]
             del inner[last]
-        data["devices"] = list(self.models)
+        data["devices"] = list(dict.fromkeys(device.identity for device in self.devices))
         return data
 
     @property

@@ -14,29 +14,16 @@ from npas_ray.config.words import Loc
 
 def keys_at(loc: Loc) -> tuple[str, ...] | None:
     """Names of the keys at a location; None where there are none or any will do."""
-    model: Any = SearchConfig
-    for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _inner(model.model_fields[str(part)].annotation)
-        elif isinstance(model, _Repeated):
-            model = model.item
-        else:
-            return None
-    return tuple(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else None
+    here = _sections_at(loc)
+    return tuple(dict.fromkeys(name for section in here for name in section.model_fields)) or None
 
 
 def is_free(loc: Loc) -> bool:
     """Whether the keys at a location are the user's own, such as models in `budgets_ms`."""
     if not loc or not isinstance(loc[-1], str):
         return False
-    parent: Any = SearchConfig
-    for part in loc[:-1]:
-        if not (isinstance(parent, type) and issubclass(parent, BaseModel) and part in parent.model_fields):
-            return False
-        parent = _inner(parent.model_fields[str(part)].annotation)
-    if not (isinstance(parent, type) and issubclass(parent, BaseModel) and loc[-1] in parent.model_fields):
-        return False
-    return typing.get_origin(parent.model_fields[loc[-1]].annotation) is Mapping
+    fields = [section.model_fields[loc[-1]] for section in _sections_at(loc[:-1]) if loc[-1] in section.model_fields]
+    return any(typing.get_origin(field.annotation) is Mapping for field in fields)
 
 
 def all_paths() -> tuple[str, ...]:
@@ -44,26 +31,38 @@ def all_paths() -> tuple[str, ...]:
     return tuple(_paths(SearchConfig, ""))
 
 
-class _Repeated:
-    """A list or mapping of sections."""
-
-    def __init__(self, item: type[BaseModel]) -> None:
-        self.item = item
+_Sections = tuple[type[BaseModel], ...]  # one, or several where there is a choice
 
 
-def _inner(annotation: Any) -> Any:
-    """The section that an annotation names, alone or in a list or mapping."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in typing.get_args(annotation):
-        if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return _Repeated(argument)
-    return annotation
+def _sections_at(loc: Loc) -> _Sections:
+    """The sections that may stand at a location; none at a single value."""
+    here: _Sections = (SearchConfig,)
+    inside_list = False
+    for part in loc:
+        if inside_list:  # an index, or a name of the user's own
+            inside_list = False
+            continue
+        fields = [section.model_fields[part] for section in here if part in section.model_fields]
+        here = tuple(section for field in fields for section in _named(field.annotation))
+        inside_list = bool(fields) and not _is_section(fields[0].annotation)
+        if not here:
+            return ()
+    return () if inside_list else here
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _named(annotation: Any) -> _Sections:
+    """The sections that an annotation names, alone, in a list or mapping, or as a choice."""
+    if _is_section(annotation):
+        return (annotation,)
+    return tuple(section for argument in typing.get_args(annotation) for section in _named(argument))
 
 
 def _paths(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        inner = _inner(field.annotation)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _paths(inner, f"{prefix}{name}.")
+        if _is_section(field.annotation):
+            yield from _paths(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from npas_ray.config.devices import KINDS
 from npas_ray.config.models import SearchConfig
 from npas_ray.config.schema import all_paths, keys_at
 from npas_ray.config.words import Loc, did_you_mean, dotted, nearest, printable, shown
@@ -22,21 +23,31 @@ def validated(data: Any, *, name: str, places: Places | None = None) -> SearchCo
     except ValidationError as error:
         order = {loc: index for index, loc in enumerate(places or {})}
         details: list[dict[str, Any]] = [dict(detail) for detail in error.errors()]
-        details.sort(key=lambda detail: order.get(tuple(detail["loc"]), len(order)))  # as they stand in the file
+        details.sort(
+            key=lambda detail: order.get(_written(tuple(detail["loc"])), len(order))
+        )  # as they stand in the file
         problems = [_problem(detail, name=name, places=places or {}) for detail in details]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
 def _problem(detail: dict[str, Any], *, name: str, places: Places) -> str:
     context = detail.get("ctx", {})
-    loc: Loc = tuple(detail["loc"]) + tuple(context.get("at", ()))
+    loc: Loc = _written(tuple(detail["loc"])) + tuple(context.get("at", ()))
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        loc = (*loc, "kind")
     where = f"{_place(loc, places) or name}: {dotted(loc) or 'the configuration'}"
     kind = detail["type"]
     if kind == "extra_forbidden":
         return f"{where}: unknown key{_nearest_key(loc)}"
     if kind == "missing":
         return f"{where}: expected a value; got nothing"
+    if kind == "union_tag_not_found":
+        return f"{where}: expected one of {', '.join(KINDS)}; got nothing"
     got = context["got"] if "got" in context else detail["input"]
+    if kind == "union_tag_invalid":
+        got = got["kind"]
+        context = {"expected": f"one of {', '.join(KINDS)}", "names": KINDS}
+        kind = "refused"
     if kind == "refused":
         expected = context["expected"]
     elif kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
@@ -46,6 +57,11 @@ def _problem(detail: dict[str, Any], *, name: str, places: Places) -> str:
     names = tuple(context.get("names", ()))
     hint = did_you_mean(got, names) if isinstance(got, str) and names else ""
     return f"{where}: expected {expected}; got {shown(got)}{hint}"
+
+
+def _written(loc: Loc) -> Loc:
+    """Without the kind that pydantic puts behind a device's number."""
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("devices",) and len(loc) > 2 and loc[2] in KINDS else loc
 
 
 def _place(loc: Loc, places: Places) -> str | None:

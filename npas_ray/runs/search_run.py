@@ -11,6 +11,7 @@ from npas_ray.config import SearchConfig, difference
 from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
 from npas_ray.journal import Journal
 from npas_ray.runs.calibrated import check_calibrations, settle_calibrations
+from npas_ray.runs.devices import settled
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import in_a_line, prepare_ray
@@ -27,9 +28,10 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
         SpaceError: a layer has no legal choice.
         CalibrationUnusable: a calibration that the configuration names is damaged, stale or of something else.
         RunError: the directory cannot be used, or holds a run of another configuration.
-        InfrastructureError: Ray, the farm or the trainers broke down; resume later.
+        InfrastructureError: an adb server, Ray, the farm or the trainers broke down; resume later.
         NoFeasibleCandidate: no candidate kept the budgets.
     """
+    config = settled(config)
     make_space(config)  # refuses what cannot be searched before anything is made
     targets_of(config)  # and devices that cannot compute as they are asked to
     check_calibrations(config, RunDirectory(run_dir))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from device_farm.fleet.config import FarmConfig
+from device_farm.fleet.config import SENTINEL, FarmConfig
 from device_farm.fleet.farm import Farm
+from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
-from npas_ray.config import SearchConfig
+from npas_ray.config import LocalDevice, SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.operators import dense_architecture
-from npas_ray.runs.devices import spec_of
+from npas_ray.runs.devices import farm_devices, phone_count
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
@@ -31,6 +34,20 @@ from npas_ray.runs.setting import (
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
 
+# in a run's directory, where it has phones
+FARM_JOURNAL = "farm.sqlite"
+
+
+def reserve_cores(config: SearchConfig, progress: Progress) -> cores.CorePlan:
+    """Cores for this machine as a device, if it is one; `cores.release` gives them back."""
+    threads = [device.threads for device in config.devices if isinstance(device, LocalDevice)]
+    if not threads:
+        allowed = frozenset(os.sched_getaffinity(0))
+        return cores.CorePlan(allowed, reserved=None, others=allowed, siblings_idle=True)
+    plan = cores.reserve(max(threads))
+    progress.log(plan.describe())
+    return plan
+
 
 @contextmanager
 def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterator[tuple[Laboratory, Any]]:
@@ -38,16 +55,16 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
 
     Raises InfrastructureError, FarmError.
     """
-    plan = cores.reserve(max(device.threads for device in config.devices))
+    plan = reserve_cores(config, progress)
     try:
-        progress.log(plan.describe())
         workers = _workers(config, len(plan.others))
+        measuring = sum(isinstance(device, LocalDevice) for device in config.devices) + phone_count(config)
         progress.phase("starting Ray")
         with (
             # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
             Trainers(config, run, workers=workers) as trainers,
-            farm_of(config, reserved=plan.measuring, progress=progress) as farm,
+            farm_of(config, reserved=plan.measuring, progress=progress, journal=run.path / FARM_JOURNAL) as farm,
         ):
             objective = _objective(config, run, farm=farm)
             lab = Laboratory(
@@ -58,7 +75,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
                 objective=objective,
                 epochs=config.training.epochs,
                 seed=config.seed,
-                trials_at_once=workers + len(config.devices),  # some train while others are measured
+                trials_at_once=workers + measuring,  # some train while others are measured
                 farm=farm,
                 trainers=trainers.pool(progress),
             )
@@ -88,18 +105,28 @@ def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) ->
 
 @contextmanager
 def farm_of(
-    config: SearchConfig, *, reserved: tuple[int, ...], progress: Progress, compile_workers: int = 1
+    config: SearchConfig,
+    *,
+    reserved: tuple[int, ...],
+    progress: Progress,
+    compile_workers: int = 1,
+    journal: Path | None = None,
 ) -> Iterator[Farm]:
     """The device farm of a configuration, for the length of the with statement. Raises FarmError.
 
-    `compile_workers` is how many there are where the configuration leaves it to us.
+    `compile_workers` is how many there are where the configuration leaves it to us. With phones every measurement
+    stands beside a sentinel, and what happened to each phone is in `journal`.
     """
     progress.phase("starting the device farm")
-    devices = tuple(spec_of(device, reserved=reserved) for device in config.devices)
+    devices, hosts = farm_devices(config, reserved=reserved)
     workers = config.compilation.workers
     farm = Farm.start(
         FarmConfig(
             devices=devices,
+            hosts=hosts,
+            journal=journal if hosts else None,
+            sentinel=SENTINEL if hosts else None,
+            rules=AdmissionRules() if hosts else None,
             cache_dir=cache_dir(),
             compile_workers=compile_workers if workers == "auto" else workers,
             protocol=config.measurement.protocol(),

@@ -23,6 +23,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
     e = Emitter(spec, target, index=numbers)
     lanes, pixel = e.lanes, spec.pixel_stride
     in_ring = isinstance(spec, RingDepthwiseKernel)
+    row_pairs = isinstance(spec, RingDepthwiseKernel) and spec.row_pairs
     vectors, w_row, y_pixel = (e.vectors, e.w_row, e.y_pixel) if in_ring else (pixel // lanes, pixel, pixel)
     (kh, kw), (sy, sx), (dy, dx) = spec.kernel, spec.stride, spec.dilation
     outputs = [(r, c) for r in range(spec.tile_rows) for c in range(spec.tile_columns)]
@@ -96,7 +97,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
         channel = e.integer("channel")
         weights, bias = [e.vector(f"w_{k}") for k in range(kh * kw)], e.vector("b")
         binds = [tirx.Bind(w, e.load(e.weights, k * w_row + channel)) for k, w in enumerate(weights)]
-        if spec.row_pairs:
+        if row_pairs:
             given, weights = weights, [e.vector(f"u_{k}") for k in range(4 * kw)]
             for tap in range(kw):
                 upper, middle, lower = given[tap::kw]
@@ -111,7 +112,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             loop(
                 "column",
                 tile_count(e.columns, spec.tile_columns),
-                lambda column: (in_pair if spec.row_pairs else in_tile)(
+                lambda column: (in_pair if row_pairs else in_tile)(
                     row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
                 ),
                 index=numbers,

@@ -117,10 +117,7 @@ class PlanarKernel(KernelSpec):
 
 @dataclass(frozen=True)
 class DepthwiseKernel(KernelSpec):
-    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers.
-
-    By `row_pairs`, a tile of two rows of a 3x3 at stride 1 is computed by F(2, 3) down every column.
-    """
+    """Depthwise convolution of a tile of pixels, SIMD over channels, weights in registers."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -129,7 +126,6 @@ class DepthwiseKernel(KernelSpec):
     tile_columns: int
     pixel_stride: int  # floats a pixel, of x and y
     activation: Activation
-    row_pairs: bool = False
 
     emitter: ClassVar[str] = "depthwise"
     parameters: ClassVar[Parameters] = (
@@ -144,8 +140,11 @@ class DepthwiseKernel(KernelSpec):
 class RingDepthwiseKernel(DepthwiseKernel):
     """The same, where row r of the padded image begins at lines[r] in x, and the strides of y and weights are free.
 
-    `pixel_stride` is that of x, `vectors` of which are computed.
+    `pixel_stride` is that of x, `vectors` of which are computed. By `row_pairs`, a tile of two rows of a 3x3 at
+    stride 1 is computed by F(2, 3) down every column (compiler/sliding.py).
     """
+
+    row_pairs: bool = False
 
     parameters: ClassVar[Parameters] = (
         _signature(FLOATS_IN, "x")

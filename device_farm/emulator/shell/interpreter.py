@@ -94,13 +94,19 @@ class Shell:
         return self.status
 
     async def _run_traps(self) -> None:
-        """That of the signal which ended the shell, then that of EXIT."""
+        """That of the signal which ended the shell, then that of EXIT. Raises ShellExit if one of them says so."""
         name = _signal_name(self.killed_by) if self.killed_by else ""
         scripts = [self.traps.pop(name, ""), self.traps.pop("EXIT", "")]
         self.traps.clear()
         status = self.status
+        wanted: ShellExit | None = None
         for script in filter(None, scripts):
-            await self.run_script(script, whole=False)
+            try:
+                await self.run_line(script)
+            except ShellExit as end:
+                wanted = end
+        if wanted is not None:
+            raise wanted
         self.status = status
 
     async def run_list(self, script: tree.List) -> None:

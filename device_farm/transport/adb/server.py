@@ -15,8 +15,9 @@ import adbutils
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.transport.adb import advice
 from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
+from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_serial
-from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
+from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, OtherLink, SmartSocket
 from device_farm.transport.base import Deadline
 
 DEFAULT_PORT = 5037
@@ -110,16 +111,22 @@ class AdbServer:
         if not is_tcp(address):
             raise ValueError(f"a phone is connected by HOST:PORT, got {address!r}")
         deadline = Deadline(timeout_s, f"connection to {address}")
-        with SmartSocket(self.host, self.port, deadline) as link:
-            answer = self._block(link, f"host:connect:{address}").decode(errors="replace")
-        device = self._settled(address, deadline)
-        if device is None:
-            raise DeviceGone(
-                f"{address} cannot be connected: {answer}: is the phone on, in this network, and in TCP mode"
-                f" (adb tcpip 5555)?"
-            )
-        if device.state != "device":
-            raise Refused(f"{address} is connected, but not ready: {advice.of_state(device.state)}")
+        patience = time.monotonic() + min(_SETTLE_S, timeout_s / 2)
+        while True:
+            with SmartSocket(self.host, self.port, deadline) as link:
+                answer = self._block(link, f"host:connect:{address}").decode(errors="replace")
+            state = self._settled(address, patience, deadline)
+            if state == "device":
+                return
+            # A link that breaks just now is "already connected", and not in the list a moment later.
+            if state or "connected to" not in answer or time.monotonic() > patience:
+                break
+        if state:
+            raise Refused(f"{address} is connected, but not ready: {advice.of_state(state)}")
+        raise DeviceGone(
+            f"{address} cannot be connected: {clean(answer)}: is the phone on, in this network, and in TCP mode"
+            " (adb tcpip 5555)?"
+        )
 
     def disconnect(self, address: str, *, timeout_s: float = 5.0) -> None:
         """Forgets a phone that was connected by `connect`; nothing happens if there is none."""
@@ -133,14 +140,17 @@ class AdbServer:
             except LinkEnded:
                 raise self._ended(deadline) from None
 
-    def open(self, serial: str, service: str, deadline: Deadline) -> SmartSocket:
-        """A connection to a service on a device. Raises AdbFailure and LinkEnded, too: for this package only."""
+    def open(self, serial: str, service: str, deadline: Deadline, *, known_link: int = 0) -> SmartSocket:
+        """A connection to a service on a device, through the link of that number if it is not 0.
+
+        Raises AdbFailure, LinkEnded and OtherLink, too: for this package only.
+        """
         try:
-            return self._open(f"host:tport:serial:{serial}", service, deadline)
+            return self._open(f"host:tport:serial:{serial}", service, deadline, known_link)
         except AdbFailure as failure:
             if "unknown host service" not in str(failure):
                 raise
-        return self._open(f"host:transport:{serial}", service, deadline)  # a server from before 2019
+        return self._open(f"host:transport:{serial}", service, deadline, 0)  # a server from before 2019
 
     def start(self, *, timeout_s: float = _START_S) -> None:
         """Sees to it that a server runs, as `adb start-server` does. Several processes may try at once.
@@ -183,12 +193,14 @@ class AdbServer:
         """
         return PrivateAdbServer(port, home)
 
-    def _open(self, to_phone: str, service: str, deadline: Deadline) -> SmartSocket:
+    def _open(self, to_phone: str, service: str, deadline: Deadline, known_link: int) -> SmartSocket:
         link = SmartSocket(self.host, self.port, deadline)
         try:
             link.ask(to_phone)
             if to_phone.startswith("host:tport:"):
                 link.link = int.from_bytes(link.read_exact(8), "little")
+            if known_link not in (0, link.link):
+                raise OtherLink
             link.ask(service)
         except BaseException:
             link.close()
@@ -226,13 +238,13 @@ class AdbServer:
     def _ended(self, deadline: Deadline) -> DeviceGone:
         return DeviceGone(f"{deadline.what}: the adb server at {self} ended the connection: was it stopped?")
 
-    def _settled(self, address: str, deadline: Deadline) -> ListedDevice | None:
-        """The device when it is ready or needs a person; some 10 ms after its link opened it is still "offline"."""
-        patience = time.monotonic() + min(_SETTLE_S, deadline.remaining_s / 2)
+    def _settled(self, address: str, patience: float, deadline: Deadline) -> str:
+        """The state when it is one that stays; some 10 ms after its link opened a phone is still "offline"."""
         while True:
-            found = next((d for d in self.devices(timeout_s=deadline.remaining_s) if d.serial == address), None)
-            if found is None or found.state not in _PASSING or time.monotonic() > patience:
-                return found
+            devices = self.devices(timeout_s=deadline.remaining_s)
+            state = next((device.state for device in devices if device.serial == address), "")
+            if state not in _PASSING or time.monotonic() > patience:
+                return state
             time.sleep(_POLL_S)
 
 

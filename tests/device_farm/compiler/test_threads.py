@@ -38,7 +38,7 @@ from device_farm.compiler.graph import (
     SliceChannels,
     Softmax,
 )
-from device_farm.compiler.kernels.spec import WinogradInput, WinogradProduct
+from device_farm.compiler.kernels.spec import PlanarKernel, PlanesKernel, WinogradInput, WinogradProduct
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
@@ -212,6 +212,23 @@ def steps_of(graph: Graph, threads: int, target: Target = AVX512) -> list[tuple[
 
 def big(*ops: Op) -> Graph:
     return chain((56, 56, 16), *ops)
+
+
+def test_bands_of_planes_and_blocks_of_filters_are_shared() -> None:
+    """Threads write the planes of their own bands; of a single band, they share channels and then filters."""
+    filters = [BlockSparsity(8, (120,) * blocks) for blocks in (16, 128)]
+    layers = [conv("a", (), 128, 3, sparsity=filters[0]), conv("b", (), 1024, sparsity=filters[1])]
+    for size, layer, kinds in ((112, layers[0], {2}), (7, layers[1], {1})):
+        ((step, cut),) = steps_of(chain((size, size, 512 if size == 7 else 64), layer), 4)
+        assert isinstance(step.calls[1].spec, PlanarKernel)
+        assert {len({type(call.spec) for call in part.calls}) for phase in cut for part in phase.parts} == kinds
+        planes = [
+            {call.arguments["y"] for call in part.calls if isinstance(call.spec, PlanesKernel)}
+            for phase in cut
+            for part in phase.parts
+        ]
+        written = [place for part in planes for place in part]
+        assert len(written) == len(set(written)), "no two threads write to one place"
 
 
 def test_small_steps_stay_on_one_thread() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,9 +130,31 @@ def solo(ray_cluster: Any, farms_folder: Path) -> Iterator[Any]:
     farm.stop()
 
 
-@pytest.fixture(scope="module")
-def trio(ray_cluster: Any, farms_folder: Path) -> Iterator[Any]:
-    """A shared farm of three devices."""
-    farm = _starter(farms_folder / "trio", [])("d0", "d1", "d2", compile_workers=2)
-    yield farm
-    farm.stop()
+@pytest.fixture(scope="session")
+def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def started_lab(ray_cluster: Any, lab_folder: Path) -> Any:
+    """A farm of everything, see standins.lab_config. Started by a driver that is gone by the time that it is used."""
+    from device_farm.fleet.farm import Farm
+
+    program = f"""
+import ray
+from pathlib import Path
+from standins import lab_config
+from device_farm.fleet.farm import Farm
+ray.init(address={ray_cluster.address!r}, log_to_driver=False)
+Farm.start(lab_config(Path({str(lab_folder)!r})))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+    return Farm.connect("lab", namespace="npas-tests")
+
+
+@pytest.fixture
+def lab(started_lab: Any) -> Any:
+    """As a test wants it: with its three devices, and nothing that speaks against them."""
+    for serial in ("d0", "d1", "d2"):
+        started_lab.release(serial)
+    return started_lab

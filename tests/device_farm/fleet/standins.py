@@ -155,7 +155,7 @@ def lab_config(folder: Path) -> FarmConfig:
         grace_s=0.5,
         compile_workers=2,
         protocol=Protocol(deadline_s=2.0),
-        lease_timeout_s=6.0,
+        lease_timeout_s=2.5,
         sentinel="standins:sentinel_network",
         policy=Policy(cool_s=0.05, absent_s=20, infrastructure_attempts=3, same_device_attempts=2),
         name="lab",

@@ -34,7 +34,7 @@ def small(*, kept: int = 27, filters: int = 32) -> Graph:
 def farm(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     protocol = Protocol(warmup_s=0.01, min_time_s=0.02, max_relative_ci=0.5)
     core = max(os.sched_getaffinity(0))
-    cache_dir = tmp_path_factory.mktemp("cache")
+    cache_dir = tmp_path_factory.mktemp("end-to-end")
     one = LocalDevice(cpu=core, num_cpus=0)
     two = LocalDevice(model="two", name="two", num_cpus=0, threads=2, cpus=(core, min(os.sched_getaffinity(0))))
     farm = Farm.start(FarmConfig((one, two), cache_dir, protocol=protocol, name="end-to-end"))
@@ -82,5 +82,5 @@ def test_several_networks_leave_nothing_on_the_device(farm: Farm, tmp_path_facto
     pending = [farm.submit(small(kept=kept), model="local") for kept in (3, 9, 14)]
     assert len({p.result(300).artifact_key for p in pending}) == 3
     cache = tmp_path_factory.getbasetemp()
-    left = [path for path in cache.glob("cache*/devices/**/*") if path.is_file()]
-    assert left == [] and list(cache.glob("cache*/out/*")) == []
+    left = [path for path in cache.glob("end-to-end*/devices/**/*") if path.is_file()]
+    assert left == [] and list(cache.glob("end-to-end*/out/*")) == []

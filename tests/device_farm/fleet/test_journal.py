@@ -118,7 +118,7 @@ def test_no_fence_is_given_twice(tmp_path: Path) -> None:
 
 def test_history_is_of_one_device_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    strange = "it's; DROP TABLE log\n--"
+    strange = "it's; DROP TABLE log\n--\0 \udcff \U0001f4f1"
     write(path, [Entry(Kind.STRUCK, serial=s, data={"n": n}) for n in range(5) for s in ("p1", strange)])
     write(path, [Entry.answer("job", Done(measurement("a", serial=strange)))])
     with opened(path) as journal:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +57,56 @@ def test_siblings_of_all_reserved_cores_are_given_up() -> None:
     pairs = {core: frozenset({core % 4, core % 4 + 4}) for core in range(8)}
     plan = plan_cores(range(8), pairs, count=2)
     assert (plan.measuring, plan.others, plan.siblings_idle) == ((7, 6), frozenset({0, 1, 4, 5}), True)
+
+
+def test_cores_that_somebody_measures_on_are_left_alone() -> None:
+    plan = plan_cores([0, 1, 2, 3], taken=[3])
+    assert (plan.measuring, plan.others) == ((2,), frozenset({0, 1}))
+    plan = plan_cores([0, 1, 2, 3], count=2, taken=[2])
+    assert (plan.measuring, plan.others) == ((3, 1), frozenset({0}))
+
+
+def test_without_enough_free_cores_they_are_shared() -> None:
+    plan = plan_cores([0, 1], taken=[1])
+    assert (plan.measuring, plan.others) == ((1,), frozenset({0}))
+
+
+_HOLDS = """
+import sys
+from device_farm.transport import cores
+
+plan = cores.reserve()
+print(plan.reserved, *sorted(plan.others), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be shared out")
+def test_processes_take_different_cores_and_death_frees_them(tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def measuring() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+        with subprocess.Popen(
+            [sys.executable, "-c", _HOLDS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        ) as process:
+            assert process.stdout is not None
+            yield process, [int(core) for core in process.stdout.readline().split()]
+            process.kill()
+
+    cores = sorted(os.sched_getaffinity(0))
+    with measuring() as (first, (reserved, *_)):
+        assert reserved == cores[-1]
+        with measuring() as (_, (other, *others)):
+            if len(cores) > 2:
+                assert other == cores[-2]
+                assert reserved not in others
+            first.kill()
+            first.wait()
+            with measuring() as (_, (again, *_)):
+                assert again == cores[-1]
 
 
 @pytest.mark.parametrize(("text", "cores"), [("0", {0}), ("0-2,5\n", {0, 1, 2, 5}), ("3,1", {1, 3})])

@@ -142,9 +142,9 @@ def config(tmp_path: Path) -> Path:
         ),
         (
             "devices: [{kind: loca}]",
-            "search.yaml:1: devices[0].kind: expected 'local'; got 'loca'; did you mean 'local'?",
+            "search.yaml:1: devices[0].kind: expected one of local, adb; got 'loca'; did you mean 'local'?",
         ),
-        ("devices: [{cpu: 1}]", "search.yaml:1: devices[0].kind: expected a value; got nothing"),
+        ("devices: [{cpu: 1}]", "search.yaml:1: devices[0].kind: expected one of local, adb; got nothing"),
         ("devices: []", "search.yaml:1: devices: expected a list of devices, at least one; got []"),
         (
             "cluster: {address: not an address}",

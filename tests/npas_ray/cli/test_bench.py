@@ -99,7 +99,7 @@ def test_a_bench_prints_a_table_and_writes_everything(
         (["nets.py:small", "--rates", "1,x"], "got '1,x'"),
         (["nets.py:small", "--rates", "nan"], "got 'nan'"),
         (["nets.py:small", "--scheme", "pattern", "--rates", "2"], "a pattern keeps 4 of 9 positions"),
-        (["nets.py:small", "--device", "pixel"], "--device: expected one of local; got 'pixel'"),
+        (["nets.py:small", "--device", "pixel"], "expected local, or a phone; got 'pixel', and there is no adb server"),
         (["nets.py:small", "--target", "avx512"], "--target: expected one of x86_64-avx512, x86_64-avx2, aarch64-neon"),
         (["nets.py:small", "--input", "32x32"], "--input: expected height x width x channels, such as 224x224x3"),
         (["nets.py:small", "--input", "0x32x3"], "--input: expected height x width x channels"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from device_farm.errors import TransportError
 from device_farm.testing.phones import EmulatedPhone, EmulatedPhones
 from device_farm.transport.adb.server import AdbServer, PrivateAdbServer
 from device_farm.transport.adb.transport import AdbTransport
@@ -36,14 +38,31 @@ def shared_phones(server: AdbServer) -> Iterator[EmulatedPhones]:
         yield phones
 
 
-@pytest.fixture
-def phone(server: AdbServer) -> Iterator[EmulatedPhone]:
-    """One of the test's own, to be broken. Nothing of it is alive afterwards."""
+@pytest.fixture(scope="module")
+def phone_of_the_module() -> Iterator[EmulatedPhone]:
     with EmulatedPhones(["emu-x86-slow"], pace=0.0) as phones:
-        server.connect(phones.addresses[0])
         yield phones[0]
-        phones[0].heal()
-        server.disconnect(phones.addresses[0])
+
+
+@pytest.fixture
+def phone(server: AdbServer, phone_of_the_module: EmulatedPhone) -> Iterator[EmulatedPhone]:
+    """Connected, to be broken. A test leaves nothing alive on it, and it is healed for the next one."""
+    _connect(server, phone_of_the_module)
+    yield phone_of_the_module
+    phone_of_the_module.heal()
+    _connect(server, phone_of_the_module)
+    assert phone_of_the_module.status.alive == 0
+
+
+def _connect(server: AdbServer, phone: EmulatedPhone) -> None:
+    end = time.monotonic() + 10
+    while True:
+        try:
+            server.connect(phone.address)
+            return
+        except TransportError:  # it boots, or waits for its port
+            assert time.monotonic() < end, "the phone is not back"
+            time.sleep(0.02)
 
 
 @pytest.fixture

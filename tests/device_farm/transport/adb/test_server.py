@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import DeviceGone, Refused
 from device_farm.testing.phones import EmulatedPhone, EmulatedPhones
 from device_farm.transport.adb.server import AdbServer, PrivateAdbServer, is_tcp
+from device_farm.transport.adb.transport import AdbTransport
 
 
 @pytest.mark.parametrize(
@@ -84,18 +88,60 @@ def test_connecting_believes_the_list_and_not_the_okay(server: AdbServer, phone:
     server.disconnect(phone.address)
     with pytest.raises(DeviceGone, match=r"cannot be connected: .*Connection refused: is the phone on"):
         server.connect(phone.address, timeout_s=3)
-    phone.heal()
-    end = time.monotonic() + 5
-    while not _connects(server, phone.address):
-        assert time.monotonic() < end
 
 
-def _connects(server: AdbServer, address: str) -> bool:
+@contextlib.contextmanager
+def _forwarded(server: AdbServer) -> Iterator[AdbServer]:
+    """The server as if it were on another machine: at an address from which nothing is started."""
+    listener = socket.create_server(("127.0.0.2", 0))
+    threads: list[threading.Thread] = []
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for side in (source, sink):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError), socket.create_connection((server.host, server.port)) as other:
+            back = threading.Thread(target=forward, args=(other, connection))
+            back.start()
+            forward(connection, other)
+            back.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    threads.append(threading.Thread(target=accept))
+    threads[0].start()
     try:
-        server.connect(address)
-    except DeviceGone:
-        return False
-    return True
+        yield AdbServer.at(f"127.0.0.2:{listener.getsockname()[1]}")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_server_of_another_machine(own_server: PrivateAdbServer, phone: EmulatedPhone) -> None:
+    """Everything is as it is here, but that a server which has ended is not started."""
+    own_server.connect(phone.address)
+    with _forwarded(own_server) as remote:
+        assert not remote.is_local
+        transport = AdbTransport(remote, phone.address)
+        assert transport.facts().model == "emu-x86-slow"
+        assert transport.conditions().cpu_khz
+        transport.close()
+        own_server.kill()
+        with pytest.raises(DeviceGone):
+            AdbTransport(remote, phone.address).facts(timeout_s=2)
+        with pytest.raises(DeviceGone):
+            own_server.version()
 
 
 def test_a_phone_that_does_not_trust_us_is_refused_at_once(server: AdbServer, phone: EmulatedPhone) -> None:

@@ -1,0 +1,97 @@
+"""`npas devices quarantine | release | history`: of a farm that runs on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from npas_ray.cli.output import print_json
+from npas_ray.errors import InfrastructureError, UserError
+
+if TYPE_CHECKING:
+    from device_farm.fleet.farm import Farm
+
+_LEAST_LINES, _MOST_LINES = 1, 100_000
+
+
+def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
+    farm = argparse.ArgumentParser(add_help=False, parents=[common])
+    farm.add_argument("serial", metavar="SERIAL", help="as `npas devices list` shows it")
+    farm.add_argument("--address", default="auto", help="of the Ray cluster (default: the one of this machine)")
+    farm.add_argument("--farm", metavar="NAME", default="farm", help="its name on the cluster (default: farm)")
+    quarantine = verbs.add_parser("quarantine", parents=[farm], help="take a phone out of service until it is released")
+    quarantine.add_argument("--reason", default="by hand", help="for the others")
+    release = verbs.add_parser("release", parents=[farm], help="forget a phone's strikes, rest and quarantine")
+    history = verbs.add_parser("history", parents=[farm], help="what happened to a phone, and what it measured")
+    history.add_argument("--lines", metavar="N", default="40", help="the last N (default: 40)")
+    history.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    for parser, run in ((quarantine, _quarantine), (release, _release), (history, _history)):
+        parser.set_defaults(run=run)
+
+
+def _quarantine(arguments: argparse.Namespace) -> int:
+    return _on_farm(arguments, lambda farm: farm.quarantine(arguments.serial, reason=arguments.reason))
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    return _on_farm(arguments, lambda farm: farm.release(arguments.serial))
+
+
+def _on_farm(arguments: argparse.Namespace, change: Callable[[Farm], None]) -> int:
+    with _farm(arguments) as farm:
+        change(farm)
+        device = next(device for device in farm.devices() if device.serial == arguments.serial)
+        print(f"{device.serial}: {device.state}" + (f" ({device.reason})" if device.reason else ""))
+    return 0
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from npas_ray.config.words import printable
+
+    if not arguments.lines.isascii() or not arguments.lines.isdecimal() or len(arguments.lines) > 6:
+        raise UserError(f"--lines: expected a whole number in {_LEAST_LINES}..{_MOST_LINES}; got {arguments.lines!r}")
+    limit = min(max(int(arguments.lines), _LEAST_LINES), _MOST_LINES)
+    with _farm(arguments) as farm:
+        entries = farm.history(arguments.serial, limit=limit)
+    if arguments.json:
+        rows = [{"at": e.at_s, "kind": str(e.kind), "key": e.key, "serial": e.serial, "data": e.data} for e in entries]
+        print_json({"serial": arguments.serial, "history": rows})
+        return 0
+    for entry in entries:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_s))
+        print(printable(f"{at}  {entry.kind:12}{_told(entry.data)}"))
+    if not entries:
+        print(f"the farm's journal has nothing of {printable(arguments.serial)}")
+    return 0
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """The part of an entry that says most."""
+    if "latency_ms" in data:
+        return f"{data['latency_ms']:.4g} ms (artifact {str(data.get('artifact_key', ''))[:12]})"
+    for name in ("reason", "message", "baseline_ms"):
+        if name in data:
+            return f"{name}: {data[name]}" if name == "baseline_ms" else str(data[name])
+    return ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str | int | float))[:200]
+
+
+@contextmanager
+def _farm(arguments: argparse.Namespace) -> Iterator[Farm]:
+    """The farm that a command is about. Raises InfrastructureError, LeaseError."""
+    from npas_ray.runs.ray_session import LOCAL, in_a_line, prepare_ray, ray_session
+
+    if arguments.address == LOCAL:
+        raise UserError("--address: a cluster of this command's own would have no farm; name a running one, HOST:PORT")
+    prepare_ray()
+    from ray.exceptions import RayError
+
+    from device_farm.fleet.farm import Farm
+
+    try:
+        with ray_session(arguments.address, num_cpus=0):
+            yield Farm.connect(arguments.farm)
+    except RayError as error:
+        raise InfrastructureError(f"Ray failed: {in_a_line(error)}") from error
