@@ -32,7 +32,7 @@ def runs_that_failed(lab: PhoneLab) -> dict[int, list[int | None]]:
     return {
         number: failed
         for number, phone in enumerate(lab.phones)
-        if (failed := [run.exit_status for run in phone.runs if run.exit_status != 0])
+        if (failed := [run.exit_status for run in phone.runs if run.exit_status not in (0, None)])
     }
 
 
@@ -49,7 +49,7 @@ def test_a_candidate_that_crashes_two_phones_meets_no_third(lab: PhoneLab) -> No
         assert sum(address in notes for address in lab.phones.addresses) == 2
         assert notes.count("RunnerFailed: the runner ended with exit status 9 (a kernel crashed)") == 2
     harmed = runs_that_failed(lab)
-    assert len(harmed) == 2 and all(status not in (0, None) for failed in harmed.values() for status in failed)
+    assert len(harmed) == 2 and all(len(failed) == 1 for failed in harmed.values())
     # Nobody is punished for it, and the phones serve on.
     assert all(pending.result(120).device.model == MODEL for pending in well)
     lab.until(lambda: lab.are_well(0, 1, 2, 3))
@@ -70,7 +70,7 @@ def test_a_candidate_that_answers_wrongly_is_never_a_latency(lab: PhoneLab) -> N
     with pytest.raises(Poisoned, match="WrongAnswer"):
         lab.farm.measure(tiny_network(4, "FAULT_NAN"), model=MODEL, timeout_s=120)
     measured = {answer.key.split("/")[0] for answer in lab.answers() if answer.kind == "measured"}
-    assert measured and not any("wrong" in key or "FAULT" in key for key in measured)
+    assert measured and not measured & {"tiny-1003-REPEATS50", "tiny-1004-REPEATS50-FAULT_NAN"}
 
 
 @pytest.mark.parametrize("fault", [PhoneFault.FLIPPED, PhoneFault.CRASH])
