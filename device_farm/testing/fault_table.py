@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from device_farm.testing.fault_scenarios import (
@@ -73,16 +74,17 @@ def main() -> None:
                 print(row(seen), flush=True)
                 print(scenario.name, seen.message[:120], file=sys.stderr)
                 if seen.message:
-                    examples.append(f"- **{scenario.name}**: {_shortened(seen.message)}")
+                    examples.append(_shortened(f"- **{scenario.name}**: {seen.message}"))
     finally:
         ray.shutdown()
     print("\n## What it says\nThe first message of each, as it is in the journal (`Farm.history`):\n")
     print("\n".join(examples))
 
 
-def _shortened(message: str, most: int = 300) -> str:
+def _shortened(message: str, most: int = 320) -> str:
     line = " ".join(message.split()).replace("|", "\\|").replace("`", "'")
-    return line if len(line) <= most else f"{line[:most]}..."
+    shown = line if len(line) <= most else f"{line[:most]}..."
+    return textwrap.fill(shown, 118, initial_indent="", subsequent_indent="  ", break_on_hyphens=False)
 
 
 if __name__ == "__main__":

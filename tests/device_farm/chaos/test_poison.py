@@ -27,12 +27,12 @@ def lab(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield made
 
 
-def runs_that_failed(lab: PhoneLab) -> dict[int, list[int | None]]:
+def runs_that_failed(lab: PhoneLab) -> dict[int, list[int]]:
     """By phone, the exit statuses of programs that did not end well."""
     return {
         number: failed
         for number, phone in enumerate(lab.phones)
-        if (failed := [run.exit_status for run in phone.runs if run.exit_status not in (0, None)])
+        if (failed := [run.exit_status for run in phone.runs if run.exit_status])
     }
 
 
