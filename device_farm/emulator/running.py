@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from device_farm.emulator.shell.interpreter import Shell
 
 MAX_REPORT_BYTES = 32 << 20
-_WALL_LIMIT, _LINK_LOST = 6, 7  # exit codes of the runner
+_WALL_LIMIT, _LINK_LOST, _NO_CORE = 6, 7, 11  # exit codes of the runner
 
 
 async def run_program(shell: Shell, words: Sequence[str], environment: dict[str, str], *, replaces_shell: bool) -> int:
@@ -36,11 +36,9 @@ async def run_program(shell: Shell, words: Sequence[str], environment: dict[str,
             return await asyncio.shield(child.in_task(child.run_script(script)))
         program = _Program(shell, executable, words, environment, replaces_shell=replaces_shell)
         options = clock.parse_bench(words[1:])
-        if options is not None and (shell.phone.modelled_times or PhoneFault.FLIPPED in shell.phone.faults):
+        if options is not None:
             return await program.bench(options)
-        status = await program.run(
-            words[1:] if options is None else clock.free_run(words[1:]), stdout=shell.descriptors[1]
-        )
+        status = await program.run(words[1:], stdout=shell.descriptors[1])
         if words[1:2] == ["classify"] and status == 0:
             _flip_answers(shell, words)
         return status
@@ -88,8 +86,18 @@ class _Program:
     async def bench(self, options: clock.BenchOptions) -> int:
         """The runner: computes for real; what it says of time is the model's, if the phone has one."""
         phone = self._phone
+        if missing := [cpu for cpu in options.cpus if cpu >= phone.model.cores]:
+            allowed = " ".join(map(str, range(phone.model.cores)))
+            message = f"core {missing[0]} is switched off or not for this program; allowed are cores {allowed}"
+            await self._shell.complain(f"npas-runner: {message}")
+            return _NO_CORE
         began_s, real_began_s = phone.now_s(), time.monotonic()
-        arguments = clock.shortest_run(options) if phone.modelled_times else clock.free_run(self._words[1:])
+        if phone.modelled_times:
+            arguments = clock.shortest_run(options)
+        else:
+            cores = sorted(os.sched_getaffinity(0))
+            first = phone.seed % len(cores)  # not the same for all phones
+            arguments = clock.on_host_cores(self._words[1:], cores[first:] + cores[:first])
         status, output = await self._captured(arguments)
         report = clock.parse_report(output) if status == 0 else None
         if report is None:
@@ -101,6 +109,8 @@ class _Program:
             ended = await self._pass_time(timed.took_s, options, began_s=began_s, real_began_s=real_began_s)
             if ended is not None:
                 return ended
+        else:
+            report = clock.on_phone_cores(report, options, phone.model)
         if phone.faults.strikes(PhoneFault.FLIPPED):
             report["output"] = [None if value is None else -value for value in reversed(report["output"])]
         await write_all(self._shell.descriptors[1], json.dumps(report, separators=(",", ":")).encode() + b"\n")
@@ -156,6 +166,7 @@ class _Program:
         limit_s = options.wall_limit_s or took_s
         real_s = min(took_s, limit_s) * phone.pace - (time.monotonic() - real_began_s)
         status = await self._wait(real_s, options) if real_s > 0 else None
+        phone.processes.went_on()
         phone.skip(max(0.0, took_s - (phone.now_s() - began_s)))
         if status is None and limit_s < took_s:
             await shell.complain("npas-runner: the wall-clock limit has passed")
