@@ -1,4 +1,4 @@
-"""Emulated phones on this host through the real adb, broker and actors: what a measurement costs beside its phone's time.
+"""Emulated phones on this host through the real adb, broker and actors: what a measurement costs beside.
 
 Every job is a small network with weights of its own, compiled while the phones measure others, so every executable is
 pushed. All jobs are submitted at once: there is work in the queue until the end. The emulated phones run at the pace of
@@ -8,6 +8,7 @@ candidates and sentinels.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -114,4 +115,4 @@ def _overhead(runs: list[Any], *, jobs: int, seconds: float) -> dict[str, Any]:
 
 
 def _gaps(runs: list[Any]) -> list[float]:
-    return [later.started_s - run.ended_s for phone in runs for run, later in zip(phone, phone[1:], strict=False)]
+    return [later.started_s - run.ended_s for phone in runs for run, later in itertools.pairwise(phone)]
