@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Emulated phones on this host through the real adb, broker and actors: what a measurement costs beside.
-=======
 """Emulated phones on this host through the real adb, broker and actors: what a measurement costs beside its run.
->>>>>>> main
 
 Every job is a small network with weights of its own, compiled while the phones measure others, so every executable is
 pushed. All jobs are submitted at once: there is work in the queue until the end. The emulated phones run at the pace of
@@ -12,7 +8,6 @@ candidates and sentinels.
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import tempfile
@@ -120,8 +115,4 @@ def _overhead(runs: list[Any], *, jobs: int, seconds: float) -> dict[str, Any]:
 
 
 def _gaps(runs: list[Any]) -> list[float]:
-<<<<<<< HEAD
-    return [later.started_s - run.ended_s for phone in runs for run, later in itertools.pairwise(phone)]
-=======
     return [later.started_s - run.ended_s for phone in runs for run, later in pairwise(phone)]
->>>>>>> main
