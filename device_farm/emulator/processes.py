@@ -118,9 +118,11 @@ class ProcessTable:
             host_group = _group_of(host_pid)
             group = next((group for group, members in self._host_groups.items() if host_group in members), None)
             arguments = _host_text(host_pid, "cmdline")
-            stray = self.add(
-                arguments[0] if arguments else "?", arguments, stop=self._stop_stray(host_pid), group=group
-            )
+            name, stop = arguments[0] if arguments else "?", self._stop_stray(host_pid)
+            try:
+                stray = self.add(name, arguments, stop=stop, group=group, is_spared=True)
+            except TooManyProcesses:
+                break
             stray.host_pid, stray.is_stray = host_pid, True
             pairs = [line.partition("=") for line in _host_text(host_pid, "environ")]
             stray.environment = {name: value for name, _, value in pairs if name != MARK}
@@ -171,19 +173,21 @@ class ProcessTable:
         With `replaces` it takes the number of that process, as after exec(2). Raises OSError if it cannot be started,
         TooManyProcesses. When the task is cancelled the program lives on, unless the canceller sees to it.
         """
-        child = await _start(
-            host_arguments,
-            cwd=cwd,
-            environment=environment | {MARK: self.mark},
-            descriptors=descriptors,
-            max_file_bytes=max_file_bytes,
-        )
-        process = replaces
-        if process is None:
-            process = self.add(name, arguments, stop=lambda number: _signal(child.pid, number), group=group)
-        else:
-            process.name, process.arguments = name, tuple(arguments)
-            process.stop = lambda number: _signal(child.pid, number)
+        process = replaces or self.add(name, arguments, stop=lambda number: None, group=group)
+        try:
+            child = await _start(
+                host_arguments,
+                cwd=cwd,
+                environment=environment | {MARK: self.mark},
+                descriptors=descriptors,
+                max_file_bytes=max_file_bytes,
+            )
+        except BaseException:
+            if replaces is None:
+                self.remove(process)
+            raise
+        process.name, process.arguments = name, tuple(arguments)
+        process.stop = lambda number: _signal(child.pid, number)
         process.host_pid, process.environment = child.pid, dict(environment)
         self._host_groups.setdefault(process.group, set()).add(child.pid)
         run = Run(name, tuple(arguments), child.pid, time.monotonic() - self._began_s)
