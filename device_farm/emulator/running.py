@@ -19,7 +19,7 @@ from device_farm.emulator.programs import CannotRun, Executable, find_executable
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 MAX_REPORT_BYTES = 32 << 20
 _WALL_LIMIT, _LINK_LOST, _NO_CORE = 6, 7, 11  # exit codes of the runner
