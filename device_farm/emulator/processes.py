@@ -100,6 +100,11 @@ class ProcessTable:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def went_on(self) -> None:
+        """The last native program has ended only now, as seen by whoever waits for it: its time is modelled."""
+        if self.runs and self.runs[-1].ended_s is not None:
+            self.runs[-1].ended_s = time.monotonic() - self._began_s
+
     def remove(self, process: Process) -> None:
         self._alive.pop(process.pid, None)
         process.ended.set()

@@ -166,6 +166,7 @@ class _Program:
         limit_s = options.wall_limit_s or took_s
         real_s = min(took_s, limit_s) * phone.pace - (time.monotonic() - real_began_s)
         status = await self._wait(real_s, options) if real_s > 0 else None
+        phone.processes.went_on()
         phone.skip(max(0.0, took_s - (phone.now_s() - began_s)))
         if status is None and limit_s < took_s:
             await shell.complain("npas-runner: the wall-clock limit has passed")

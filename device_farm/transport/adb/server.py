@@ -17,7 +17,7 @@ from device_farm.transport.adb import advice
 from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
 from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_serial
-from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
+from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, OtherLink, SmartSocket
 from device_farm.transport.base import Deadline
 
 DEFAULT_PORT = 5037
@@ -140,14 +140,17 @@ class AdbServer:
             except LinkEnded:
                 raise self._ended(deadline) from None
 
-    def open(self, serial: str, service: str, deadline: Deadline) -> SmartSocket:
-        """A connection to a service on a device. Raises AdbFailure and LinkEnded, too: for this package only."""
+    def open(self, serial: str, service: str, deadline: Deadline, *, known_link: int = 0) -> SmartSocket:
+        """A connection to a service on a device, through the link of that number if it is not 0.
+
+        Raises AdbFailure, LinkEnded and OtherLink, too: for this package only.
+        """
         try:
-            return self._open(f"host:tport:serial:{serial}", service, deadline)
+            return self._open(f"host:tport:serial:{serial}", service, deadline, known_link)
         except AdbFailure as failure:
             if "unknown host service" not in str(failure):
                 raise
-        return self._open(f"host:transport:{serial}", service, deadline)  # a server from before 2019
+        return self._open(f"host:transport:{serial}", service, deadline, 0)  # a server from before 2019
 
     def start(self, *, timeout_s: float = _START_S) -> None:
         """Sees to it that a server runs, as `adb start-server` does. Several processes may try at once.
@@ -190,12 +193,14 @@ class AdbServer:
         """
         return PrivateAdbServer(port, home)
 
-    def _open(self, to_phone: str, service: str, deadline: Deadline) -> SmartSocket:
+    def _open(self, to_phone: str, service: str, deadline: Deadline, known_link: int) -> SmartSocket:
         link = SmartSocket(self.host, self.port, deadline)
         try:
             link.ask(to_phone)
             if to_phone.startswith("host:tport:"):
                 link.link = int.from_bytes(link.read_exact(8), "little")
+            if known_link not in (0, link.link):
+                raise OtherLink
             link.ask(service)
         except BaseException:
             link.close()

@@ -57,9 +57,8 @@ def _print(seen: Survey) -> None:
     for found in seen.findings:
         where = f" at {found.usb}" if found.usb else ""
         if found.advice is None:
-            print(
-                f"  ok  {printable(found.serial)} ({printable(found.model)}){where}: answers in {found.answered_ms:.0f} ms"
-            )
+            who = f"{printable(found.serial)} ({printable(found.model)}){where}"
+            print(f"  ok  {who}: answers in {found.answered_ms:.0f} ms")
         else:
             _print_advice(f"{printable(found.serial)}{where}: ", found.advice)
 
