@@ -47,6 +47,7 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
     host_pid: int | None = None
     is_stray: bool = False  # a program made it
+    is_modelled: bool = False  # a program that runs on only by the phone's own time
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -100,10 +101,9 @@ class ProcessTable:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def went_on(self) -> None:
-        """The last native program has ended only now, as seen by whoever waits for it: its time is modelled."""
-        if self.runs and self.runs[-1].ended_s is not None:
-            self.runs[-1].ended_s = time.monotonic() - self._began_s
+    def went_on(self, run: Run, exit_status: int) -> None:
+        """A program whose time is modelled has ended only now, as seen by whoever waits for it."""
+        run.ended_s, run.exit_status = time.monotonic() - self._began_s, exit_status
 
     def remove(self, process: Process) -> None:
         self._alive.pop(process.pid, None)
@@ -171,7 +171,7 @@ class ProcessTable:
         group: int,
         replaces: Process | None = None,
         max_file_bytes: int | None = None,
-        after_start: Callable[[int], None] = lambda host_pid: None,
+        after_start: Callable[[Run], None] = lambda run: None,
     ) -> int:
         """Runs a native program to its end and returns its exit status, 128 + n after signal n.
 
@@ -198,7 +198,7 @@ class ProcessTable:
         run = Run(name, tuple(arguments), child.pid, time.monotonic() - self._began_s)
         self.runs.append(run)
         self.started += 1
-        after_start(child.pid)
+        after_start(run)
         watch = asyncio.ensure_future(self._watch(child, process, run, owned=replaces is None))
         self.keep(watch)
         return await asyncio.shield(watch)
@@ -221,6 +221,10 @@ class ProcessTable:
     def alive_host_pids(self) -> list[int]:
         """Native processes, children of children included."""
         return marked_processes(self.mark)
+
+    def count_programs(self) -> int:
+        """Native processes, children of children included, and those whose time is modelled."""
+        return len(self.alive_host_pids()) + sum(process.is_modelled for process in self)
 
     def kill_all(self) -> None:
         """Everything, at once and without mercy."""
