@@ -102,8 +102,14 @@ def test_the_doctor_of_one_phone_says_whether_it_may_measure(
     ],
 )
 def test_bad_input(
-    capsys: pytest.CaptureFixture[str], server: AdbServer, words: list[str], code: int, expected: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: AdbServer,
+    words: list[str],
+    code: int,
+    expected: str,
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray may have been imported by another test of this process
     if words[0] == "doctor":
         words = [*words, "--server", str(server)]
     text = said(capsys, *words, code=code)
