@@ -1,4 +1,4 @@
-"""`npas devices quarantine | release | history`: of a farm that runs on a Ray cluster."""
+"""`npas devices calibrate | quarantine | release | history`: of a farm that runs on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,14 +22,22 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     farm.add_argument("serial", metavar="SERIAL", help="as `npas devices list` shows it")
     farm.add_argument("--address", default="auto", help="of the Ray cluster (default: the one of this machine)")
     farm.add_argument("--farm", metavar="NAME", default="farm", help="its name on the cluster (default: farm)")
+    calibrate = verbs.add_parser("calibrate", parents=[farm], help="take a phone's baseline of the sentinel anew")
     quarantine = verbs.add_parser("quarantine", parents=[farm], help="take a phone out of service until it is released")
     quarantine.add_argument("--reason", default="by hand", help="for the others")
     release = verbs.add_parser("release", parents=[farm], help="forget a phone's strikes, rest and quarantine")
     history = verbs.add_parser("history", parents=[farm], help="what happened to a phone, and what it measured")
     history.add_argument("--lines", metavar="N", default="40", help="the last N (default: 40)")
     history.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    for parser, run in ((quarantine, _quarantine), (release, _release), (history, _history)):
+    for parser, run in ((calibrate, _calibrate), (quarantine, _quarantine), (release, _release), (history, _history)):
         parser.set_defaults(run=run)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    with _farm(arguments) as farm:
+        baseline_ms = farm.calibrate(arguments.serial)
+    print(f"{arguments.serial}: its sentinel takes {baseline_ms:.4g} ms")
+    return 0
 
 
 def _quarantine(arguments: argparse.Namespace) -> int:
