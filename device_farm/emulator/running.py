@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from device_farm.emulator import clock
 from device_farm.emulator.descriptors import Pipe, read_some, write_all
 from device_farm.emulator.faults import PhoneFault
-from device_farm.emulator.processes import Process
+from device_farm.emulator.processes import Process, Run
 from device_farm.emulator.programs import CannotRun, Executable, find_executable, host_argument
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 MAX_REPORT_BYTES = 32 << 20
 _WALL_LIMIT, _LINK_LOST, _NO_CORE = 6, 7, 11  # exit codes of the runner
@@ -66,6 +66,7 @@ class _Program:
         self._words = words
         self._environment = environment
         self._replaces: Process | None = shell.process if replaces_shell else None
+        self._run: Run | None = None  # what the phone remembers of it
 
     async def run(self, arguments: Sequence[str], *, stdout: int) -> int:
         """To its end. Raises OSError, TooManyProcesses."""
@@ -80,8 +81,12 @@ class _Program:
             group=shell.process.group,
             replaces=self._replaces,
             max_file_bytes=0 if phone.files.full else None,
-            after_start=lambda host_pid: _strike(phone, host_pid),
+            after_start=self._started,
         )
+
+    def _started(self, run: Run) -> None:
+        self._run = run
+        _strike(self._phone, run.host_pid)
 
     async def bench(self, options: clock.BenchOptions) -> int:
         """The runner: computes for real; what it says of time is the model's, if the phone has one."""
@@ -106,7 +111,16 @@ class _Program:
         if phone.modelled_times:
             timed = self._timed(report, options, began_s)
             report = timed.report
-            ended = await self._pass_time(timed.took_s, options, began_s=began_s, real_began_s=real_began_s)
+            last = status
+            try:
+                ended = await self._pass_time(timed.took_s, options, began_s=began_s, real_began_s=real_began_s)
+                last = status if ended is None else ended
+            except asyncio.CancelledError:  # with its shell
+                last = 128 + (self._shell.killed_by or signal.SIGHUP)
+                raise
+            finally:
+                if self._run is not None:
+                    phone.processes.went_on(self._run, last)
             if ended is not None:
                 return ended
         else:
@@ -166,7 +180,6 @@ class _Program:
         limit_s = options.wall_limit_s or took_s
         real_s = min(took_s, limit_s) * phone.pace - (time.monotonic() - real_began_s)
         status = await self._wait(real_s, options) if real_s > 0 else None
-        phone.processes.went_on()
         phone.skip(max(0.0, took_s - (phone.now_s() - began_s)))
         if status is None and limit_s < took_s:
             await shell.complain("npas-runner: the wall-clock limit has passed")
@@ -186,7 +199,7 @@ class _Program:
         process = self._replaces
         if process is None:
             process = processes.add(self._words[0], self._words, stop=stop, group=shell.process.group)
-        process.stop = stop
+        process.stop, process.is_modelled = stop, True
         link = asyncio.ensure_future(_end_of(shell.descriptors[0], only_if=options.dies_with_stdin))
         try:
             done, _ = await asyncio.wait([killed, link], timeout=real_s, return_when=asyncio.FIRST_COMPLETED)
@@ -196,6 +209,7 @@ class _Program:
         finally:
             link.cancel()
             await asyncio.gather(link, return_exceptions=True)
+            process.is_modelled = False
             if self._replaces is None:
                 processes.remove(process)
 

@@ -18,7 +18,7 @@ from device_farm.compiler.target import TARGETS
 from device_farm.errors import NoSuchDevice, Refused
 from device_farm.fleet import devices as device_specs
 from device_farm.fleet.devices import DeviceSpec
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.measurement.types import DeviceFacts
 
 _log = logging.getLogger(__name__)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import adbutils
-
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.transport.adb import advice
 from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
+from device_farm.transport.adb.program import adb_path, environment, free_port
 from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_serial
 from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, OtherLink, SmartSocket
@@ -165,7 +162,7 @@ class AdbServer:
         try:
             done = subprocess.run(
                 [adb_path(), "-L", f"tcp:localhost:{self.port}", "start-server"],
-                env=_environment(self.home),
+                env=environment(self.home),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -255,7 +252,7 @@ class PrivateAdbServer(AdbServer):
         home.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         for _ in range(5):  # somebody else may take the free port first
-            super().__init__("127.0.0.1", port or _free_port(), home=home)
+            super().__init__("127.0.0.1", port or free_port(), home=home)
             if self._launch():
                 return
         said = self._log.read_text(errors="replace").strip()[-500:]
@@ -301,7 +298,7 @@ class PrivateAdbServer(AdbServer):
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [adb_path(), "-L", f"tcp:localhost:{self.port}", "server", "nodaemon"],
-                env=_environment(self.home),
+                env=environment(self.home),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -325,25 +322,6 @@ class PrivateAdbServer(AdbServer):
         return True
 
 
-def adb_path() -> str:
-    """The adb program: that of the PATH, else the one in adbutils."""
-    return str(adbutils.adb_path())
-
-
 def is_tcp(serial: str) -> bool:
     """Whether a phone is reached by TCP, so that a restarted server must be told of it again."""
     return _TCP_SERIAL.fullmatch(serial) is not None
-
-
-def _environment(home: Path | None) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANDROID_ADB_SERVER")}
-    if home is not None:  # starts in 0.1 s, and meddles neither with the network nor with emulators of other people
-        environment |= {"HOME": str(home), "TMPDIR": str(home), "ADB_LIBUSB": "0"}
-        environment |= {"ADB_MDNS": "0", "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553"}
-    return environment
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -195,9 +195,12 @@ def test_a_modelled_second_takes_its_time(adb: Adb, artifact: Artifact) -> None:
             assert client.stdout is not None
             group = client.stdout.readline().decode().strip()
             time.sleep(0.3)
-            assert "artifact" in adb.text(serial, "ps")  # it runs, says the phone
+            assert "artifact" in adb.text(serial, "ps") and phones[0].status.alive == 1  # it runs, says the phone
             adb.text(serial, f"kill -9 -{group}")
             assert client.wait(5) == 137
+            assert phones[0].status.alive == 0
+        ended = phones[0].runs[-1]  # as its host sees it: the real one was short, and ended well
+        assert ended.exit_status == 137 and ended.ended_s is not None and ended.ended_s - ended.started_s > 0.3
 
 
 def test_threads_run_on_the_cores_that_were_asked(

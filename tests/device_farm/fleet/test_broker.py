@@ -22,8 +22,8 @@ import pytest
 import ray
 
 from device_farm.errors import JournalError, LeaseError, NoSuchDevice, Poisoned, Refused, RunnerFailed
+from device_farm.fleet.entries import Kind
 from device_farm.fleet.farm import Farm, FarmDevice
-from device_farm.fleet.journal import Kind
 from device_farm.fleet.words import DeviceState, Failed
 
 StartFarm = Callable[..., Farm]
