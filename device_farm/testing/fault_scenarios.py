@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import FarmError
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.fleet.farm import PendingMeasurement
-from device_farm.fleet.journal import Entry, Kind
 from device_farm.fleet.words import DeviceState, Policy
 from device_farm.measurement.types import Protocol
 from device_farm.testing.phone_lab import PhoneLab, small_network

@@ -25,8 +25,8 @@ import ray
 from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Graph, Input, Padding, Pool2d, Shape
 from device_farm.fleet.adb_phones import AdbPhones
 from device_farm.fleet.config import SENTINEL
+from device_farm.fleet.entries import Entry
 from device_farm.fleet.farm import Farm, FarmConfig, FarmDevice, PhoneHost
-from device_farm.fleet.journal import Entry
 from device_farm.fleet.words import DeviceState, Policy
 from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.types import Protocol

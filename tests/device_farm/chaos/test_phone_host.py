@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from device_farm.fleet.journal import Kind
+from device_farm.fleet.entries import Kind
 from device_farm.fleet.words import DeviceState, Policy
 from device_farm.measurement.types import Protocol
 from device_farm.testing.phone_lab import PhoneLab
@@ -32,8 +32,8 @@ def test_the_work_is_redone_elsewhere_or_waits_and_the_phones_come_back(ray_clus
     hosts = [(None, (0, 1)), (RESOURCE, (2, 3))]
     with PhoneLab(tmp_path, models, name="hosts", pace=1.0, hosts=hosts, config=config) as lab:
         lab.until(lambda: lab.are_well(0, 1, 2, 3), timeout_s=120)
-        here = [lab.farm.submit(tiny_network(n), model=HERE) for n in range(12)]
-        there = [lab.farm.submit(tiny_network(n), model=ONLY_THERE) for n in range(3)]
+        here = [lab.farm.submit(tiny_network(1), model=HERE, replicate=n) for n in range(30)]
+        there = [lab.farm.submit(tiny_network(1), model=ONLY_THERE, replicate=n) for n in range(10)]
         # Both phones of the host are at work.
         lab.until(lambda: all(_is_busy(lab, n) for n in (2, 3)), timeout_s=120)
         ray_cluster.remove_node(node, allow_graceful=False)
@@ -53,8 +53,8 @@ def test_the_work_is_redone_elsewhere_or_waits_and_the_phones_come_back(ray_clus
         node = ray_cluster.add_node(**NODE)
         assert {job.result(240).device.serial for job in there} == {lab.phones.addresses[3]}
         lab.until(lambda: lab.are_well(0, 1, 2, 3), timeout_s=120)
-        later = [lab.farm.submit(tiny_network(n), model=HERE) for n in range(100, 112)]
+        later = [lab.farm.submit(tiny_network(1), model=HERE, replicate=n) for n in range(100, 112)]
         assert {job.result(240).device.serial for job in later} >= {lab.phones.addresses[2]}
         keys = [answer.key for answer in lab.answers()]
-        assert len(keys) == len(set(keys)) == 27
+        assert len(keys) == len(set(keys)) == 30 + 10 + 12
     ray_cluster.remove_node(node)

@@ -9,7 +9,7 @@ import pytest
 
 from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import Poisoned
-from device_farm.fleet.journal import Kind
+from device_farm.fleet.entries import Kind
 from device_farm.measurement.types import Protocol
 from device_farm.testing.phone_lab import PhoneLab
 from device_farm.testing.tiny_farm import tiny_network
