@@ -22,7 +22,8 @@ from pathlib import Path
 from benchmarks.plots import CHAPTERS, write_page
 
 HERE = Path(__file__).resolve().parent
-OTHERS = ("fast_evaluation", "float16", "microkernels", "protocol", "repeatability", "searchers")  # told of in other pages
+# Those that other pages tell of.
+OTHERS = ("adb_calls", "fast_evaluation", "float16", "microkernels", "protocol", "repeatability", "searchers")
 FULL_LIMIT_MIN, QUICK_LIMIT_MIN = 240.0, 60.0
 
 

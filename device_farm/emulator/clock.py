@@ -24,6 +24,7 @@ PROBE_CYCLES = 40_000
 SPIN_CYCLES = 300_000
 WINDOW_NS = 2_000_000
 QUIET_RATIO = 1.015
+MOST_SAMPLES = 50_000  # whatever was asked: other phones wait while they are drawn
 PROFILE_PASSES = 201
 PROFILE_MAX_NS = 300_000_000
 
@@ -96,27 +97,32 @@ def shortest_run(options: BenchOptions) -> list[str]:
     return ["bench", *short, "--profile", *options.kept]
 
 
-def free_run(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the phone's cores, which the host does not have: its clock is that of any of its cores."""
-    kept, skipped = list(arguments), {"--cpu", "--cpus"}
-    while named := skipped.intersection(kept):
-        at = kept.index(named.pop())
-        del kept[at : at + 2]
-    return kept
+def on_host_cores(arguments: Sequence[str], host_cores: Sequence[int]) -> list[str]:
+    """A command line of the runner with cores of the host for those of the phone, each always for the same."""
+    found = list(arguments)
+    for position, word in enumerate(found[:-1]):
+        if word in ("--cpu", "--cpus"):
+            cpus = [int(cpu) for cpu in found[position + 1].split(",")]
+            found[position + 1] = ",".join(str(host_cores[cpu % len(host_cores)] if cpu >= 0 else cpu) for cpu in cpus)
+    return found
+
+
+def on_phone_cores(report: Report, options: BenchOptions, model: PhoneModel) -> Report:
+    """The report of such a run, with the cores of the phone."""
+    obtained, by_thread = _affinity(model, options.cpus, max(1, len(report["threads"])))
+    return report | {"affinity": {"asked": options.asked, "obtained": obtained}, "threads": by_thread}
 
 
 def parse_report(output: bytes) -> Report | None:
-    """The report of a runner, or None."""
+    """The report of a runner, or None where it is something else."""
     try:
         report = json.loads(output)
     except (ValueError, RecursionError):
         return None
     if not isinstance(report, dict) or report.get("schema") != 1 or report.get("mode") != "bench":
         return None
-    profile, threads = report.get("profile"), report.get("threads")
-    if not isinstance(profile, dict) or not isinstance(threads, list) or not isinstance(report.get("key"), str):
-        return None
-    return report
+    is_whole = isinstance(report.get("threads"), list) and isinstance(report.get("key"), str)
+    return report if is_whole and isinstance(report.get("output"), list) else None
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,7 @@ class _Timeline:
         self.now_s = options.warmup_s
         self._session = session
         self._options = options
+        self._most = min(options.max_samples, MOST_SAMPLES)
         self._core = core % session.model.cores
         self._cycles = cycles
 
@@ -218,7 +225,7 @@ class _Timeline:
             limit = WINDOW_NS
             base = self._cycles / ghz * (1 + disturbance)
             spread = session.model.sample_spread * (1 + 10 * session.noise)
-            while limit > 0 and len(self.samples_ns) < options.max_samples:
+            while limit > 0 and len(self.samples_ns) < self._most:
                 sample = base * (1 + rng.expovariate(1.0) * spread)
                 if rng.random() < _SPIKES:
                     sample *= 1 + rng.random()
@@ -234,7 +241,7 @@ class _Timeline:
                 quiet_s += window_s
             last_was_quiet = is_quiet
             elapsed_s = self.now_s - began_s
-            if len(self.samples_ns) >= options.max_samples:
+            if len(self.samples_ns) >= self._most:
                 return
             if len(self.samples_ns) < options.min_samples or elapsed_s < options.min_time_s:
                 continue

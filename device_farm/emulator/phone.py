@@ -46,7 +46,7 @@ class PhoneStatus:
     faults: tuple[str, ...]
     links: int
     started: int  # programs, in all
-    alive: int  # native processes now, children included
+    alive: int  # programs now, their children included
     runs: tuple[Run, ...]
 
 
@@ -169,7 +169,7 @@ class Phone:
             faults=tuple(self.faults),
             links=len(self._links),
             started=self.processes.started,
-            alive=len(self.processes.alive_host_pids()),
+            alive=self.processes.count_programs(),
             runs=tuple(self.processes.runs),
         )
 

@@ -47,6 +47,7 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
     host_pid: int | None = None
     is_stray: bool = False  # a program made it
+    is_modelled: bool = False  # a program that runs on only by the phone's own time
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -100,6 +101,10 @@ class ProcessTable:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def went_on(self, run: Run, exit_status: int) -> None:
+        """A program whose time is modelled has ended only now, as seen by whoever waits for it."""
+        run.ended_s, run.exit_status = time.monotonic() - self._began_s, exit_status
+
     def remove(self, process: Process) -> None:
         self._alive.pop(process.pid, None)
         process.ended.set()
@@ -118,9 +123,11 @@ class ProcessTable:
             host_group = _group_of(host_pid)
             group = next((group for group, members in self._host_groups.items() if host_group in members), None)
             arguments = _host_text(host_pid, "cmdline")
-            stray = self.add(
-                arguments[0] if arguments else "?", arguments, stop=self._stop_stray(host_pid), group=group
-            )
+            name, stop = arguments[0] if arguments else "?", self._stop_stray(host_pid)
+            try:
+                stray = self.add(name, arguments, stop=stop, group=group, is_spared=True)
+            except TooManyProcesses:
+                break
             stray.host_pid, stray.is_stray = host_pid, True
             pairs = [line.partition("=") for line in _host_text(host_pid, "environ")]
             stray.environment = {name: value for name, _, value in pairs if name != MARK}
@@ -164,32 +171,34 @@ class ProcessTable:
         group: int,
         replaces: Process | None = None,
         max_file_bytes: int | None = None,
-        after_start: Callable[[int], None] = lambda host_pid: None,
+        after_start: Callable[[Run], None] = lambda run: None,
     ) -> int:
         """Runs a native program to its end and returns its exit status, 128 + n after signal n.
 
         With `replaces` it takes the number of that process, as after exec(2). Raises OSError if it cannot be started,
         TooManyProcesses. When the task is cancelled the program lives on, unless the canceller sees to it.
         """
-        child = await _start(
-            host_arguments,
-            cwd=cwd,
-            environment=environment | {MARK: self.mark},
-            descriptors=descriptors,
-            max_file_bytes=max_file_bytes,
-        )
-        process = replaces
-        if process is None:
-            process = self.add(name, arguments, stop=lambda number: _signal(child.pid, number), group=group)
-        else:
-            process.name, process.arguments = name, tuple(arguments)
-            process.stop = lambda number: _signal(child.pid, number)
+        process = replaces or self.add(name, arguments, stop=lambda number: None, group=group)
+        try:
+            child = await _start(
+                host_arguments,
+                cwd=cwd,
+                environment=environment | {MARK: self.mark},
+                descriptors=descriptors,
+                max_file_bytes=max_file_bytes,
+            )
+        except BaseException:
+            if replaces is None:
+                self.remove(process)
+            raise
+        process.name, process.arguments = name, tuple(arguments)
+        process.stop = lambda number: _signal(child.pid, number)
         process.host_pid, process.environment = child.pid, dict(environment)
         self._host_groups.setdefault(process.group, set()).add(child.pid)
         run = Run(name, tuple(arguments), child.pid, time.monotonic() - self._began_s)
         self.runs.append(run)
         self.started += 1
-        after_start(child.pid)
+        after_start(run)
         watch = asyncio.ensure_future(self._watch(child, process, run, owned=replaces is None))
         self.keep(watch)
         return await asyncio.shield(watch)
@@ -212,6 +221,10 @@ class ProcessTable:
     def alive_host_pids(self) -> list[int]:
         """Native processes, children of children included."""
         return marked_processes(self.mark)
+
+    def count_programs(self) -> int:
+        """Native processes, children of children included, and those whose time is modelled."""
+        return len(self.alive_host_pids()) + sum(process.is_modelled for process in self)
 
     def kill_all(self) -> None:
         """Everything, at once and without mercy."""

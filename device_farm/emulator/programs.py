@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.files import WRITABLE
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 _MACHINES = {62: "x86_64", 183: "aarch64"}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126

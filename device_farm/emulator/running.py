@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from device_farm.emulator import clock
 from device_farm.emulator.descriptors import Pipe, read_some, write_all
 from device_farm.emulator.faults import PhoneFault
-from device_farm.emulator.processes import Process
+from device_farm.emulator.processes import Process, Run
 from device_farm.emulator.programs import CannotRun, Executable, find_executable, host_argument
 
 if TYPE_CHECKING:
     from device_farm.emulator.phone import Phone
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 MAX_REPORT_BYTES = 32 << 20
-_WALL_LIMIT, _LINK_LOST = 6, 7  # exit codes of the runner
+_WALL_LIMIT, _LINK_LOST, _NO_CORE = 6, 7, 11  # exit codes of the runner
 
 
 async def run_program(shell: Shell, words: Sequence[str], environment: dict[str, str], *, replaces_shell: bool) -> int:
@@ -36,11 +36,9 @@ async def run_program(shell: Shell, words: Sequence[str], environment: dict[str,
             return await asyncio.shield(child.in_task(child.run_script(script)))
         program = _Program(shell, executable, words, environment, replaces_shell=replaces_shell)
         options = clock.parse_bench(words[1:])
-        if options is not None and (shell.phone.modelled_times or PhoneFault.FLIPPED in shell.phone.faults):
+        if options is not None:
             return await program.bench(options)
-        status = await program.run(
-            words[1:] if options is None else clock.free_run(words[1:]), stdout=shell.descriptors[1]
-        )
+        status = await program.run(words[1:], stdout=shell.descriptors[1])
         if words[1:2] == ["classify"] and status == 0:
             _flip_answers(shell, words)
         return status
@@ -68,6 +66,7 @@ class _Program:
         self._words = words
         self._environment = environment
         self._replaces: Process | None = shell.process if replaces_shell else None
+        self._run: Run | None = None  # what the phone remembers of it
 
     async def run(self, arguments: Sequence[str], *, stdout: int) -> int:
         """To its end. Raises OSError, TooManyProcesses."""
@@ -82,14 +81,28 @@ class _Program:
             group=shell.process.group,
             replaces=self._replaces,
             max_file_bytes=0 if phone.files.full else None,
-            after_start=lambda host_pid: _strike(phone, host_pid),
+            after_start=self._started,
         )
+
+    def _started(self, run: Run) -> None:
+        self._run = run
+        _strike(self._phone, run.host_pid)
 
     async def bench(self, options: clock.BenchOptions) -> int:
         """The runner: computes for real; what it says of time is the model's, if the phone has one."""
         phone = self._phone
+        if missing := [cpu for cpu in options.cpus if cpu >= phone.model.cores]:
+            allowed = " ".join(map(str, range(phone.model.cores)))
+            message = f"core {missing[0]} is switched off or not for this program; allowed are cores {allowed}"
+            await self._shell.complain(f"npas-runner: {message}")
+            return _NO_CORE
         began_s, real_began_s = phone.now_s(), time.monotonic()
-        arguments = clock.shortest_run(options) if phone.modelled_times else clock.free_run(self._words[1:])
+        if phone.modelled_times:
+            arguments = clock.shortest_run(options)
+        else:
+            cores = sorted(os.sched_getaffinity(0))
+            first = phone.seed % len(cores)  # not the same for all phones
+            arguments = clock.on_host_cores(self._words[1:], cores[first:] + cores[:first])
         status, output = await self._captured(arguments)
         report = clock.parse_report(output) if status == 0 else None
         if report is None:
@@ -98,9 +111,20 @@ class _Program:
         if phone.modelled_times:
             timed = self._timed(report, options, began_s)
             report = timed.report
-            ended = await self._pass_time(timed.took_s, options, began_s=began_s, real_began_s=real_began_s)
+            last = status
+            try:
+                ended = await self._pass_time(timed.took_s, options, began_s=began_s, real_began_s=real_began_s)
+                last = status if ended is None else ended
+            except asyncio.CancelledError:  # with its shell
+                last = 128 + (self._shell.killed_by or signal.SIGHUP)
+                raise
+            finally:
+                if self._run is not None:
+                    phone.processes.went_on(self._run, last)
             if ended is not None:
                 return ended
+        else:
+            report = clock.on_phone_cores(report, options, phone.model)
         if phone.faults.strikes(PhoneFault.FLIPPED):
             report["output"] = [None if value is None else -value for value in reversed(report["output"])]
         await write_all(self._shell.descriptors[1], json.dumps(report, separators=(",", ":")).encode() + b"\n")
@@ -175,7 +199,7 @@ class _Program:
         process = self._replaces
         if process is None:
             process = processes.add(self._words[0], self._words, stop=stop, group=shell.process.group)
-        process.stop = stop
+        process.stop, process.is_modelled = stop, True
         link = asyncio.ensure_future(_end_of(shell.descriptors[0], only_if=options.dies_with_stdin))
         try:
             done, _ = await asyncio.wait([killed, link], timeout=real_s, return_when=asyncio.FIRST_COMPLETED)
@@ -185,6 +209,7 @@ class _Program:
         finally:
             link.cancel()
             await asyncio.gather(link, return_exceptions=True)
+            process.is_modelled = False
             if self._replaces is None:
                 processes.remove(process)
 

@@ -14,7 +14,7 @@ from device_farm.emulator.faults import PhoneFault
 from device_farm.emulator.link import Service, Stream, StreamClosed
 from device_farm.emulator.packets import ProtocolError
 from device_farm.emulator.processes import TooManyProcesses
-from device_farm.emulator.shell.interpreter import Shell
+from device_farm.emulator.shell.shell import Shell
 from device_farm.emulator.shell_protocol import Frame, FrameKind, FrameReader
 from device_farm.emulator.sync_service import serve_sync
 

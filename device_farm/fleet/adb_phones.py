@@ -22,8 +22,8 @@ class AdbPhones:
 
     `server` is "HOST:PORT" as seen from the host that follows it; one on the host itself is started if it is not there.
     `addresses` are phones at HOST:PORT that the server is told of, and again when it was restarted or lost them. Of
-    phones in `ignored` nothing is said, nor of others than `only`, if given. `cpu` is the core that measures; `home`, `threads` and `precision` are as for AdbDevice; the phones' models are
-    what they say, or `models` by serial.
+    phones in `ignored` nothing is said, nor of others than `only`, if given. `cpu`, `home`, `threads` and `precision`
+    are as for AdbDevice; the phones' models are what they say, or `models` by serial.
     """
 
     server: str = "127.0.0.1:5037"

@@ -116,7 +116,7 @@ class Asking:
                         return facts
                     if self.membership.all_were_reached and not self.config.hosts:
                         break
-                    await self.devices.joined()
+                    await self.membership.news()
         except TimeoutError:
             pass
         models = ", ".join(sorted({facts.model for facts in self.membership.facts.values()})) or "none"

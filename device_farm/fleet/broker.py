@@ -22,8 +22,9 @@ from device_farm.fleet.clients import Clients
 from device_farm.fleet.compiling import Compiling
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import DeviceSpec, file_name
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.fleet.hosts import Hosts
-from device_farm.fleet.journal import JOURNAL_NAME, Entry, Journal, Kind, sweep
+from device_farm.fleet.journal import JOURNAL_NAME, Journal, sweep
 from device_farm.fleet.membership import Membership
 from device_farm.fleet.metrics import Metrics
 from device_farm.fleet.recorder import Recorder

@@ -155,9 +155,9 @@ def _written(folder: Path, artifact: Artifact, program: bytes) -> Artifact:
 
 
 def _folder_of_this_process(parent: Path) -> Path:
-    """A folder that no other process uses; what killed processes of this host left beside it is deleted."""
+    """A folder that no other process uses; what killed processes of this host left, for any device, is deleted."""
     host = file_name(socket.gethostname())
-    for left in parent.glob(f"{host}.*"):
+    for left in parent.parent.glob(f"*/{host}.*"):
         if not Path("/proc", left.suffix[1:]).exists():
             shutil.rmtree(left, ignore_errors=True)
     return parent / f"{host}.{os.getpid()}"

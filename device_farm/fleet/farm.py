@@ -29,9 +29,9 @@ from device_farm.fleet.broker import Broker
 from device_farm.fleet.clients import caller_of_this_process
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.devices import DeviceSpec, LocalDevice
+from device_farm.fleet.entries import Entry
 from device_farm.fleet.faults import result_of
 from device_farm.fleet.host_watcher import PhoneHost
-from device_farm.fleet.journal import Entry
 from device_farm.fleet.views import FarmDevice
 from device_farm.fleet.words import Outcome, check_share
 from device_farm.measurement.types import Measurement

@@ -18,16 +18,14 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from device_farm.errors import JournalError
-from device_farm.fleet.words import Blame, Done, Failed, Failure, Fault, Outcome
-from device_farm.measurement.codec import measurement_from_json, measurement_to_json
+from device_farm.fleet.entries import RESTORED, Entry, Kind, Restored, outcome_of
+from device_farm.fleet.words import Outcome
 from device_farm.measurement.types import Measurement
 
 SCHEMA = 1
@@ -49,103 +47,6 @@ CREATE INDEX by_serial ON log (serial, id) WHERE serial != '';
 _APPLICATION_ID = 0x6E706173  # "npas"; SQLite keeps it, and the schema's number, in the file's header
 _COLUMNS = "id, at, kind, key, serial, data, seal"
 _FIRST_SEAL = "0" * 64
-# More than a broker can give away in one life. Every life takes as many, so that no fence is given twice.
-_FENCES_A_LIFE = 10**9
-
-
-class Kind(StrEnum):
-    """What a row of the journal is."""
-
-    LIFE = "life"  # a broker of the farm `key` opened the journal; its fences begin at `first_fence`
-    MEASURED = "measured"  # a job's answer: a Measurement
-    FAILED = "failed"  # a job's answer: a final failure with its evidence
-    ACCUSED = "accused"  # one failure on a device that speaks against the artifact `key`
-    ATTACHED = "attached"  # a device was attached by hand
-    DETACHED = "detached"
-    JOINED = "joined"
-    LEFT = "left"
-    STRUCK = "struck"  # one failure that speaks against the device
-    COOLED = "cooled"
-    UNFIT = "unfit"
-    STUCK = "stuck"  # in a state that should not last so long
-    QUARANTINED = "quarantined"  # this and the next three tell the device's health as it is then
-    PROBATION = "probation"
-    RETURNED = "returned"
-    RELEASED = "released"
-    SHARE = "share"  # of a client, `key`
-    BASELINE = "baseline"  # what the sentinel takes on a device when all is well
-
-
-# What a later life does not have to read.
-_RESTORED = set(Kind) - {
-    *(Kind.MEASURED, Kind.FAILED, Kind.JOINED, Kind.LEFT),
-    *(Kind.STRUCK, Kind.COOLED, Kind.UNFIT, Kind.STUCK),
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One fact. `data` is plain JSON."""
-
-    kind: Kind
-    key: str = ""
-    serial: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    at_s: float = field(default_factory=time.time)  # since the epoch
-
-    @classmethod
-    def answer(cls, key: str, outcome: Outcome[Measurement]) -> Entry:
-        """The last word on a job: a measurement, or a failure that is final."""
-        if isinstance(outcome, Done):
-            measurement = outcome.result
-            return cls(Kind.MEASURED, key, measurement.device.serial, measurement_to_json(measurement))
-        evidence = [_failure_to_json(failure) for failure in outcome.evidence]
-        return cls(Kind.FAILED, key, data={"error": outcome.error, "message": outcome.message, "evidence": evidence})
-
-    @classmethod
-    def failure(cls, kind: Kind, artifact_key: str, failure: Failure) -> Entry:
-        """One lease that ended badly; the failure's time is since the epoch."""
-        data = {"reason": f"{failure.fault.error}: {failure.fault.message}", **_failure_to_json(failure)}
-        return cls(kind, artifact_key, failure.serial, data, failure.at_s)
-
-
-@dataclass
-class Restored:
-    """What a new life of the broker begins with."""
-
-    first_fence: int = 1
-    evidence: dict[str, list[Failure]] = field(default_factory=dict)  # by artifact, of its own failures
-    health: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)  # by serial: since when, what
-    # by serial, of the farm that wrote last: what was attached by hand; None: detached by hand
-    attached: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    baselines: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by serial
-    shares: dict[str, float] = field(default_factory=dict)  # by client
-    farm_id: str = ""
-
-    def add(self, entry: Entry) -> None:
-        """Takes in one entry, the next one of the journal."""
-        match entry.kind:
-            case Kind.LIFE:
-                self.first_fence = entry.data["first_fence"] + _FENCES_A_LIFE
-                self.begin(entry.key)
-            case Kind.ACCUSED:
-                self.evidence.setdefault(entry.key, []).append(_failure_from_json(entry.data))
-            case Kind.QUARANTINED | Kind.PROBATION | Kind.RETURNED | Kind.RELEASED:
-                self.health[entry.serial] = (entry.at_s, entry.data["health"])
-            case Kind.ATTACHED:
-                self.attached[entry.serial] = entry.data
-            case Kind.DETACHED:
-                self.attached[entry.serial] = None
-            case Kind.SHARE:
-                self.shares[entry.key] = float(entry.data["share"])
-            case Kind.BASELINE:
-                self.baselines[entry.serial] = entry.data
-
-    def begin(self, farm_id: str) -> None:
-        """A broker of this farm begins. What was attached to another one is not this one's."""
-        if farm_id != self.farm_id:
-            self.farm_id = farm_id
-            self.attached.clear()
 
 
 class Journal:
@@ -223,7 +124,10 @@ class Journal:
             ).fetchone()
         if row is None:
             return None
-        return _outcome(self.path, row[0], json.loads(row[1]))
+        try:
+            return outcome_of(row[0], json.loads(row[1]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.path, f"the answer for {key} is not understood: {error}") from error
 
     def history(self, serial: str, *, limit: int = 100) -> list[Entry]:
         """The last `limit` entries of a device, the oldest first."""
@@ -244,7 +148,7 @@ class Journal:
             if row[0] != self._rows + 1 or row[6] != _seal(self._seal, row[:6]):
                 raise _damaged(self.path, f"row {self._rows + 1} is missing or not what was written")
             self._rows, self._seal = row[0], row[6]
-            if row[2] not in _RESTORED:
+            if row[2] not in RESTORED:
                 continue
             try:
                 self.restored.add(_entry(row))
@@ -280,25 +184,6 @@ def _text(name: str) -> str:
 
 def _entry(row: Sequence[Any]) -> Entry:
     return Entry(Kind(row[2]), row[3], row[4], json.loads(row[5]), row[1])
-
-
-def _outcome(path: Path, kind: str, data: Any) -> Outcome[Measurement]:
-    try:
-        if kind == Kind.MEASURED:
-            return Done(measurement_from_json(data))
-        evidence = tuple(_failure_from_json(failure) for failure in data["evidence"])
-        return Failed(data["error"], data["message"], evidence, final=True)
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, f"an answer is not understood: {error}") from error
-
-
-def _failure_to_json(failure: Failure) -> dict[str, Any]:
-    return asdict(failure)
-
-
-def _failure_from_json(data: Mapping[str, Any]) -> Failure:
-    fault = dict(data["fault"])
-    return Failure(data["serial"], data["fence"], data["at_s"], Fault(Blame(fault.pop("blame")), **fault))
 
 
 # The file

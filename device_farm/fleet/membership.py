@@ -18,7 +18,7 @@ from device_farm.compiler.target import TARGETS
 from device_farm.errors import NoSuchDevice, Refused
 from device_farm.fleet import devices as device_specs
 from device_farm.fleet.devices import DeviceSpec
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.measurement.types import DeviceFacts
 
 _log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Membership:
         self._detached: set[str] = set()  # by hand
         self._employer: Employer | None = None
         self._settling = asyncio.Lock()
+        self._news = asyncio.Event()
         self._tell = tell
         self._facts: dict[str, DeviceFacts] = {}
         self.specs: dict[str, DeviceSpec] = {}  # that are employed now
@@ -104,6 +105,12 @@ class Membership:
         """Takes note of a device that was reached. Raises Refused for one that may not join."""
         check_admissible(facts, self._facts.values())
         self._facts[facts.serial] = facts
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self) -> None:
+        """Returns when the next device was reached."""
+        await self._news.wait()
 
     def facts_of_model(self, model: str) -> DeviceFacts | None:
         """Of any device of a model: they agree in what an artifact depends on."""

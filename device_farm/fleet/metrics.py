@@ -14,7 +14,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from device_farm.fleet.clients import Clients
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.fleet.pool import Pool
 from device_farm.measurement.types import DeviceFacts
 

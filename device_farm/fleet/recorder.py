@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from device_farm.errors import JournalError
-from device_farm.fleet.journal import Entry
+from device_farm.fleet.entries import Entry
 
 _log = logging.getLogger(__name__)
 

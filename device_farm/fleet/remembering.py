@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from device_farm.fleet.journal import Entry, Kind, Restored
+from device_farm.fleet.entries import Entry, Kind, Restored
 from device_farm.fleet.memory import DeviceMemory, Memory
 from device_farm.fleet.state import Fleet
 from device_farm.fleet.words import Action, Blame, Done, Failure, Fault, Happening, Job, Lease, Note, Policy, Settle

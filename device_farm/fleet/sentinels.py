@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from device_farm.fleet.config import imported
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.measurement.drift import baseline_of_model
 from device_farm.measurement.types import DeviceFacts
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from device_farm.measurement.drift import Baseline
 from device_farm.measurement.types import DeviceConditions, DeviceFacts, LeftOut, Measurement, ReplicatedLatency
 
 SCHEMA = 1
@@ -59,6 +60,12 @@ class _KnownConditions(BaseModel):
     device_before: _ConditionsWire | None = None
     device_after: _ConditionsWire | None = None
     sentinel: _SentinelWire | None = None
+
+
+class _BaselineWire(_Wire):
+    artifact_key: str
+    baseline_ms: _Milliseconds
+    spin_ns: Annotated[float, Field(gt=0)] | None = None
 
 
 class _LeftOutWire(_Wire):
@@ -153,6 +160,16 @@ def replicated_from_json(data: Any) -> ReplicatedLatency:
     fields = wire.model_dump(exclude={"schema_version", "assumed", "left_out"})
     left_out = tuple(LeftOut(**left.model_dump()) for left in wire.left_out)
     return ReplicatedLatency(**fields, assumed=tuple(wire.assumed), left_out=left_out)
+
+
+def baseline_to_json(baseline: Baseline) -> dict[str, Any]:
+    """What a farm remembers of a meter's `baseline`; readings that contradict it are not kept."""
+    return {"artifact_key": baseline.artifact_key, "baseline_ms": baseline.baseline_ms, "spin_ns": baseline.spin_ns}
+
+
+def baseline_from_json(data: Any) -> Baseline:
+    """Inverse of `baseline_to_json`. Raises ValueError on anything that it would not have written."""
+    return Baseline(**_validated(_BaselineWire, data, "a sentinel's baseline").model_dump())
 
 
 W = TypeVar("W", bound=BaseModel)

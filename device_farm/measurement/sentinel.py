@@ -12,14 +12,15 @@ the device does not have it, and it stays there, under its content's name.
 **Who remembers.** The farm, for each (serial, artifact.key): a compiler of another version makes another sentinel, and
 that takes another time. The meter is made with what is remembered, or with None on the first day:
 
-    sentinel = Sentinel(artifact, baseline_ms=remembered, spin_ns=its_clock, model_ms=of_its_model)
+    sentinel = Sentinel.remembering(artifact, baseline, model_ms=of_its_model)
     meter = Meter(transport, sentinel=sentinel, rules=AdmissionRules())
 
 With None the first `measure` takes `BASELINE_READINGS` readings (about 0.1 s each) of the admitted device and makes
 them its baseline; `meter.calibrate()` does so on demand, and forgets the old one. After every call, also one that
-raised, the farm stores `meter.baseline`'s `baseline_ms` and `spin_ns` if they have changed (it is None until there is
-one): it changes when it is first taken, on `calibrate`, and when `STALE_READINGS` readings in a row are faster than it.
-`spin_ns` may be left out (None): then the first reading near the baseline finds it, and nothing is corrected before.
+raised, the farm stores `meter.baseline` if it has changed (it is None until there is one; `codec.baseline_to_json`): it
+changes when it is first taken, on `calibrate`, and when `STALE_READINGS` readings in a row are faster than it. That of
+another sentinel's artifact is not believed. A bare `Sentinel(artifact, baseline_ms)` will do, too: the first reading
+near it then finds the core's clock, and nothing is corrected before.
 
 **Its model.** `drift.baseline_of_model({serial: baseline_ms, ...})` compares phones of one model, and names those that
 were slow from the start. Its `baseline_ms` is what `model_ms` wants: a phone whose own baseline is off it by more than
@@ -49,6 +50,7 @@ from device_farm.compiler.graph import (
     PoolKind,
     Shape,
 )
+from device_farm.measurement.drift import Baseline
 from device_farm.measurement.types import Protocol
 
 # Short, as it is paid by every measurement.
@@ -66,6 +68,13 @@ class Sentinel:
     spin_ns: float | None = None  # the core's clock beside that baseline, as the runner tells it
     model_ms: float | None = None  # of the median phone of its model, if that is known
     protocol: Protocol = field(default=SENTINEL_PROTOCOL)
+
+    @classmethod
+    def remembering(cls, artifact: Artifact, baseline: Baseline | None, *, model_ms: float | None = None) -> Sentinel:
+        """With what a meter's `baseline` was; None, or that of another artifact: the meter takes it anew."""
+        if baseline is None or baseline.artifact_key != artifact.key:
+            return cls(artifact, model_ms=model_ms)
+        return cls(artifact, baseline.baseline_ms, baseline.spin_ns, model_ms)
 
     def __post_init__(self) -> None:
         for name in ("baseline_ms", "spin_ns", "model_ms"):

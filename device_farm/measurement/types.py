@@ -23,7 +23,7 @@ class Protocol:
     # With a sentinel (drift.py). They are in the key only where they are not what they were when keys had none.
     sentinel_every_s: float = 10.0  # so long a reading counts as taken before a session; after each there is one
     max_correction: float = 0.05  # a larger drift from the baseline is not corrected but refused
-    max_unexplained: float = 0.015  # so is one that the clock does not explain, and a smaller one is left as it is
+    max_unexplained: float = 0.01  # so is one that the clock does not explain, and a smaller one is left as it is
     max_drift: float = 0.10  # a larger one means that the device is not itself; also of a phone from its model
 
     @property

@@ -140,6 +140,11 @@ class MeasurementConfig(Section):
     max_relative_ci: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Protocol.max_relative_ci
     attempts: Annotated[int, whole(1, 100)] = Protocol.attempts
     deadline_s: Annotated[float, number("> 0 and at most 86400", lambda s: 0 < s <= 86_400)] = Protocol.deadline_s
+    # of devices with a sentinel (docs/measurement.md, "Phones")
+    sentinel_every_s: Annotated[float, number("in 0..3600", lambda s: 0 <= s <= 3600)] = Protocol.sentinel_every_s
+    max_correction: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_correction
+    max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
+    max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:

@@ -42,6 +42,11 @@ class RunDirectory:
         return self.path / "artifacts"
 
     @property
+    def farm_journal(self) -> Path:
+        """What happened to the run's phones, if it has any (docs/farm.md)."""
+        return self.path / "farm.sqlite"
+
+    @property
     def calibrations(self) -> Path:
         return self.path / "calibrations"
 

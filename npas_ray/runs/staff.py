@@ -34,9 +34,6 @@ from npas_ray.runs.setting import (
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Objective
 
-# in a run's directory, where it has phones
-FARM_JOURNAL = "farm.sqlite"
-
 
 def reserve_cores(config: SearchConfig, progress: Progress) -> cores.CorePlan:
     """Cores for this machine as a device, if it is one; `cores.release` gives them back."""
@@ -64,7 +61,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
             ray_session(config.cluster.address, num_cpus=workers + 1),
             Trainers(config, run, workers=workers) as trainers,
-            farm_of(config, reserved=plan.measuring, progress=progress, journal=run.path / FARM_JOURNAL) as farm,
+            farm_of(config, reserved=plan.measuring, progress=progress, journal=run.farm_journal) as farm,
         ):
             objective = _objective(config, run, farm=farm)
             lab = Laboratory(

@@ -13,7 +13,7 @@ from device_farm.emulator.shell.control import ShellExit
 from device_farm.emulator.shell.words import Part
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 MAX_WORDS = 10_000
 MAX_CHARACTERS = 1 << 20  # of all arguments of a command, and of a variable
@@ -123,7 +123,7 @@ class Expander:
         if isinstance(part, tree.Text):
             return part.text
         if isinstance(part, tree.Substitution):
-            return await self._shell.substitute(part.script)
+            return await self._shell.interpreter.substitute(part.script)
         if isinstance(part, tree.Arithmetic):
             return await self._calculate(part.expression)
         return await self._variable(part)

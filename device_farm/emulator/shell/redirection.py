@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.shell import tree
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 _PIPE_BYTES = 60_000  # that a pipe holds without anybody reading
 

@@ -82,7 +82,7 @@ def probe(server: AdbServer, serial: str, *, timeout_s: float = 2.0) -> float:
     """Milliseconds until a shell on the phone has answered. Raises DeviceGone, DeadlineExceeded, Refused."""
     begin = time.monotonic()
     deadline = Deadline(timeout_s, f"probe of {serial!r}")
-    done = PhoneLink(server, serial).shell(scripts.probe(_WORD), deadline, max_output_bytes=4096)
+    done, _ = PhoneLink(server, serial).ask(scripts.probe(_WORD), deadline, max_output_bytes=4096)
     if (done.exit_status, done.stdout.strip()) != (0, _WORD.encode()):
         raise Refused(f"{deadline.what}: it was asked to say {_WORD!r}, and said {clean(repr(done.stdout[:100]))}")
     return 1000 * (time.monotonic() - begin)

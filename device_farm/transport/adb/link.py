@@ -18,61 +18,79 @@ _SHELL = "shell,v2,raw:"
 _LOOK_S = 1.0  # to learn why something failed
 _CONNECT_PART = 0.7  # of what is left of a deadline
 _FIND_S = 3.0  # that a server takes to find its USB phones
+_OPEN_S = 0.3  # that opening a link takes
 _POLL_S = 0.02
 _ANSWER_BYTES = 1 << 20  # of our own scripts
 
 
 class PhoneLink:
-    """Opens services. Where the server has gone or has forgotten a phone, it is brought back, and asked once more."""
+    """Opens services. Where the server has gone or has forgotten a phone, it is brought back, and asked once more.
+
+    With the number of a link in `known`, services are opened on that one only, unless a call says `any_link`; else
+    OtherLink is raised.
+    """
 
     def __init__(self, server: AdbServer, serial: str) -> None:
         self.server = server
         self.serial = serial
+        self.known = 0
 
-    def shell(self, script: str, deadline: Deadline, *, max_output_bytes: int = _ANSWER_BYTES) -> Completed:
+    def shell(self, script: str, deadline: Deadline, *, any_link: bool = False) -> Completed:
         """Runs a script of ours to its end. Raises DeviceGone, DeadlineExceeded, Refused."""
-        with self.session(script, deadline, max_output_bytes=max_output_bytes) as session:
+        return self.ask(script, deadline, any_link=any_link)[0]
+
+    def ask(
+        self, script: str, deadline: Deadline, *, max_output_bytes: int = _ANSWER_BYTES, any_link: bool = False
+    ) -> tuple[Completed, int]:
+        """What a script says, and the number of the link to the phone that said it (0: the server does not tell)."""
+        with self.session(script, deadline, max_output_bytes=max_output_bytes, any_link=any_link) as session:
             try:
-                return session.finish()
+                return session.finish(), session.link
             except DeadlineExceeded as error:
                 raise DeadlineExceeded(f"{error}; if adb lists it as ready, it is mute: {advice.MUTE.remedy}") from None
 
     @contextlib.contextmanager
     def session(
-        self, script: str, deadline: Deadline, *, max_output_bytes: int, own_bytes: int = 0
+        self,
+        script: str,
+        deadline: Deadline,
+        *,
+        max_output_bytes: int = _ANSWER_BYTES,
+        own_bytes: int = 0,
+        any_link: bool = False,
     ) -> Iterator[ShellSession]:
         """A script that has been started; at the end its link is closed, whatever it does."""
-        with self._service(_SHELL + script, deadline) as socket:
+        with self._service(_SHELL + script, deadline, any_link=any_link) as socket:
             yield ShellSession(socket, max_output_bytes=max_output_bytes, own_bytes=own_bytes)
 
     @contextlib.contextmanager
     def sync(self, deadline: Deadline) -> Iterator[SmartSocket]:
         """The service for files."""
-        with self._service("sync:", deadline) as socket:
+        with self._service("sync:", deadline, any_link=False) as socket:
             try:
                 yield socket
             except DeadlineExceeded as error:
                 raise DeadlineExceeded(f"{error}; if adb lists it as ready, it is mute: {advice.MUTE.remedy}") from None
 
     @contextlib.contextmanager
-    def _service(self, service: str, deadline: Deadline) -> Iterator[SmartSocket]:
-        with self._open(service, deadline) as socket:
+    def _service(self, service: str, deadline: Deadline, *, any_link: bool) -> Iterator[SmartSocket]:
+        with self._open(service, deadline, known=0 if any_link else self.known) as socket:
             try:
                 yield socket
             except LinkEnded:
                 raise self._broken_off(deadline, socket.link) from None
 
-    def _open(self, service: str, deadline: Deadline) -> SmartSocket:
+    def _open(self, service: str, deadline: Deadline, *, known: int) -> SmartSocket:
         try:
-            return self._try_open(service, deadline)
+            return self._try_open(service, deadline, known=known)
         except DeviceGone:
             if not self._bring_back(deadline):
                 raise
-        return self._try_open(service, deadline)
+        return self._try_open(service, deadline, known=known)
 
-    def _try_open(self, service: str, deadline: Deadline) -> SmartSocket:
+    def _try_open(self, service: str, deadline: Deadline, *, known: int) -> SmartSocket:
         try:
-            return self.server.open(self.serial, service, deadline)
+            return self.server.open(self.serial, service, deadline, known_link=known)
         except AdbFailure as failure:
             raise self._failed(deadline, str(failure)) from None
         except LinkEnded:
@@ -93,6 +111,8 @@ class PhoneLink:
                     return False
                 self.server.start(timeout_s=deadline.remaining_s)
                 state = "" if is_tcp(self.serial) else self._found_on_usb(deadline)
+            if state == "offline":
+                state = self._settled(deadline)
             if not is_tcp(self.serial) or state not in ("", "offline"):
                 return state == "device"
             if state:  # adb itself tries again only after seconds
@@ -106,8 +126,15 @@ class PhoneLink:
 
     def _found_on_usb(self, deadline: Deadline) -> str:
         """The state in a server that has just begun to look for its phones."""
-        end = time.monotonic() + min(_CONNECT_PART * deadline.remaining_s, _FIND_S)
-        while (state := self._state(deadline)) != "device" and time.monotonic() < end:
+        return self._awaited(("", "offline", "connecting", "authorizing"), _FIND_S, deadline)
+
+    def _settled(self, deadline: Deadline) -> str:
+        """The state when a link that somebody else is just opening is open: it must not be cut."""
+        return self._awaited(("offline", "connecting"), _OPEN_S, deadline)
+
+    def _awaited(self, passing: tuple[str, ...], patience_s: float, deadline: Deadline) -> str:
+        end = time.monotonic() + min(_CONNECT_PART * deadline.remaining_s, patience_s)
+        while (state := self._state(deadline)) in passing and time.monotonic() < end:
             time.sleep(_POLL_S)
         return state
 

@@ -149,7 +149,7 @@ def parts(output: bytes, marker: str) -> dict[str, str]:
 
 
 def _values(*patterns: str) -> str:
-    """First lines of small files, each as "PATH VALUE": by the shell alone, as a process costs a phone 5 ms."""
+    """First lines of small files, each as "PATH VALUE": by the shell alone, as processes cost a phone time."""
     return (
         f'for f in {" ".join(patterns)}; do\nv=; IFS= read -r v 2>/dev/null <"$f" && echo "$f $v"\ndone 2>/dev/null\n'
     )

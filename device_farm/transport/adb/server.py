@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import adbutils
-
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.transport.adb import advice
 from device_farm.transport.adb.device_list import ListedDevice, parse_protobuf, parse_text
+from device_farm.transport.adb.program import adb_path, environment, free_port
 from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_serial
-from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, SmartSocket
+from device_farm.transport.adb.smart_socket import AdbFailure, LinkEnded, OtherLink, SmartSocket
 from device_farm.transport.base import Deadline
 
 DEFAULT_PORT = 5037
@@ -140,14 +137,17 @@ class AdbServer:
             except LinkEnded:
                 raise self._ended(deadline) from None
 
-    def open(self, serial: str, service: str, deadline: Deadline) -> SmartSocket:
-        """A connection to a service on a device. Raises AdbFailure and LinkEnded, too: for this package only."""
+    def open(self, serial: str, service: str, deadline: Deadline, *, known_link: int = 0) -> SmartSocket:
+        """A connection to a service on a device, through the link of that number if it is not 0.
+
+        Raises AdbFailure, LinkEnded and OtherLink, too: for this package only.
+        """
         try:
-            return self._open(f"host:tport:serial:{serial}", service, deadline)
+            return self._open(f"host:tport:serial:{serial}", service, deadline, known_link)
         except AdbFailure as failure:
             if "unknown host service" not in str(failure):
                 raise
-        return self._open(f"host:transport:{serial}", service, deadline)  # a server from before 2019
+        return self._open(f"host:transport:{serial}", service, deadline, 0)  # a server from before 2019
 
     def start(self, *, timeout_s: float = _START_S) -> None:
         """Sees to it that a server runs, as `adb start-server` does. Several processes may try at once.
@@ -162,7 +162,7 @@ class AdbServer:
         try:
             done = subprocess.run(
                 [adb_path(), "-L", f"tcp:localhost:{self.port}", "start-server"],
-                env=_environment(self.home),
+                env=environment(self.home),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -190,12 +190,14 @@ class AdbServer:
         """
         return PrivateAdbServer(port, home)
 
-    def _open(self, to_phone: str, service: str, deadline: Deadline) -> SmartSocket:
+    def _open(self, to_phone: str, service: str, deadline: Deadline, known_link: int) -> SmartSocket:
         link = SmartSocket(self.host, self.port, deadline)
         try:
             link.ask(to_phone)
             if to_phone.startswith("host:tport:"):
                 link.link = int.from_bytes(link.read_exact(8), "little")
+            if known_link not in (0, link.link):
+                raise OtherLink
             link.ask(service)
         except BaseException:
             link.close()
@@ -250,7 +252,7 @@ class PrivateAdbServer(AdbServer):
         home.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         for _ in range(5):  # somebody else may take the free port first
-            super().__init__("127.0.0.1", port or _free_port(), home=home)
+            super().__init__("127.0.0.1", port or free_port(), home=home)
             if self._launch():
                 return
         said = self._log.read_text(errors="replace").strip()[-500:]
@@ -296,7 +298,7 @@ class PrivateAdbServer(AdbServer):
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [adb_path(), "-L", f"tcp:localhost:{self.port}", "server", "nodaemon"],
-                env=_environment(self.home),
+                env=environment(self.home),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -320,25 +322,6 @@ class PrivateAdbServer(AdbServer):
         return True
 
 
-def adb_path() -> str:
-    """The adb program: that of the PATH, else the one in adbutils."""
-    return str(adbutils.adb_path())
-
-
 def is_tcp(serial: str) -> bool:
     """Whether a phone is reached by TCP, so that a restarted server must be told of it again."""
     return _TCP_SERIAL.fullmatch(serial) is not None
-
-
-def _environment(home: Path | None) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANDROID_ADB_SERVER")}
-    if home is not None:  # starts in 0.1 s, and meddles neither with the network nor with emulators of other people
-        environment |= {"HOME": str(home), "TMPDIR": str(home), "ADB_LIBUSB": "0"}
-        environment |= {"ADB_MDNS": "0", "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553"}
-    return environment
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

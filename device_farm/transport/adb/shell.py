@@ -19,6 +19,7 @@ class ShellSession:
     def __init__(self, link: SmartSocket, *, max_output_bytes: int, own_bytes: int = 0) -> None:
         self.stdout = bytearray()
         self.stderr = bytearray()
+        self.link = link.link
         self._link = link
         self._max_output_bytes = max_output_bytes
         self._own_bytes = own_bytes  # of our script, beside those of the program

@@ -28,6 +28,10 @@ class LinkEnded(Exception):
     """The connection ended before its time. Never leaves this package, as above."""
 
 
+class OtherLink(Exception):
+    """The phone was away since it was identified: it may be another one. Nothing was asked of it. As above."""
+
+
 def late(deadline: Deadline) -> DeadlineExceeded:
     """The error of a deadline that has passed."""
     return DeadlineExceeded(f"{deadline.what}: not done within {deadline.timeout_s:g} s")

@@ -8,8 +8,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from device_farm.compiler.target import Precision
 from device_farm.errors import DeviceGone, Refused, TransportError
@@ -22,6 +23,7 @@ from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_folder, check_serial
 from device_farm.transport.adb.server import AdbServer
 from device_farm.transport.adb.shell import ShellSession
+from device_farm.transport.adb.smart_socket import OtherLink
 from device_farm.transport.adb.sync import quit_sync, receive_file, send_file
 from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
 
@@ -30,8 +32,10 @@ _KILL_S = 1.5  # beyond the deadline of a run, to end it and to see that it is e
 _CLOSE_S = 2.0
 _BUSY_S = 0.005
 _MOST_UNENDED = 20
+_MOST_LINKS = 3  # that may come and go while one call is tried
 _HEADER = re.compile(rb"run ([0-9]{1,10})\n")
 _HEADER_BYTES = 32
+_T = TypeVar("_T")
 _NO_START = re.compile(rb"[Ee]xec|not executable|[Pp]ermission denied|not found|No such file|[Bb]usy|[Ss]yntax")
 
 
@@ -85,27 +89,13 @@ class AdbTransport(Transport):
 
     def conditions(self, *, timeout_s: float = 10.0) -> DeviceConditions:
         deadline = self._begin("conditions", timeout_s)
-        self._ready(deadline)
-        return make_conditions(self._tell(scripts.conditions, deadline))
+        return make_conditions(self._with_phone(deadline, lambda: self._tell(scripts.conditions, deadline)[0]))
 
     def push(self, local: Path, remote_name: str, *, timeout_s: float = 30.0) -> None:
         name = check_name(remote_name)
         deadline = self._begin(f"push of {name}", timeout_s)
         with local.open("rb") as source:
-            self._ready(deadline)
-            partial = f".{name[:150]}.{secrets.token_hex(4)}.partial"
-            try:
-                with self._watched(), self._link.sync(deadline) as sync:
-                    executable = bool(os.fstat(source.fileno()).st_mode & 0o111)
-                    send_file(sync, source, f"{self._folder}/{partial}", executable=executable)
-                    quit_sync(sync)
-                self._do(scripts.push_done(self._folder, partial, name), deadline)
-            except Refused:
-                self._try(scripts.remove(self._folder, partial))
-                raise
-            except BaseException:
-                self._fresh = False  # what is half there is deleted before the next call
-                raise
+            self._with_phone(deadline, lambda: self._push(source, name, deadline))
 
     def run(
         self,
@@ -118,9 +108,12 @@ class AdbTransport(Transport):
         name = check_name(argv[0])
         scripts.run(self._folder, argv, "")  # an argument that cannot be: before anything else
         deadline = self._begin(f"run of {name}", timeout_s)
-        self._ready(deadline)
+
+        def once() -> Completed:
+            return self._run(argv, stdin=stdin, deadline=deadline, max_output_bytes=max_output_bytes)
+
         while True:
-            completed = self._run(argv, stdin=stdin, deadline=deadline, max_output_bytes=max_output_bytes)
+            completed = self._with_phone(deadline, once)
             cannot_start = completed.exit_status in (126, 127) and _cannot_start(completed.stderr, name)
             if not cannot_start:
                 return completed
@@ -132,17 +125,12 @@ class AdbTransport(Transport):
     def pull(self, remote_name: str, *, timeout_s: float = 30.0) -> bytes:
         name = check_name(remote_name)
         deadline = self._begin(f"pull of {name}", timeout_s)
-        self._ready(deadline)
-        with self._watched(), self._link.sync(deadline) as sync:
-            content = receive_file(sync, f"{self._folder}/{name}")
-            quit_sync(sync)
-        return content
+        return self._with_phone(deadline, lambda: self._pull(name, deadline))
 
     def remove(self, remote_name: str, *, timeout_s: float = 10.0) -> None:
         name = check_name(remote_name)
         deadline = self._begin(f"removal of {name}", timeout_s)
-        self._ready(deadline)
-        self._do(scripts.remove(self._folder, name), deadline)
+        self._with_phone(deadline, lambda: self._do(scripts.remove(self._folder, name), deadline))
 
     def close(self) -> None:
         with self._lock:
@@ -153,12 +141,27 @@ class AdbTransport(Transport):
             deadline = Deadline(_CLOSE_S, f"tidying up on {self._serial!r}")
             for token, shell_pid in list(self._unended.items()):
                 self._end(token, shell_pid, deadline)
-            self._link.shell(scripts.close(self._base, self._folder), deadline)
+            self._link.shell(scripts.close(self._base, self._folder), deadline, any_link=True)
 
     def _begin(self, what: str, timeout_s: float) -> Deadline:
         if self._closed:
             raise DeviceGone(f"{what}: the transport to {self._serial!r} is closed")
         return Deadline(timeout_s, f"{what} on {self._serial!r}")
+
+    def _with_phone(self, deadline: Deadline, call: Callable[[], _T]) -> _T:
+        """The call, with the phone that the facts are of: after every loss of its link it is looked at anew."""
+        for _ in range(_MOST_LINKS):
+            self._ready(deadline)
+            try:
+                return call()
+            except OtherLink:
+                self._fresh = False
+            except DeviceGone:
+                self._fresh = False
+                raise
+        raise DeviceGone(
+            f"{deadline.what}: its link breaks again and again: try another cable, another port of the hub"
+        )
 
     def _ready(self, deadline: Deadline) -> DeviceFacts:
         """The facts. After a lost link: the folder is there again, old runs are ended, and it is the same phone."""
@@ -166,8 +169,11 @@ class AdbTransport(Transport):
             if self._facts is not None and self._fresh:
                 return self._facts
             self._touched = True
+            parts, link = self._tell(
+                lambda marker: scripts.prepare(self._base, self._folder, marker), deadline, any_link=True
+            )
             facts = make_facts(
-                self._tell(lambda marker: scripts.prepare(self._base, self._folder, marker), deadline),
+                parts,
                 serial=self._serial,
                 model=self._model,
                 precision=self._precision,
@@ -184,23 +190,46 @@ class AdbTransport(Transport):
                 )
             for token, shell_pid in list(self._unended.items()):
                 self._end(token, shell_pid, deadline)
-            self._fresh = True
+            self._link.known, self._fresh = link, True
             return self._facts
+
+    def _push(self, source: BinaryIO, name: str, deadline: Deadline) -> None:
+        executable = bool(os.fstat(source.fileno()).st_mode & 0o111)
+        source.seek(0)
+        partial = f".{name[:150]}.{secrets.token_hex(4)}.partial"
+        try:
+            with self._link.sync(deadline) as sync:
+                send_file(sync, source, f"{self._folder}/{partial}", executable=executable)
+                quit_sync(sync)
+            self._do(scripts.push_done(self._folder, partial, name), deadline)
+        except Refused:
+            with contextlib.suppress(TransportError):
+                tidying = Deadline(_KILL_S, f"tidying up on {self._serial!r}")
+                self._link.shell(scripts.remove(self._folder, partial), tidying, any_link=True)
+            raise
+        except BaseException:
+            self._fresh = False  # what is half there is deleted before the next call
+            raise
+
+    def _pull(self, name: str, deadline: Deadline) -> bytes:
+        with self._link.sync(deadline) as sync:
+            content = receive_file(sync, f"{self._folder}/{name}")
+            quit_sync(sync)
+        return content
 
     def _run(self, argv: Sequence[str], *, stdin: bytes | None, deadline: Deadline, max_output_bytes: int) -> Completed:
         token = f"npas-{self._client}-{secrets.token_hex(8)}"
         script = scripts.run(self._folder, argv, token)
         session: ShellSession | None = None
         try:
-            with self._watched():
-                with self._link.session(
-                    script, deadline, max_output_bytes=max_output_bytes, own_bytes=_HEADER_BYTES
-                ) as session:
-                    completed = session.finish(stdin)
+            with self._link.session(
+                script, deadline, max_output_bytes=max_output_bytes, own_bytes=_HEADER_BYTES
+            ) as session:
+                completed = session.finish(stdin)
             if (problem := scripts.problem(completed.stdout)) is None:
                 return _result(completed, deadline, max_output_bytes)
         except BaseException as error:
-            unopened = session is None and isinstance(error, DeviceGone | Refused)
+            unopened = session is None and isinstance(error, DeviceGone | Refused | OtherLink)
             if not unopened and not self._end_now(token, _shell_pid(session)):
                 _say_more(error, "whether the program has ended is not known; it is ended before the next call")
             raise
@@ -219,38 +248,26 @@ class AdbTransport(Transport):
         return True
 
     def _end(self, token: str, shell_pid: int | None, deadline: Deadline) -> None:
-        done = self._link.shell(scripts.end_run(token, shell_pid), deadline)
+        done = self._link.shell(scripts.end_run(token, shell_pid), deadline, any_link=True)
         if done.stdout.strip() != b"ended":
             raise Refused(f"{deadline.what}: the phone cannot end it: {_said(done)}")
         self._unended.pop(token, None)
 
-    def _tell(self, script: Callable[[str], str], deadline: Deadline) -> dict[str, str]:
+    def _tell(
+        self, script: Callable[[str], str], deadline: Deadline, *, any_link: bool = False
+    ) -> tuple[dict[str, str], int]:
+        """The parts of an answer, and the number of the link that it came through."""
         marker = f"npas-{secrets.token_hex(8)}"
-        with self._watched():
-            done = self._link.shell(script(marker), deadline)
+        done, link = self._link.ask(script(marker), deadline, any_link=any_link)
         try:
-            return scripts.parts(done.stdout, marker)
+            return scripts.parts(done.stdout, marker), link
         except ValueError as error:
             raise Refused(f"{deadline.what}: {error}: {_said(done)}") from None
 
     def _do(self, script: str, deadline: Deadline) -> None:
-        with self._watched():
-            done = self._link.shell(script, deadline)
+        done = self._link.shell(script, deadline)
         if done.exit_status != 0:
             raise Refused(f"{deadline.what}: {_said(done)}")
-
-    def _try(self, script: str) -> None:
-        with contextlib.suppress(TransportError):
-            self._link.shell(script, Deadline(_KILL_S, f"tidying up on {self._serial!r}"))
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """After a lost link the phone is looked at anew."""
-        try:
-            yield
-        except DeviceGone:
-            self._fresh = False
-            raise
 
 
 def _result(completed: Completed, deadline: Deadline, max_output_bytes: int) -> Completed:

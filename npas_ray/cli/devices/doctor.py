@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from npas_ray.cli.devices.servers import add_options, servers_of
 from npas_ray.cli.output import print_json
-from npas_ray.config.words import did_you_mean, printable, shown
-from npas_ray.errors import UserError
-
-if TYPE_CHECKING:
-    from device_farm.transport.adb.advice import Advice
-    from device_farm.transport.adb.discovery import Finding, Survey
-    from device_farm.transport.adb.server import AdbServer
-
-_PATIENCE_S = 5.0
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -32,89 +23,17 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 if all is well, 4 if something is not."""
     from device_farm.transport.adb.discovery import survey
+    from npas_ray.cli.devices.examination import PATIENCE_S, examined, print_checks, print_survey
 
     servers = servers_of(arguments)
-    surveys = [survey(server, timeout_s=_PATIENCE_S) for server in servers]
-    checks = None if arguments.serial is None else _of_one(arguments.serial, servers, surveys)
+    surveys = [survey(server, timeout_s=PATIENCE_S) for server in servers]
+    checks = None if arguments.serial is None else examined(arguments.serial, servers, surveys)
     if arguments.json:
         print_json({"servers": [dataclasses.asdict(seen) for seen in surveys], "phone": checks})
     elif checks is None:
         for seen in surveys:
-            _print(seen)
+            print_survey(seen)
     else:
-        for what, answer in checks.items():
-            print(f"{what:14}{printable(answer)}")
+        print_checks(checks)
     problems = any(seen.problems or any(not found.usable for found in seen.findings) for seen in surveys)
     return 4 if (problems if checks is None else checks["verdict"] != "it can measure") else 0
-
-
-def _print(seen: Survey) -> None:
-    version = "does not answer" if seen.version is None else f"version {seen.version}"
-    usable = sum(found.usable for found in seen.findings)
-    print(f"adb server at {seen.server}: {version}, {usable} of {len(seen.findings)} phones can be used")
-    for problem in seen.problems:
-        _print_advice("", problem)
-    for found in seen.findings:
-        where = f" at {found.usb}" if found.usb else ""
-        if found.advice is None:
-            print(
-                f"  ok  {printable(found.serial)} ({printable(found.model)}){where}: answers in {found.answered_ms:.0f} ms"
-            )
-        else:
-            _print_advice(f"{printable(found.serial)}{where}: ", found.advice)
-
-
-def _print_advice(who: str, advice: Advice) -> None:
-    print(f"  !!  {who}{printable(advice.problem)}")
-    print(f"      -> {printable(advice.remedy)}")
-
-
-def _of_one(serial: str, servers: list[AdbServer], surveys: list[Survey]) -> dict[str, str]:
-    """What a look at one phone finds, the verdict last. Raises UserError for one that no server has."""
-    from device_farm.errors import FarmError
-
-    known = {
-        found.serial: (server, found) for server, seen in zip(servers, surveys, strict=True) for found in seen.findings
-    }
-    if serial not in known:
-        raise UserError(
-            f"no adb server has a phone {shown(serial)}{did_you_mean(serial, known)};"
-            f" there are {', '.join(map(printable, known)) or 'none'}"
-        )
-    server, found = known[serial]
-    checks = {"serial": serial, "adb server": str(server), "state": found.state}
-    if found.advice is not None:
-        return checks | {"problem": found.advice.problem, "to do": found.advice.remedy, "verdict": "it cannot be used"}
-    try:
-        return checks | _examined(server, found)
-    except FarmError as error:
-        return checks | {"problem": f"{type(error).__name__}: {error}", "verdict": "it cannot be used"}
-
-
-def _examined(server: AdbServer, found: Finding) -> dict[str, str]:
-    from device_farm.measurement.admission import AdmissionRules, admit
-    from device_farm.transport.adb.transport import AdbTransport
-
-    transport = AdbTransport(server, found.serial)
-    try:
-        facts = transport.facts(timeout_s=_PATIENCE_S)
-        conditions = transport.conditions(timeout_s=_PATIENCE_S)
-    finally:
-        transport.close()
-    details = facts.details
-    checks = {
-        "model": facts.model + (" (EMULATED: its times are modelled)" if facts.emulated else ""),
-        "system": f"{details.get('soc', '?')}, Android {details.get('android', '?')}, {details.get('abi', '?')}",
-        "target": f"{facts.target}, measures on core {facts.cpu}",
-        "answers in": f"{found.answered_ms:.0f} ms",
-        "battery": "unknown" if conditions.battery_level is None else f"{conditions.battery_level:.0%}",
-        "hottest": f"{max(conditions.temperature_c.values()):.1f} C" if conditions.temperature_c else "unknown",
-    }
-    unfit = admit(conditions, AdmissionRules(), cpus=() if facts.cpu is None else (facts.cpu,))
-    if unfit is None:
-        return checks | {"verdict": "it can measure"}
-    return checks | {
-        "problem": str(unfit),
-        "to do": f"look again in {unfit.retry_after_s:.0f} s",
-        "verdict": "it must rest",
-    }

@@ -1,17 +1,19 @@
-"""`npas devices quarantine | release | history`: of a farm that runs on a Ray cluster."""
+"""`npas devices calibrate | quarantine | release | history`: of a farm that runs on a Ray cluster."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from npas_ray.cli.output import print_json
+from npas_ray.cli.output import find_run, print_json
 from npas_ray.errors import InfrastructureError, UserError
 
 if TYPE_CHECKING:
+    from device_farm.fleet.entries import Entry
     from device_farm.fleet.farm import Farm
 
 _LEAST_LINES, _MOST_LINES = 1, 100_000
@@ -22,14 +24,23 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     farm.add_argument("serial", metavar="SERIAL", help="as `npas devices list` shows it")
     farm.add_argument("--address", default="auto", help="of the Ray cluster (default: the one of this machine)")
     farm.add_argument("--farm", metavar="NAME", default="farm", help="its name on the cluster (default: farm)")
+    calibrate = verbs.add_parser("calibrate", parents=[farm], help="take a phone's baseline of the sentinel anew")
     quarantine = verbs.add_parser("quarantine", parents=[farm], help="take a phone out of service until it is released")
     quarantine.add_argument("--reason", default="by hand", help="for the others")
     release = verbs.add_parser("release", parents=[farm], help="forget a phone's strikes, rest and quarantine")
     history = verbs.add_parser("history", parents=[farm], help="what happened to a phone, and what it measured")
     history.add_argument("--lines", metavar="N", default="40", help="the last N (default: 40)")
+    history.add_argument("--run", metavar="RUN", dest="of_run", help="of the phones of a search that has ended")
     history.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    for parser, run in ((quarantine, _quarantine), (release, _release), (history, _history)):
+    for parser, run in ((calibrate, _calibrate), (quarantine, _quarantine), (release, _release), (history, _history)):
         parser.set_defaults(run=run)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    with _farm(arguments) as farm:
+        baseline_ms = farm.calibrate(arguments.serial)
+    print(f"{arguments.serial}: its sentinel takes {baseline_ms:.4g} ms")
+    return 0
 
 
 def _quarantine(arguments: argparse.Namespace) -> int:
@@ -54,8 +65,11 @@ def _history(arguments: argparse.Namespace) -> int:
     if not arguments.lines.isascii() or not arguments.lines.isdecimal() or len(arguments.lines) > 6:
         raise UserError(f"--lines: expected a whole number in {_LEAST_LINES}..{_MOST_LINES}; got {arguments.lines!r}")
     limit = min(max(int(arguments.lines), _LEAST_LINES), _MOST_LINES)
-    with _farm(arguments) as farm:
-        entries = farm.history(arguments.serial, limit=limit)
+    if arguments.of_run is not None:
+        entries = _of_run(arguments.of_run, arguments.serial, limit)
+    else:
+        with _farm(arguments) as farm:
+            entries = farm.history(arguments.serial, limit=limit)
     if arguments.json:
         rows = [{"at": e.at_s, "kind": str(e.kind), "key": e.key, "serial": e.serial, "data": e.data} for e in entries]
         print_json({"serial": arguments.serial, "history": rows})
@@ -66,6 +80,18 @@ def _history(arguments: argparse.Namespace) -> int:
     if not entries:
         print(f"the farm's journal has nothing of {printable(arguments.serial)}")
     return 0
+
+
+def _of_run(run: str, serial: str, limit: int) -> list[Entry]:
+    """From the journal that a search has left. Raises RunError, JournalError while it still runs."""
+    from device_farm.fleet.journal import Journal
+    from npas_ray.runs.directory import RunDirectory
+
+    path = RunDirectory(find_run(run)).farm_journal
+    if not path.is_file():
+        raise UserError(f"--run: {run} had no phones: there is no {path.name} in it")
+    with contextlib.closing(Journal.open(path)) as journal:
+        return journal.history(serial, limit=limit)
 
 
 def _told(data: Mapping[str, Any]) -> str:

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_farm.testing.adb import Adb, private_adb
+from device_farm.testing.adb import Adb
 from device_farm.testing.phones import EmulatedPhones
+from device_farm.transport.adb.server import AdbServer
 
 
 @pytest.fixture(scope="session")
-def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adb]:
-    with private_adb(tmp_path_factory.mktemp("adb")) as client:
-        yield client
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdbServer]:
+    with AdbServer.start_private(home=tmp_path_factory.mktemp("adb")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def adb(server: AdbServer, tmp_path_factory: pytest.TempPathFactory) -> Adb:
+    return Adb(server.port, tmp_path_factory.mktemp("adb-client"))
 
 
 @pytest.fixture(scope="module")

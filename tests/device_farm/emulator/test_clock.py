@@ -15,6 +15,8 @@ from device_farm.emulator.clock import (
     Session,
     State,
     modelled,
+    on_host_cores,
+    on_phone_cores,
     parse_bench,
     parse_report,
     session_rng,
@@ -87,7 +89,7 @@ def latency_ns(timed: Modelled) -> float:
     min_time_s=st.floats(0, 0.3),
     max_time_s=st.floats(0, 0.3),
     min_samples=st.integers(1, 50),
-    cpu=st.integers(-1, 20),
+    cpu=st.integers(-1, 3),
     noise=st.sampled_from([0.0, 0.3]),
     profile=st.booleans(),
 )
@@ -115,8 +117,7 @@ def test_measurement_believes_every_modelled_report(
     assert timed.took_s >= sampled_s + options.warmup_s
     assert (report.profile is not None) is profile
     assert report.output == [1.5, None] and report.output_repeats
-    cores = find_model(model).cores
-    assert report.affinity.obtained == ([cpu] if 0 <= cpu < cores else list(range(cores)))
+    assert report.affinity.obtained == ([cpu] if cpu >= 0 else list(range(find_model(model).cores)))
 
 
 def test_equal_arguments_give_equal_reports() -> None:
@@ -189,3 +190,10 @@ def test_what_the_runner_itself_must_judge(words: str) -> None:
 @pytest.mark.parametrize("output", [b"", b"{}", b"[]", b"\xff", b'{"schema": 1, "mode": "classify"}', b"[" * 100_000])
 def test_what_is_no_report_is_left_alone(output: bytes) -> None:
     assert parse_report(output) is None
+
+
+def test_cores_of_the_phone_stand_for_those_of_the_host() -> None:
+    words = ["bench", "--cpus", "7,6,0", "--profile", "--cpu", "-1"]
+    assert on_host_cores(words, [4, 9]) == ["bench", "--cpus", "9,4,4", "--profile", "--cpu", "-1"]
+    report = on_phone_cores(real_report(threads=2), BenchOptions(cpus=(6, 7), asked=[6, 7]), find_model("emu-midrange"))
+    assert report["affinity"] == {"asked": [6, 7], "obtained": [6, 7]} and report["threads"] == [[6], [7]]

@@ -30,7 +30,8 @@ def test_frames_that_are_none(data: bytes) -> None:
 
 
 def read_all(data: bytes, size: int) -> list[object]:
-    reader, found = sync.SyncReader(), []
+    reader = sync.SyncReader()
+    found: list[object] = []
     for i in range(0, len(data), size):
         reader.feed(data[i : i + size])
         while (message := reader.next_message()) is not None:

@@ -45,7 +45,7 @@ SCRIPTS = [
     "exec echo instead; echo not reached",
     "echo 'a*b' a\\*b *.none; touch x1 x2 y1; echo x* [xy]1 ?2; rm x1 x2 y1",
     "echo ' x ' > l; IFS= read -r line < l; echo \"[$line]\"; rm l",
-    "printf 'one\\ntwo\\nthree\\n' | grep -c t; printf 'one\\ntwo\\n' | grep -v one; echo abc | grep -q b && echo found",
+    "printf 'one\\ntwo\\nthree\\n' | grep -c t; printf 'one\\ntwo\\n' | grep -v one; echo abc | grep -q b && echo yes",
     "printf '1\\n2\\n3\\n' | head -n 2; printf '1\\n2\\n3\\n' | tail -n 1",
     "mkdir -p d/e; echo x > d/e/f; cp d/e/f d/g; mv d/g d/h; ls d; cat d/h; rm -r d; ls d 2>/dev/null || echo none",
     "# a comment\necho after # another\necho '# none'",

@@ -14,20 +14,21 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
 
 from device_farm.errors import JournalError, LeaseError, NoSuchDevice, Poisoned, Refused, RunnerFailed
+from device_farm.fleet.entries import Kind
 from device_farm.fleet.farm import Farm, FarmDevice
-from device_farm.fleet.journal import Kind
 from device_farm.fleet.words import DeviceState, Failed
 
 StartFarm = Callable[..., Farm]
 MODEL = "scripted"
+EVERYWHERE = {"*": "crash"}
 
 
 def network(key: str, **script: Any) -> Any:
@@ -36,8 +37,8 @@ def network(key: str, **script: Any) -> Any:
     return make(key, **script)
 
 
-def measure(farm: Farm, key: str, *, replicate: int = 0, **script: Any) -> Any:
-    return farm.measure(network(key, **script), model=MODEL, timeout_s=60, replicate=replicate)
+def measure(farm: Farm, key: str, *, replicate: int = 0, script: Mapping[str, Any] | None = None) -> Any:
+    return farm.measure(network(key, **script or {}), model=MODEL, timeout_s=60, replicate=replicate)
 
 
 def runs(folder: Path, key: str) -> list[str]:
@@ -100,7 +101,7 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     lab.quarantine("d1", reason="a crack in its screen")
     # A program that has harmed one device.
     with pytest.raises(RunnerFailed, match="2 times on d0, the only usable device"):
-        measure(lab, "crash", **{"*": "crash"})
+        measure(lab, "crash", script=EVERYWHERE)
     # And work under way.
     under_way = [lab.submit(network(f"underway{n}", seconds=0.3), model=MODEL) for n in range(4)]
     until(lambda: bool(runs(lab_folder, "underway1")))
@@ -111,10 +112,10 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     assert ray.get(broker(lab).pid.remote()) != pid
     assert len(runs(lab_folder, "underway0")) == 1  # it was acknowledged to nobody, and yet it is not done again
     assert {serial for n in range(4) for serial in runs(lab_folder, f"underway{n}")} == {"d0"}
-    assert [measure(lab, f"known{n}", seconds=0.3) for n in range(6)] == answers
+    assert [measure(lab, f"known{n}", script={"seconds": 0.3}) for n in range(6)] == answers
     assert [len(runs(lab_folder, f"known{n}")) for n in range(6)] == [1] * 6
     with pytest.raises(RunnerFailed, match="2 times on d0") as caught:
-        measure(lab, "crash", **{"*": "crash"})
+        measure(lab, "crash", script=EVERYWHERE)
     assert len(caught.value.__notes__) == 2 and runs(lab_folder, "crash") == ["d0", "d0"]
     until(lambda: state(lab, "by hand") is DeviceState.HEALTHY and state(lab, "d1") is DeviceState.QUARANTINED)
     assert [d.serial for d in lab.devices()] == ["d0", "d1", "by hand"]
@@ -129,7 +130,7 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     lab.release("d0")
     # The program has harmed one device in the earlier life, so it may harm one more and no third.
     with pytest.raises(Poisoned, match="2 different devices") as poisoned:
-        measure(lab, "crash", replicate=1, **{"*": "crash"})
+        measure(lab, "crash", replicate=1, script=EVERYWHERE)
     ran = runs(lab_folder, "crash")
     assert ran[:2] == ["d0", "d0"] and len(ran) == 3 and ran[2] in ("d1", "d2")
     fences = [int(note.split()[1]) for note in poisoned.value.__notes__]
@@ -141,7 +142,7 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
 def test_the_history_of_a_device(lab: Farm) -> None:
     lab.quarantine("d2", reason="a crack in its screen")
     lab.release("d2")
-    measure(lab, "history", d0="well", d1="well")
+    measure(lab, "history")
     kinds = [entry.kind for entry in lab.history("d2")]
     last = len(kinds) - 1 - kinds[::-1].index(Kind.QUARANTINED)
     assert kinds[last + 1] is Kind.RELEASED
@@ -159,8 +160,8 @@ def test_the_history_of_a_device(lab: Farm) -> None:
 def test_prometheus_sees_the_farm(lab: Farm) -> None:
     pytest.importorskip("prometheus_client", reason="Ray serves metrics with the packages of ray[default] only")
     with pytest.raises(Refused):
-        measure(lab, "refused", **{"*": "refused"})
-    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+        measure(lab, "refused", script={"*": "refused"})
+    ports = [node["MetricsExportPort"] for node in cast(Any, ray).nodes() if node["Alive"]]
 
     def samples() -> dict[str, float]:
         """By name and labels of ours, on whichever node the broker is."""
@@ -170,7 +171,9 @@ def test_prometheus_sees_the_farm(lab: Farm) -> None:
                 text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
                 for line in text.splitlines():
                     if line.startswith("ray_npas_farm_") and 'farm="lab"' in line:
-                        name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()
+                        match = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line)
+                        assert match is not None
+                        name, labels, value = match.groups()
                         ours = re.findall(r'(blame|error|kind|model|serial|stage|state|zone)="(.*?)"', labels)
                         found[" ".join([name.removeprefix("ray_npas_farm_"), *(v for _, v in sorted(ours))])] = float(
                             value
@@ -216,7 +219,7 @@ time.sleep(1000)
     assert 1 <= begun <= 50
     # Asked again, they are measured like anything else.
     dropped = next(n for n in range(59) if not runs(lab_folder, f"orphan{n}"))
-    assert measure(lab, f"orphan{dropped}", seconds=0.4).latency_ms == 1.5
+    assert measure(lab, f"orphan{dropped}", script={"seconds": 0.4}).latency_ms == 1.5
 
 
 def test_a_search_that_comes_later_does_not_wait_for_the_other_to_end(lab: Farm, lab_folder: Path) -> None:

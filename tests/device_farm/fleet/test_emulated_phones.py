@@ -14,8 +14,8 @@ from device_farm.compiler.graph import Activation, BlockSparsity, Conv2d, Graph,
 from device_farm.emulator.faults import PhoneFault
 from device_farm.fleet.adb_phones import AdbPhones
 from device_farm.fleet.config import SENTINEL
+from device_farm.fleet.entries import Kind
 from device_farm.fleet.farm import Farm, FarmConfig, PhoneHost
-from device_farm.fleet.journal import Kind
 from device_farm.fleet.words import DeviceState, Policy
 from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.types import Protocol

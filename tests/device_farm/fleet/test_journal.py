@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from device_farm.errors import JournalError
-from device_farm.fleet.journal import JOURNAL_NAME, Entry, Journal, Kind, sweep
+from device_farm.fleet.entries import Entry, Kind
+from device_farm.fleet.journal import JOURNAL_NAME, Journal, sweep
 from device_farm.fleet.words import Blame, Done, Failed, Failure, Fault
 from device_farm.measurement.types import DeviceFacts, Measurement
 

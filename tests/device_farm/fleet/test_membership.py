@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device_farm.errors import NoSuchDevice
 from device_farm.fleet.devices import AdbDevice, DeviceSpec, LocalDevice
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.fleet.membership import Membership
 
 

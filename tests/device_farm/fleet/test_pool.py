@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from device_farm.errors import DeviceGone, Refused, WrongAnswer
+import pytest
+
+from device_farm.errors import DeviceGone, NoSuchDevice, Refused, Unfit, WrongAnswer
 from device_farm.fleet.faults import result_of
 from device_farm.fleet.pool import InputLost, Pool
 from device_farm.fleet.state import Fleet
-from device_farm.fleet.words import DeviceState, Done, Failed, Job, Lease, Policy
+from device_farm.fleet.words import Action, DeviceState, Done, Failed, Happening, Job, Lease, Note, Policy, Run, Settle
 
 POLICY = Policy(lease_s=0.2, cool_s=0.01, absent_s=5)
 
@@ -202,5 +204,85 @@ def test_faults_are_counted_by_their_kind() -> None:
         assert isinstance(again, Failed) and not again.final
         assert result_of(await pool.ask(job("l"), well)) in ("a", "b")
         assert {d.strikes for d in pool.fleet.devices()} == {0}
+
+    play(scene)
+
+
+def test_a_worker_that_is_removed_gives_its_job_back_and_may_be_employed_again() -> None:
+    async def scene(pool: Pool[Task, str]) -> None:
+        a = Man("a")
+        pool.add(a)
+        with pytest.raises(ValueError, match="a is employed already"):
+            pool.add(a)
+        await pool.joined()
+        asking = asyncio.ensure_future(pool.ask(job("j"), on_a_only))
+        await asyncio.sleep(0.01)
+        await pool.remove("a")
+        assert a.restarts == 1 and pool.fleet.devices() == []
+        with pytest.raises(NoSuchDevice):
+            await pool.remove("a")
+        pool.add(Man("b"))
+        assert await asking == Done("b")
+        await asyncio.sleep(0.05)
+        assert a.connections == 1
+        pool.add(a)
+        while len(pool.fleet.devices()) < 2 or not pool.fleet.device("a").state.serves:
+            await asyncio.sleep(0.01)
+
+    play(scene)
+
+
+def test_a_worker_that_was_never_reached_may_be_removed() -> None:
+    class Mute(Man):
+        async def connect(self) -> str:
+            await asyncio.sleep(1e6)
+            return "phone"
+
+    async def scene(pool: Pool[Task, str]) -> None:
+        pool.add(Mute("a"))
+        await asyncio.sleep(0)
+        assert pool.fleet.device("a").state is DeviceState.CONNECTING
+        await pool.remove("a")
+        assert pool.fleet.devices() == []
+
+    play(scene)
+
+
+def test_whoever_observes_is_shown_everything() -> None:
+    async def stage() -> list[Action[str]]:
+        seen: list[Action[str]] = []
+        pool: Pool[Task, str] = Pool(Fleet(POLICY), observe=seen.extend)
+        try:
+            pool.add(Man("a"))
+            await pool.joined()
+            await pool.ask(job("j"), well)
+            pool.quarantine("a", reason="sentinel off")
+            pool.release("a")
+            pool.cool("a", reason="hot", seconds=60)
+            assert pool.fleet.device("a").state is DeviceState.COOLING
+        finally:
+            await pool.close()
+        return seen
+
+    run, settle, *notes = asyncio.run(stage())
+    assert isinstance(run, Run) and settle == Settle("j", Done("a"))
+    assert [note.what for note in notes if isinstance(note, Note)] == [Happening.QUARANTINED, Happening.RETURNED]
+
+
+def test_an_unfit_worker_rests_and_another_does_its_work() -> None:
+    async def hot_on_a(man: Man) -> str:
+        if man.serial == "a":
+            raise Unfit("46 C", retry_after_s=60)
+        return man.serial
+
+    async def scene(pool: Pool[Task, str]) -> None:
+        pool.add(Man("a"))
+        await pool.joined()
+        asking = asyncio.ensure_future(pool.ask(job("j"), hot_on_a))
+        await asyncio.sleep(0.01)
+        assert "was fit" in str(pool.fleet.why_waiting("j"))
+        pool.add(Man("b"))
+        assert await asking == Done("b")
+        assert pool.fleet.device("a").strikes == 0
 
     play(scene)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from device_farm.errors import JournalError
-from device_farm.fleet.journal import Entry, Kind
+from device_farm.fleet.entries import Entry, Kind
 from device_farm.fleet.recorder import Recorder
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_farm.measurement.codec import baseline_from_json, baseline_to_json
 from device_farm.measurement.drift import (
     STALE_READINGS,
     Baseline,
@@ -18,6 +21,7 @@ from device_farm.measurement.drift import (
 )
 from device_farm.measurement.sentinel import Sentinel, sentinel_graph
 from device_farm.measurement.types import Protocol
+from device_farm.testing.simulated_phone import write_program
 
 LIMITS = {
     "max_correction": Protocol.max_correction,
@@ -51,7 +55,7 @@ def test_verdicts(readings: list[float], verdict: Verdict) -> None:
 def test_what_the_clock_does_not_explain_is_not_corrected(clock: float | None) -> None:
     drift = judge([0.4 * 1.03], 0.4, clock=clock, **LIMITS)
     assert drift.verdict is Verdict.TIRED and not drift.explained
-    small = judge([0.4 * 1.014], 0.4, clock=clock, **LIMITS)
+    small = judge([0.4 * 1.014], 0.4, clock=clock, **LIMITS | {"max_unexplained": 0.015})
     assert small.verdict is Verdict.FIT and small.correct(2.0, 1.9, 2.1) == (2.0, 1.9, 2.1)
 
 
@@ -147,6 +151,18 @@ def test_a_sentinel_needs_a_possible_baseline(baseline: float, tmp_path: object)
     for name in ("baseline_ms", "spin_ns", "model_ms"):
         with pytest.raises(ValueError, match=f"{name} must be above 0"):
             Sentinel(None, **{name: baseline})  # type: ignore[arg-type]
+
+
+def test_a_baseline_is_remembered_for_its_own_sentinel_only(tmp_path: Path) -> None:
+    artifact = write_program(tmp_path, "sentinel", ms=0.4)
+    baseline = Baseline("sentinel", 0.4, 80_000.0, ((0.3, None),))
+    kept = baseline_from_json(json.loads(json.dumps(baseline_to_json(baseline))))
+    assert kept == Baseline("sentinel", 0.4, 80_000.0)
+    assert Sentinel.remembering(artifact, kept, model_ms=0.5) == Sentinel(artifact, 0.4, 80_000.0, 0.5)
+    assert Sentinel.remembering(artifact, Baseline("another", 0.4)).baseline_ms is None
+    assert Sentinel.remembering(artifact, None) == Sentinel(artifact)
+    with pytest.raises(ValueError, match="not a sentinel's baseline: baseline_ms"):
+        baseline_from_json({"artifact_key": "sentinel", "baseline_ms": 0.0})
 
 
 def test_the_sentinel_is_small_and_mixes_what_networks_are_made_of() -> None:

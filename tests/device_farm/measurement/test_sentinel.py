@@ -112,7 +112,17 @@ def test_the_sentinel_answers_rightly_and_in_less_than_a_few_milliseconds(
 @pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-user is not installed")
 def test_the_sentinel_answers_rightly_on_arm(folder: Path) -> None:
     artifact = compiled(folder, NEON)
-    command = ["qemu-aarch64", artifact.path, "bench", "--warmup-s", "0", "--max-samples", "20", "--max-time-s", "0.01"]
+    command = [
+        "qemu-aarch64",
+        str(artifact.path),
+        "bench",
+        "--warmup-s",
+        "0",
+        "--max-samples",
+        "20",
+        "--max-time-s",
+        "0.01",
+    ]
     said = BenchReport.model_validate_json(subprocess.run(command, check=True, capture_output=True).stdout)
     largest = max(map(abs, artifact.expected_output))
     errors = [abs((a or 0.0) - b) / largest for a, b in zip(said.output, artifact.expected_output, strict=True)]

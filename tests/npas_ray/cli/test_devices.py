@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from device_farm.emulator.faults import PhoneFault
+from device_farm.fleet.entries import Entry, Kind
+from device_farm.fleet.journal import Journal
 from device_farm.testing.phones import EmulatedPhones
 from device_farm.transport.adb.server import AdbServer, PrivateAdbServer
 from npas_ray.cli import main
 from npas_ray.config import AdbDevice, LocalDevice, SearchConfig
 from npas_ray.errors import InfrastructureError
 from npas_ray.runs.devices import is_wanted, phone_count, settled
+from npas_ray.runs.directory import RunDirectory
 
 FAST, SLOW = "emu-x86-fast", "emu-x86-slow"
 
@@ -102,8 +106,14 @@ def test_the_doctor_of_one_phone_says_whether_it_may_measure(
     ],
 )
 def test_bad_input(
-    capsys: pytest.CaptureFixture[str], server: AdbServer, words: list[str], code: int, expected: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: AdbServer,
+    words: list[str],
+    code: int,
+    expected: str,
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray may have been imported by another test of this process
     if words[0] == "doctor":
         words = [*words, "--server", str(server)]
     text = said(capsys, *words, code=code)
@@ -152,3 +162,21 @@ def test_adb_folds_the_names_of_models() -> None:
     assert not is_wanted(AdbDevice(model="Pixel 6"), serial="a", model="Pixel_6a")
     named = AdbDevice(model="any name", serials=("a", "b"))
     assert is_wanted(named, serial="b", model="Pixel_6") and not is_wanted(named, serial="c", model="any_name")
+
+
+def test_what_happened_to_the_phones_of_a_run(capsys: pytest.CaptureFixture[str], make_run: Callable[[], Path]) -> None:
+    run = make_run()
+    assert "had no phones" in said(capsys, "history", "p", "--run", str(run), code=2)
+    with contextlib.closing(Journal.open(RunDirectory(run).farm_journal)) as journal:
+        journal.append(
+            [
+                Entry(Kind.JOINED, serial="p\n1", data={"model": "Pixel 6"}),
+                Entry(Kind.STRUCK, serial="p\n1", data={"reason": "DeviceGone: \x1b[2J"}),
+            ]
+        )
+    lines = said(capsys, "history", "p\n1", "--run", str(run)).splitlines()
+    assert [line.split()[2] for line in lines] == ["joined", "struck"]
+    assert lines[1].endswith(r"DeviceGone: \x1b[2J")
+    told = json.loads(said(capsys, "history", "p\n1", "--run", str(run), "--json", "--lines", "1"))
+    assert [entry["kind"] for entry in told["history"]] == ["struck"]
+    assert "nothing of q" in said(capsys, "history", "q", "--run", str(run))

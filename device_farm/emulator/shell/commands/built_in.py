@@ -11,7 +11,7 @@ from device_farm.emulator.shell.commands.registry import BUILT_IN, COMMANDS, com
 from device_farm.emulator.shell.control import LoopControl, ShellExit
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command(":", "true", "sync", built_in=True)
@@ -49,7 +49,7 @@ async def _export(shell: Shell, words: list[str]) -> int:
     for word in words[1:]:
         name, has_value, value = word.partition("=")
         if has_value:
-            shell.variables[name] = value
+            await shell.assign({name: value})
         shell.exported.add(name)
     return 0
 
@@ -115,8 +115,8 @@ async def _read(shell: Shell, words: list[str]) -> int:
     text = line.removesuffix(b"\n").replace(b"\0", b"").decode(errors="surrogateescape")
     splits = shell.variables.get("IFS") != ""
     fields = text.strip().split(maxsplit=len(names) - 1) if splits else [text]
-    for position, name in enumerate(names):
-        shell.variables[name] = fields[position] if position < len(fields) else ""
+    values = [*fields, *[""] * len(names)]
+    await shell.assign(dict(zip(names, values, strict=False)))
     return int(not line.endswith(b"\n"))
 
 

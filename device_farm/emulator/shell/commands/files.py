@@ -14,7 +14,7 @@ from device_farm.emulator.descriptors import read_some
 from device_farm.emulator.shell.commands.registry import command, options, say
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command("cat")

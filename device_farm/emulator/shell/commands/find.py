@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.shell.commands.registry import command, say
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 _DAY_S = 86_400.0
 

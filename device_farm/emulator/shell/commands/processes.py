@@ -12,7 +12,7 @@ from device_farm.emulator.shell.commands.patterns import Pattern
 from device_farm.emulator.shell.commands.registry import command, say, whole_input
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command("kill", built_in=True)

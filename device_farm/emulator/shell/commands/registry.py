@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.descriptors import read_some, write_all
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 CommandFunction = Callable[["Shell", list[str]], Awaitable[int]]
-MAX_READ_BYTES = 64 << 20
+MAX_READ_BYTES = 16 << 20
 
 BUILT_IN: dict[str, CommandFunction] = {}
 COMMANDS: dict[str, CommandFunction] = {}

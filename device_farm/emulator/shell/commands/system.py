@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.shell.commands.registry import command, options, say
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command("id")

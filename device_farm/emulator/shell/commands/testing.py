@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from device_farm.emulator.shell.commands.registry import command
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command("test", "[", built_in=True)

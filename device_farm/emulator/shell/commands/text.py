@@ -10,7 +10,7 @@ from device_farm.emulator.shell.commands.patterns import Pattern
 from device_farm.emulator.shell.commands.registry import command, options, say, whole_input
 
 if TYPE_CHECKING:
-    from device_farm.emulator.shell.interpreter import Shell
+    from device_farm.emulator.shell.shell import Shell
 
 
 @command("echo", built_in=True)

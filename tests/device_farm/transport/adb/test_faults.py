@@ -22,7 +22,7 @@ from tests.device_farm.transport.adb.conftest import Opens
 _DEADLINE_S = 0.6
 _KILL_S = 1.5  # that ending a program may take beyond it
 _SLACK_S = 0.7
-_REBOOT_S = 0.3
+_REBOOT_S = 0.8
 _MEMORY_BYTES = 16_000_000
 _CALLS: dict[str, Callable[[AdbTransport, Path], object]] = {
     "run": lambda phone, _: phone.run(
@@ -110,6 +110,15 @@ def test_a_link_lost_in_the_middle_of_a_run(
     with pytest.raises(DeviceGone):
         transport.run(["program", "heartbeat", "beats"], timeout_s=8)
     assert 0.2 < time.monotonic() - begin < 3
+
+
+def test_a_reboot_between_two_calls_is_no_error(transport: AdbTransport, phone: EmulatedPhone) -> None:
+    """The phone is connected again, and looked at anew, as another one might answer now."""
+    phone.inject(PhoneFault.REBOOT, value=0.1)
+    time.sleep(0.3)
+    begin = time.monotonic()
+    assert transport.run(["program", "exit", "3"], timeout_s=5).exit_status == 3
+    assert time.monotonic() - begin < 2
 
 
 def test_a_phone_that_falls_mute_in_the_middle_of_a_run(

@@ -17,7 +17,7 @@ from device_farm.transport.adb import scripts
 from device_farm.transport.adb.conditions import parse_frequencies
 
 _DAY_S = 86_400
-_SHELLS = ["/bin/sh", *(shell for name in ("mksh", "bash") if (shell := shutil.which(name)))]
+_SHELLS = ["/bin/sh", *(path for name in ("mksh", "bash") if (path := shutil.which(name)))]
 
 
 @pytest.fixture(params=_SHELLS)

@@ -133,16 +133,28 @@ def test_a_folder_in_the_way_is_refused_and_nothing_half_stays(
     assert _shell(server, phone.address, f"ls -a {_FOLDER}/mine {_FOLDER}/mine/name").count("partial") == 0
 
 
-def test_another_phone_under_the_same_serial_is_noticed(own_server: PrivateAdbServer, opens: Opens) -> None:
-    with EmulatedPhones(["emu-x86-slow"], pace=0.0) as phones:
-        own_server.connect(phones.addresses[0])
-        transport = opens(own_server, phones.addresses[0])
-        facts = transport.facts()
-        assert transport.facts() is facts
-        transport._identity = "SM-1 28091 (aarch64-neon)"  # what it was, before somebody swapped them
-        transport._fresh = False
+def test_another_phone_under_the_same_serial_is_noticed(
+    own_server: PrivateAdbServer, phone: EmulatedPhone, program: Path, opens: Opens
+) -> None:
+    """Whatever the next call is: nothing is measured on a phone that the facts are not of."""
+    own_server.connect(phone.address)
+    transport = opens(own_server, phone.address)
+    facts = transport.facts()
+    assert transport.facts() is facts
+    transport.push(program, "program")
+    own_server.disconnect(phone.address)
+    own_server.connect(phone.address)
+    assert transport.run(["program", "exit", "3"], timeout_s=5).exit_status == 3  # it is the same
+    transport._identity = "SM-1 28091 (aarch64-neon)"  # what it was, before somebody swapped them
+    own_server.disconnect(phone.address)
+    own_server.connect(phone.address)
+    ran = len(phone.runs)
+    for _ in range(2):
         with pytest.raises(DeviceGone, match=r"another phone answers .* SM-1 28091 .*open it anew"):
-            transport.facts()
+            transport.run(["program", "exit", "3"], timeout_s=5)
+    with pytest.raises(DeviceGone, match="another phone answers"):
+        transport.push(program, "program")
+    assert len(phone.runs) == ran
 
 
 def test_the_server_is_killed_in_the_middle_of_a_run(
