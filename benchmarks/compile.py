@@ -1,12 +1,13 @@
 """How long a compilation takes on one core: of a new machine, of a new architecture, of a new pruning.
 
-    python benchmarks/compile.py [--quick] [--json FILE]
+    python benchmarks/compile.py [--quick] [--json FILE] [--height 32]
 
 cold              MobileNetV2 in a new process with an empty cache: TVM is imported, all kernels are generated, runner
                   and interpreter compiled, everything linked. Only musl is there, which `make install` builds.
 new architecture  depths and expansions of MobileNetV2 at random, all kernels in the cache, the program of them not: it
                   is linked, and the plan written.
-new pruning       another rate in every layer of a known architecture: only the plan is written.
+new pruning       another rate in every layer of a known architecture, in blocks of --height filters: the plan is
+                  written, and what the set of kernels has not had so far is linked (or a kernel generated).
 
 Each compilation includes the host's reference answer, which torch computes. Beside it, what the peers take to load the
 dense MobileNetV2 from an ONNX file, optimisations included. At the end, several processes that share an empty cache
@@ -69,9 +70,9 @@ def architecture(seed: int | None) -> Graph:
     return import_module(model().eval(), Shape(224, 224, 3)).graph
 
 
-def pruned(graph: Graph, seed: int) -> Graph:
+def pruned(graph: Graph, seed: int, *, height: int) -> Graph:
     """Another rate in every layer but the stem."""
-    draw, height = random.Random(seed), host_target().block_height
+    draw = random.Random(seed)
     ops = []
     for op in graph.ops:
         if isinstance(op, Conv2d) and graph.input.name not in op.inputs:
@@ -147,6 +148,7 @@ def loads(model: bytes, count: int) -> dict[str, list[float]]:
 
 def main() -> int:
     options = parser(__doc__.partition("\n")[0])
+    options.add_argument("--height", type=int, default=host_target().block_height, help="filters of a block")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     np.seterr(all="raise", under="ignore")
@@ -163,7 +165,7 @@ def main() -> int:
         cache = scratch / "cold-0" / "cache"
         timed(varied, cache=cache, out=scratch / "first", forget_programs=False)  # all kernels become known
         seconds["new architecture"] = timed(varied, cache=cache, out=scratch / "again", forget_programs=True)
-        prunings = [pruned(base, seed) for seed in range(count + 1)]
+        prunings = [pruned(base, seed, height=arguments.height) for seed in range(count + 1)]
         timed(prunings[:1], cache=cache, out=scratch / "pruned", forget_programs=False)
         seconds["new pruning"] = timed(prunings[1:], cache=cache, out=scratch / "pruned", forget_programs=False)
         model = to_onnx(base, seeded_weights(base, seed=0)).SerializeToString()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,15 @@ class Span:
     high: int
     alive: Mask  # kh, kw, channels of the group
 
+    @cached_property
+    def living(self) -> int:
+        """Taps that any of the filters uses."""
+        return int(np.count_nonzero(self.alive))
+
     def units(self, channels: int) -> Mask:
         """[kh, kw, units] which units of so many adjacent channels hold a living tap."""
+        if channels == 1:
+            return self.alive
         padded: Mask = np.pad(self.alive, ((0, 0), (0, 0), (0, -self.alive.shape[-1] % channels)))
         return np.asarray(padded.reshape(*padded.shape[:2], -1, channels).any(axis=-1))
 
@@ -43,15 +51,15 @@ class BlockGroup:
     first_filter: int
     blocks: tuple[Block, ...]
 
-    @property
+    @cached_property
     def kept(self) -> tuple[int, ...]:
         """Living taps of every block."""
-        return tuple(sum(int(span.alive.sum()) for span in block) for block in self.blocks)
+        return tuple(sum(span.living for span in block) for block in self.blocks)
 
     @property
     def products(self) -> int:
         """Multiply-accumulates a pixel that are wanted."""
-        return sum(int(span.alive.sum()) * (span.high - span.low) for block in self.blocks for span in block)
+        return sum(span.living * (span.high - span.low) for block in self.blocks for span in block)
 
 
 def cut(op: Conv2d, target: Target, alive: Callable[[int, int], Mask]) -> tuple[BlockGroup, ...]:
@@ -115,5 +123,5 @@ def tap_channels(groups: Iterable[BlockGroup], target: Target) -> int:
         if not target.quad_pixels:
             return 1
         taps += sum(group.kept)
-        quads += sum(int(span.units(QUAD_CHANNELS).sum()) for block in group.blocks for span in block)
+        quads += sum(int(np.count_nonzero(span.units(QUAD_CHANNELS))) for block in group.blocks for span in block)
     return QUAD_CHANNELS if taps and QUAD_CHANNELS * quads <= QUAD_SLACK * taps else 1

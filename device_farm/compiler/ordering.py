@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import Tiling
@@ -62,12 +62,16 @@ def plan(tilings: Iterable[Tiling], work: Work, target: Target) -> Plan:
     Small tiles load more weights for each pixel; of large ones the input may not fit into the first level.
     """
 
-    def cycles(made: Plan) -> float:
-        own = dataclasses.replace(work, tiling=made.tiling)
-        return compute_cycles(own, target) + cost(own, made.order, target) / NEAR_RATE
-
-    plans = (Plan(tiling, loop_order(dataclasses.replace(work, tiling=tiling), target)) for tiling in tilings)
-    return min(plans, key=cycles)
+    best: tuple[float, Plan] | None = None
+    for tiling in tilings:
+        own = dataclasses.replace(work, tiling=tiling)
+        order, moved = _least(own, target)
+        cycles = compute_cycles(own, target) + moved / NEAR_RATE
+        if best is None or cycles < best[0]:
+            best = cycles, Plan(tiling, order)
+    if best is None:
+        raise ValueError("no tilings to choose from")
+    return best[1]
 
 
 def compute_cycles(work: Work, target: Target) -> float:
@@ -77,34 +81,79 @@ def compute_cycles(work: Work, target: Target) -> float:
     return work.tiling.tiles * (taps * (a_tap + 1) + work.blocks * (TILE_CYCLES + work.tiling.pixels))
 
 
-@cache
 def loop_order(work: Work, target: Target) -> Order:
     """The rectangle that moves least; of equals the largest."""
-    return min(_orders(work.tiling), key=lambda order: (cost(work, order, target), -order.strip, -order.band))
+    return _least(work, target)[0]
 
 
 def cost(work: Work, order: Order, target: Target) -> float:
     """In bytes from the second level."""
-    rectangles = _count(work.tiling, order)
-    near, far = (moved_bytes(work, order, size) for size in (target.near_bytes, target.far_bytes))
-    return near + FAR_COST * far + rectangles * work.blocks * RECTANGLE_BYTES
+    return _cost(work, _extent(_without_taps(work), order), target)
 
 
 def moved_bytes(work: Work, order: Order, cache_bytes: int) -> int:
     """What comes into a cache of that size, and what partly written lines cost, over the whole call. A model."""
-    tiling, room = work.tiling, USABLE * cache_bytes
-    rows, columns = min(order.band, _row_tiles(tiling)), min(order.strip, _column_tiles(tiling))
-    source = _input_bytes(work, rows * tiling.tile_rows, columns * tiling.tile_columns)
-    tile_source = _input_bytes(work, tiling.tile_rows, tiling.tile_columns)
-    slice_bytes = rows * columns * tiling.pixels * work.block_filters * work.element_bytes
-    result, block = slice_bytes * work.blocks, work.weight_bytes / work.blocks
-    rectangles, tiles = _count(tiling, order), rows * columns
+    return _moved(work, _extent(_without_taps(work), order), cache_bytes)
 
+
+@dataclass(frozen=True)
+class _Extent:
+    """What an order makes of a call, in bytes, whatever taps it has."""
+
+    order: Order
+    rectangles: int
+    tiles: int  # of a rectangle
+    source: int  # input of a rectangle
+    tile_source: int
+    slice_bytes: int  # output of a block in a rectangle
+
+
+def _without_taps(work: Work) -> Work:
+    """Equal for equal shapes, as pruning changes only the taps."""
+    return dataclasses.replace(work, weight_bytes=0)
+
+
+def _extent(work: Work, order: Order) -> _Extent:
+    tiling = work.tiling
+    rows, columns = min(order.band, _row_tiles(tiling)), min(order.strip, _column_tiles(tiling))
+    return _Extent(
+        order,
+        rectangles=_count(tiling, order),
+        tiles=rows * columns,
+        source=_input_bytes(work, rows * tiling.tile_rows, columns * tiling.tile_columns),
+        tile_source=_input_bytes(work, tiling.tile_rows, tiling.tile_columns),
+        slice_bytes=rows * columns * tiling.pixels * work.block_filters * work.element_bytes,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _extents_of(work: Work) -> tuple[_Extent, ...]:
+    """Of all orders, those first that win where several cost the same."""
+    orders = sorted(_orders(work.tiling), key=lambda order: (-order.strip, -order.band))
+    return tuple(_extent(work, order) for order in orders)
+
+
+@lru_cache(maxsize=4096)
+def _least(work: Work, target: Target) -> tuple[Order, float]:
+    """The order that costs least, and what it costs."""
+    costs = ((_cost(work, extent, target), extent) for extent in _extents_of(_without_taps(work)))
+    least, extent = min(costs, key=lambda pair: pair[0])
+    return extent.order, least
+
+
+def _cost(work: Work, extent: _Extent, target: Target) -> float:
+    near, far = (_moved(work, extent, size) for size in (target.near_bytes, target.far_bytes))
+    return near + FAR_COST * far + extent.rectangles * work.blocks * RECTANGLE_BYTES
+
+
+def _moved(work: Work, extent: _Extent, cache_bytes: int) -> int:
+    room, rectangles, source = USABLE * cache_bytes, extent.rectangles, extent.source
+    result, block = extent.slice_bytes * work.blocks, work.weight_bytes / work.blocks
     all_stays = source + work.weight_bytes + result <= room
     weights = work.weight_bytes * (1 if all_stays else rectangles)
-    if tile_source + block > room:  # not even from one tile to the next
-        weights = work.weight_bytes * rectangles * tiles
-    source_stays = work.blocks == 1 or source + block + slice_bytes <= room
+    if extent.tile_source + block > room:  # not even from one tile to the next
+        weights = work.weight_bytes * rectangles * extent.tiles
+    source_stays = work.blocks == 1 or source + block + extent.slice_bytes <= room
     reads = source * rectangles * (1 if source_stays else work.blocks)
     visits = max(1.0, LINE / (work.element_bytes * work.block_filters))  # how often a line of the result is written to
     writes = result * rectangles * (1 if source + result + block <= room else 2 * visits - 1)

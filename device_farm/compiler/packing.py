@@ -210,7 +210,7 @@ def _pack_conv(
     width, packed = tap_channels(groups, target), []
     for group in groups:
         units = [[span.units(width) for span in block] for block in group.blocks]
-        counts = [sum(int(mask.sum()) for mask in block) for block in units]
+        counts = [sum(int(np.count_nonzero(mask)) for mask in block) for block in units] if width > 1 else group.kept
         if given is None:
             arrays = (
                 parameters.reserve(sum(counts) * width * group.tile.height),

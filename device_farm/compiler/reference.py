@@ -30,6 +30,7 @@ from device_farm.compiler.graph import (
     SliceChannels,
     Softmax,
 )
+from device_farm.compiler.importing import without_collection
 from device_farm.compiler.weights import Array, checked_weights
 from device_farm.errors import InvalidGraph, UnsupportedOperator
 
@@ -50,7 +51,8 @@ def reference_output(
     `double` computes in float64. Weights and every operator's output are rounded to `stored`: what the best kernels of
     that type could answer. Raises InvalidGraph where weights or input do not fit.
     """
-    import torch  # a second to import, and only needed here
+    with without_collection():
+        import torch  # a second to import, and only needed here
 
     expected = tuple(graph.input.shape)
     if x.size != graph.input.shape.elements:

@@ -67,6 +67,9 @@ class Units:
 
     def split(self, kept: int) -> tuple[int, int] | None:
         """(whole, partial) units that `kept` taps are, as near to their shares as can be; None if no units fit."""
+        if not self.partial:
+            whole, rest = divmod(kept, self.size)
+            return (whole, 0) if rest == 0 and 0 <= whole <= self.whole else None
         fitting = [
             ((kept - partial * self.partial_size) // self.size, partial)
             for partial in range(self.partial + 1)
@@ -111,10 +114,10 @@ class BlockSparsity:
         blocks, taps = math.ceil(filters / self.block_height), channels * positions
         if len(self.kept) != blocks:
             return f"{len(self.kept)} kept counts, expected {blocks} blocks"
-        if not all(0 <= kept <= taps for kept in self.kept):
+        if min(self.kept, default=0) < 0 or max(self.kept, default=0) > taps:
             return f"kept counts must lie in 0..{taps}"
         units = Units(self.unit, channels, positions)
-        odd = next((kept for kept in self.kept if units.split(kept) is None), None)
+        odd = next((kept for kept in dict.fromkeys(self.kept) if units.split(kept) is None), None)
         if odd is not None:
             parts = f" and {units.partial_size}" if units.partial else ""
             return f"kept counts must be whole units ({self.unit}, of {units.size}{parts} taps), got {odd}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,21 +73,39 @@ def seeded_taps(graph: Graph, op: Conv2d, *, seed: int) -> NDArray[np.bool_] | N
         return None
     _, channels, kh, kw = weight_shape(graph, op)
     units = Units(op.sparsity.unit, channels, kh * kw)
-    blocks, whole = len(op.sparsity.kept), units.whole
-    counts = np.array([units.split(kept) for kept in op.sparsity.kept])  # blocks x (whole, partial)
-    ranks = uniform(seed, tap_stream(graph, op), blocks * units.count).reshape(blocks, units.count)
-    alive = np.concatenate(
-        [_smallest(ranks[:, :whole], counts[:, 0]), _smallest(ranks[:, whole:], counts[:, 1])], axis=1
-    )
-    return units.spread(alive).reshape(blocks, channels, kh, kw)
+    alive = _seeded_taps(units, op.sparsity.kept, seed, tap_stream(graph, op))
+    return alive.reshape(len(op.sparsity.kept), channels, kh, kw)
+
+
+@lru_cache(maxsize=128)  # one compilation asks two or three times for each layer
+def _seeded_taps(units: Units, kept: tuple[int, ...], seed: int, stream: int) -> NDArray[np.bool_]:
+    """[blocks, channels * positions], read-only."""
+    blocks, whole = len(kept), units.whole
+    splits = {taps: units.split(taps) for taps in dict.fromkeys(kept)}
+    counts = np.array([splits[taps] for taps in kept])  # blocks x (whole, partial)
+    ranks = uniform(seed, stream, blocks * units.count).reshape(blocks, units.count)
+    alive = _smallest(ranks[:, :whole], counts[:, 0])
+    if units.partial:
+        alive = np.concatenate([alive, _smallest(ranks[:, whole:], counts[:, 1])], axis=1)
+    taps: NDArray[np.bool_] = units.spread(alive)
+    taps.flags.writeable = False
+    return taps
 
 
 def _smallest(values: Array, counts: Any) -> NDArray[np.bool_]:
     """Marks the counts[row] smallest of every row, ties by index."""
-    order = np.argsort(values, axis=1, kind="stable")
-    marks = np.zeros(values.shape, bool)
-    np.put_along_axis(marks, order, np.arange(values.shape[1])[None] < np.asarray(counts)[:, None], axis=1)
-    return marks
+    counts = np.asarray(counts)
+    if values.size == 0:
+        return np.zeros(values.shape, bool)
+    # Numbers alone sort many times faster than indices do; only rows with a tie at the limit need those.
+    limits = np.take_along_axis(np.sort(values, axis=1), np.maximum(counts - 1, 0)[:, None], axis=1)
+    marks = (values <= limits) & (counts > 0)[:, None]
+    (tied,) = (marks.sum(axis=1) != counts).nonzero()
+    for row in tied:
+        order = np.argsort(values[row], kind="stable")
+        marks[row] = False
+        marks[row, order[: counts[row]]] = True
+    return np.asarray(marks)
 
 
 def weight_shape(graph: Graph, op: Conv2d | DepthwiseConv2d) -> tuple[int, int, int, int]:

@@ -94,7 +94,7 @@ class Graph:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain lists, dicts, strings and numbers; `from_json` gives an equal graph back."""
-        return [{"kind": op.kind} | dataclasses.asdict(op) for op in self.ops]
+        return [_op_to_json(op) for op in self.ops]
 
     @classmethod
     def from_json(cls, data: Any) -> Graph:
@@ -102,6 +102,14 @@ class Graph:
         if not isinstance(data, list):
             raise InvalidGraph(f"a graph is a list of operators, got {type(data).__name__}")
         return cls(tuple(_op_from_json(item) for item in data))
+
+
+def _op_to_json(op: Op) -> dict[str, Any]:
+    """What dataclasses.asdict gives, without its copies of every count that a layer keeps."""
+    fields = {field.name: getattr(op, field.name) for field in dataclasses.fields(op)}
+    if isinstance(sparsity := fields.get("sparsity"), BlockSparsity):
+        fields["sparsity"] = {field.name: getattr(sparsity, field.name) for field in dataclasses.fields(sparsity)}
+    return {"kind": op.kind} | fields
 
 
 def _op_from_json(item: Any) -> Op:
