@@ -17,7 +17,9 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_FIRST_GUESS_S = 1.0
+# Before any lease has ended nothing is charged: clients take turns. A guess that is too high would be paid by whoever
+# comes next, who starts at the tags of those that were overcharged.
+_FIRST_GUESS_S = 0.0
 # How much of a client's expectation its latest lease makes up.
 _NEWS = 0.25
 # Accounts that owe nothing are swept out when there are this many more than in use.
@@ -94,7 +96,8 @@ class FairQueue:
         self._leases -= 1
         self._charge(account, (held_s or 0.0) - charged_s)
         if held_s is not None:
-            account.expected_s += _NEWS * (held_s - account.expected_s)
+            news = _NEWS if account.expected_s > _FIRST_GUESS_S else 1.0
+            account.expected_s += news * (held_s - account.expected_s)
             self._expected_s = account.expected_s
         if len(self._accounts) > 2 * (self._jobs + self._leases) + _SPARE_ACCOUNTS:
             self._sweep()

@@ -122,7 +122,7 @@ def test_a_farm_without_a_fit_phone_says_so_in_the_end() -> None:
 
 def test_a_broker_that_cannot_keep_up_is_seen_in_the_utilisation() -> None:
     scenario = lab(60, 1200, faults=CALM, crashing=0.0)
-    assert simulate(scenario, 0).utilisation > 0.99
+    assert simulate(scenario, 0).utilisation > 0.97
     assert simulate(replace(scenario, broker_s=0.5), 0).utilisation < 0.4
 
 
