@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -13,6 +14,15 @@ from pathlib import Path
 import pytest
 
 from device_farm.errors import InvalidGraph
+
+_libm = ctypes.CDLL("libm.so.6")
+_DEFAULT_ENVIRONMENT = ctypes.c_void_p(-1)  # FE_DFL_ENV
+
+
+def pytest_runtest_setup() -> None:
+    """Denormals are numbers again: a library built with -ffast-math (torch.compile makes some) rounds them to zero for
+    the thread that loads it, and hypothesis refuses to draw floats from then on."""
+    _libm.fesetenv(_DEFAULT_ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
