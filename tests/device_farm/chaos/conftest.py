@@ -54,7 +54,11 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
         _shared.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Any:
-    """The head alone; it is stopped by the hook above."""
+    """The head alone; it is stopped by the hook above.
+
+    Of a module, not of the session: the hook above may stop the cluster between two modules, as pytest-xdist gives the
+    files of a folder out in any order, and a stopped cluster is started anew here.
+    """
     return _shared.start()

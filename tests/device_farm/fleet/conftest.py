@@ -68,9 +68,13 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
         _shared.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Any:
-    """Three raylets; device d<n> is attached to node n by its resource."""
+    """Three raylets; device d<n> is attached to node n by its resource.
+
+    Of a module, not of the session: the hook above may stop the cluster between two modules, as pytest-xdist gives the
+    files of a folder out in any order, and a stopped cluster is started anew here.
+    """
     return _shared.start()
 
 
@@ -135,7 +139,7 @@ def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lab")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def started_lab(ray_cluster: Any, lab_folder: Path) -> Any:
     """A farm of everything, see standins.lab_config. Started by a driver that is gone by the time that it is used."""
     from device_farm.fleet.farm import Farm

@@ -181,6 +181,7 @@ def test_prometheus_sees_the_farm(lab: Farm) -> None:
         return found
 
     until(lambda: "faults_total device Refused" in samples(), timeout_s=40)
+    until(lambda: samples().get("devices scripted healthy") == 3, timeout_s=40)  # they rested for the refusals
     now = samples()
     assert now["faults_total device Refused"] >= 3
     assert now["measurements_total scripted"] >= 1
