@@ -39,7 +39,8 @@ def _parameter(scenario: Scenario) -> Any:
 
 @pytest.mark.parametrize("scenario", list(map(_parameter, SCENARIOS)))
 def test_a_fault(lab: FaultLab, scenario: Scenario) -> None:
-    lab.until(lambda: lab.are_well(*range(PHONES)))
+    lab.heal()
+    lab.until(lambda: lab.are_well(*range(PHONES)), timeout_s=180)  # adb tries a lost phone again every ten seconds
     seen = lab.play(scenario)
     assert seen.error in scenario.errors and seen.blame in scenario.blames, seen
     if seen.error:
