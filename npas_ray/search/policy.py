@@ -22,6 +22,7 @@ class Status(StrEnum):
     """How the evaluation of a candidate ended."""
 
     DONE = "done"  # accuracy and latency known
+    STOPPED = "stopped"  # latency known, and an accuracy after too few epochs to compare with: others looked better
     OVER_BUDGET = "over-budget"  # latency known and too high: not trained
     FAILED = "failed"  # poisoned or out of retries; nothing to learn but to stay away
 
@@ -32,9 +33,10 @@ class Observation:
 
     architecture: Architecture
     status: Status
-    accuracy: float | None = None  # fraction of the validation set, 0..1
+    accuracy: float | None = None  # fraction of the validation set, 0..1, after the most epochs that it got
     latency_ms: Mapping[str, float] = field(default_factory=dict)  # by device model
     latency_ci_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rungs: Mapping[int, float] = field(default_factory=dict)  # accuracy by epochs of training, where there is a ladder
 
 
 class Policy(ABC):

@@ -134,13 +134,14 @@ def solo(ray_cluster: Any, farms_folder: Path) -> Iterator[Any]:
     farm.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a module, as its farm is: tests read what was compiled and run there since the farm's first life."""
     return tmp_path_factory.mktemp("lab")
 
 
 @pytest.fixture(scope="module")
-def started_lab(ray_cluster: Any, lab_folder: Path) -> Any:
+def started_lab(ray_cluster: Any, lab_folder: Path) -> Iterator[Any]:
     """A farm of everything, see standins.lab_config. Started by a driver that is gone by the time that it is used."""
     from device_farm.fleet.farm import Farm
 
@@ -153,7 +154,9 @@ ray.init(address={ray_cluster.address!r}, log_to_driver=False)
 Farm.start(lab_config(Path({str(lab_folder)!r})))
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
-    return Farm.connect("lab", namespace="npas-tests")
+    farm = Farm.connect("lab", namespace="npas-tests")
+    yield farm
+    farm.stop()
 
 
 @pytest.fixture
