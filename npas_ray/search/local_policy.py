@@ -37,7 +37,7 @@ class LocalPolicy(ReplayablePolicy):
             self._rewards.setdefault(observation.architecture, []).append(reward)
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterator[Architecture]:
-        for _ in range(self._initial_random - len(self._proposed)):
+        for _ in range(self._initial_random - self.experience):
             yield self.space.sample(rng)
         mean = {architecture: sum(rewards) / len(rewards) for architecture, rewards in self._rewards.items()}
         for centre in sorted(mean, key=lambda architecture: -mean[architecture]):
