@@ -1,6 +1,6 @@
 """Makes the committed tables of what was trained and measured, and says how good their surrogates are.
 
-    python -m benchmarks.tables.pack WORK [--space digits ...]
+python -m benchmarks.tables.pack WORK [--space digits ...]
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from npas_ray.space.search_space import SearchSpace
 FOLDER = Path(__file__).resolve().parent
 #: the training whose accuracy the benchmark searches for, in epochs
 EPOCHS = 1
+_PART = 4096
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Table:
         Of an architecture in the table its evaluations' mean, drawn towards the surrogate by as much as the seeds'
         luck asks for: the best of thousands of single trainings would else be the luckiest.
         """
-        out = self.accuracy_surrogate(self.features, rows)
+        out = self._answers(self.accuracy_surrogate, rows)
         mean, count = self._means
         here = self._places(rows)
         known = np.flatnonzero(here >= 0)
@@ -73,7 +74,7 @@ class Table:
 
     def latency(self, rows: IntArray) -> Floats:
         """In ms `[m]`: measured, or the surrogate's where it is not."""
-        out = self.latency_surrogate(self.features, rows)
+        out = self._answers(self.latency_surrogate, rows)
         here = self._places(rows)
         known = np.flatnonzero(here >= 0)
         measured = self.latency_ms[here[known]]
@@ -82,6 +83,11 @@ class Table:
 
     def __contains__(self, row: IntArray) -> bool:
         return row.astype(np.int64).tobytes() in self._index
+
+    def _answers(self, surrogate: Surrogate, rows: IntArray) -> Floats:
+        """In parts that fit into memory."""
+        parts = np.array_split(rows, max(1, len(rows) // _PART))
+        return np.concatenate([surrogate(self.features, part) for part in parts])
 
     @cached_property
     def _index(self) -> dict[bytes, int]:
@@ -150,6 +156,8 @@ def _rows(kept: IntArray, texts: list[list[str]], space: SearchSpace, name: str)
         except KeyError as error:
             raise ValueError(f"table {name!r}: layer {layer} has no choice {error.args[0]} any more") from None
         if len(today) != len(places):
-            raise ValueError(f"table {name!r}: layer {layer} has {len(today)} choices, had {len(places)}; build it anew")
+            raise ValueError(
+                f"table {name!r}: layer {layer} has {len(today)} choices, had {len(places)}; build it anew"
+            )
         columns.append(places[kept[:, layer]])
     return np.stack(columns, axis=1).astype(np.int64)
