@@ -32,7 +32,7 @@ class LocalPolicy(ReplayablePolicy):
         self._initial_random = whole("initial_random", initial_random, least=1)
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterator[Architecture]:
-        for _ in range(self._initial_random - len(self._proposed)):
+        for _ in range(self._initial_random - self.experience):
             yield self.space.sample(rng)
         mean = self.rewards(rng)
         for centre in sorted(mean, key=lambda architecture: -mean[architecture]):

@@ -106,9 +106,23 @@ class NpasPolicy(ReplayablePolicy):
             self._feasible.append(self.objective.keeps(observation))
             self._shares.append(self.objective.shares(observation))
 
+    def _learn_prior(self, observation: Observation) -> bool:
+        """Accuracy and latency are learned apart, so each is of use without the other."""
+        if super()._learn_prior(observation):
+            return True
+        if observation.status is Status.FAILED:
+            return False
+        row = self._encoding.encode([observation.architecture])[0]
+        self._latency.learn(row, observation.latency_ms)
+        if observation.status is Status.DONE and observation.accuracy is not None:
+            self._rows.append(row)
+            self._accuracies.append(observation.accuracy)
+            self._feasible.append(False)  # nobody knows
+        return False
+
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
         self._latency.refresh()
-        if len(self._rows) < 2 or len(self._proposed) < self._initial_random:
+        if len(self._rows) < 2 or self.experience < self._initial_random:
             rows = self._near_budget(count, rng)
         else:
             rows = self._improvements(count, rng)
