@@ -20,7 +20,7 @@ from npas_ray.search.axes import ENERGY, SIZE, latency_on
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
 
-# the journal's notes with a measurement of the dense and the smallest network, and with what a front is drawn over
+# the journal's notes with a measurement of the dense network and of the smallest, and with what a front is drawn over
 DENSE, SMALLEST, FRONT = "dense", "smallest", "front"
 
 

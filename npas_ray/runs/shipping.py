@@ -15,6 +15,7 @@ from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
 from npas_ray.search.hypervolume import nondominated
@@ -47,7 +48,7 @@ def ship(
 
     progress.phase("evaluating the best candidates again")
     if chosen is not None:
-        winner = _chosen(chosen, conductor)
+        winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
         if lab.objective.mode is Mode.FRONT:
             confirm_front(lab, conductor)
@@ -143,19 +144,6 @@ def front_members(candidates: list[Candidate], objective: Objective) -> list[Can
     known = [(c, point) for c in candidates if (point := points.get(c.key)) is not None]
     kept = nondominated([point for _, point in known])
     return [candidate for (candidate, _), on in zip(known, kept, strict=True) if on]
-
-
-def _chosen(ordinal: int, conductor: Any) -> Candidate:
-    """A trained candidate by its number. Raises RunError."""
-    import ray
-
-    known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-    found = next((c for c in known if c.ordinal == ordinal), None)
-    if found is None:
-        raise RunError(f"there is no candidate #{ordinal}; the run has #1 to #{len(known)}")
-    if found.status is not Status.DONE:
-        raise RunError(f"candidate #{ordinal} cannot be shipped: it is {found.status or 'under way'}")
-    return found
 
 
 def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:

@@ -23,7 +23,7 @@ from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import ray_session
-from npas_ray.runs.reach import check_reach, smallest_architecture
+from npas_ray.runs.reach import check_reach
 from npas_ray.runs.setting import (
     DENSE,
     FRONT,
@@ -38,6 +38,7 @@ from npas_ray.runs.setting import (
 )
 from npas_ray.runs.trainers import Trainers
 from npas_ray.search.reward import Mode, Objective
+from npas_ray.space.choices import Architecture
 
 
 def reserve_cores(config: SearchConfig, progress: Progress) -> cores.CorePlan:
@@ -160,18 +161,19 @@ def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm, progress:
         objective = make_objective(config, dense_ms)
         if objective.mode is Mode.FRONT and not journal.events(FRONT):
             journal.note(FRONT, front_note(config, objective))
-        smallest = smallest_architecture(space, block_height=block_height_of(config))
-        known: dict[str, Mapping[str, Any]] = {
-            data["model"]: data["measurement"] for _, _, _, data in journal.events(SMALLEST)
+        known: dict[tuple[str, str], Mapping[str, Any]] = {
+            (data["key"], data["model"]): data["measurement"] for _, _, _, data in journal.events(SMALLEST)
         }
 
-        def measure(model: str) -> Mapping[str, Any]:
-            if model not in known:
-                graph = lower(backbone_of(config), smallest, block_height=block_height_of(config))
-                known[model] = measurement_to_json(farm.measure(graph, model=model))
-                journal.note(SMALLEST, {"model": model, "measurement": known[model]})
-            return known[model]
+        def measure(architecture: Architecture, model: str) -> Mapping[str, Any]:
+            if (architecture.key, model) not in known:
+                graph = lower(backbone_of(config), architecture, block_height=block_height_of(config))
+                measurement = measurement_to_json(farm.measure(graph, model=model))
+                journal.note(SMALLEST, {"key": architecture.key, "model": model, "measurement": measurement})
+                known[architecture.key, model] = measurement
+            return known[architecture.key, model]
 
-        for warning in check_reach(smallest, objective, dense_ms=dense_ms, measure=measure):
+        height = block_height_of(config)
+        for warning in check_reach(space, objective, block_height=height, dense_ms=dense_ms, measure=measure):
             progress.log(warning)
     return objective
