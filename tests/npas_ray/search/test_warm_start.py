@@ -13,7 +13,7 @@ from npas_ray.search.registry import POLICIES, make_policy
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
-from npas_ray.testing.policy_conformance import OBJECTIVE, search
+from npas_ray.testing.policy_conformance import OBJECTIVE, QUICK, search
 from npas_ray.testing.warm_start_checks import WARM_START_CHECKS, MakeReplayable
 
 
@@ -21,7 +21,7 @@ from npas_ray.testing.warm_start_checks import WARM_START_CHECKS, MakeReplayable
 @pytest.mark.parametrize("check", WARM_START_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
-        return make_policy(name, space, objective, seed=seed)
+        return make_policy(name, space, objective, seed=seed, settings=QUICK.get(name, {}))
 
     check(make)
 
