@@ -17,6 +17,7 @@ from npas_ray.config import LocalDevice, SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.operators import dense_architecture
+from npas_ray.runs.calibrated import check_calibrations
 from npas_ray.runs.devices import farm_devices, phone_count
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
@@ -32,6 +33,7 @@ from npas_ray.runs.setting import (
     tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
+from npas_ray.runs.warm_start import settle_warm_start
 from npas_ray.search.reward import Objective
 
 
@@ -64,6 +66,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             farm_of(config, reserved=plan.measuring, progress=progress, journal=run.farm_journal) as farm,
         ):
             objective = _objective(config, run, farm=farm)
+            settle_warm_start(config, run, check_calibrations(config, run)[0], objective, progress)
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),
