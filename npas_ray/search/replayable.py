@@ -96,6 +96,19 @@ class ReplayablePolicy(Policy):
         """All that was observed, in its order."""
         return self._observations
 
+    def rewards(self, rng: np.random.Generator) -> dict[Architecture, float]:
+        """Mean reward of every architecture that did not fail, in the order of their first observations.
+
+        In mode front towards a target that is drawn from `rng`, see `Objective.towards`: another one for every batch.
+        """
+        objective = self.objective.towards(rng, self._observations)
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            reward = objective.reward(observation)
+            if reward is not None:
+                found.setdefault(observation.architecture, []).append(reward)
+        return {architecture: sum(rewards) / len(rewards) for architecture, rewards in found.items()}
+
     @property
     def pending(self) -> list[Architecture]:
         """Proposed and not yet observed, in their order."""
