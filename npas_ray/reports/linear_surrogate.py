@@ -43,7 +43,7 @@ class ChoiceFeatures:
         return np.concatenate([np.sum(traits, axis=0), *(details * of_layer for of_layer in traits)], axis=1)
 
     def whole(self, rows: IntArray) -> Floats:
-        """`[m, 2]`: mean log rate and share of skips, squared: a network collapses if all of it is pruned or skipped."""
+        """`[m, 2]`: mean log rate and share of skips, squared: pruned all over, a network collapses."""
         sums = sum(table[rows[:, layer]] for layer, table in enumerate(self._sums))
         return np.asarray((sums / rows.shape[1]) ** 2)
 
