@@ -72,7 +72,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
                 progress.phase("searching")
                 progress.update(*tally.counts, **tally.details)
                 _tune(run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
-            if not tally.feasible:
+            if not tally.feasible and not tally.stopped:
                 budgets = ", ".join(f"{ms:.4g} ms on {model}" for model, ms in lab.objective.budgets_ms.items())
                 raise NoFeasibleCandidate(
                     f"none of {tally.done} candidates was trained within the budgets ({budgets or 'there are none'});"

@@ -13,6 +13,7 @@ from npas_ray.config import AdbDevice, SearchConfig
 from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
+from npas_ray.search.ladder import Ladder
 from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
 
@@ -39,6 +40,11 @@ def backbone_of(config: SearchConfig) -> Backbone:
 def task_of(config: SearchConfig) -> dict[str, int]:
     """The arguments of digits_task."""
     return {"seed": config.seed, "train_images": config.task.train_images}
+
+
+def ladder_of(config: SearchConfig) -> Ladder:
+    """The trainings that a candidate goes through, the last one for `training.epochs`."""
+    return Ladder((*config.training.ladder, config.training.epochs), config.training.keep)
 
 
 def make_space(config: SearchConfig) -> SearchSpace:
