@@ -14,7 +14,7 @@ class Progress(Protocol):
     def update(
         self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
     ) -> None:
-        """`done` of `total` candidates are concluded; among them those over budget, failed, and stopped by the ladder."""
+        """`done` of `total` candidates are concluded, some of them over budget, failed, or stopped by the ladder."""
 
     def log(self, text: str) -> None:
         """One line that stays."""
