@@ -53,9 +53,13 @@ def undecided(accuracies: Mapping[str, Sequence[float]]) -> dict[str, int]:
 
 
 def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """Candidates trained to the end and within the budgets, best first: by mean accuracy, then speed, then age."""
+    """Candidates trained to the end and within the budgets, best first: by mean accuracy, then speed, then age.
+
+    Those that keep the budgets by their latency alone, but not surely, count only if there are no others.
+    """
     feasible = [c for c in candidates if c.status is Status.DONE and objective.feasible(c.latency_ms)]
-    return sorted(feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
+    surely = [c for c in feasible if objective.keeps(c.observation())]
+    return sorted(surely or feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
 
 
 def _promote(lab: Laboratory, conductor: Any) -> None:

@@ -59,7 +59,7 @@ def test_only_what_was_trained_to_the_end_within_the_budget_can_win() -> None:
             0.0,
             0.0,
             ordinal,
-            {"local": {"latency_ms": latency_ms}},
+            {"local": {"latency_ms": latency_ms, "ci_low_ms": latency_ms, "ci_high_ms": latency_ms + 0.1}},
             ({"accuracy": accuracy, "epochs": epochs, "seed": 0},),
         )
 
@@ -69,5 +69,7 @@ def test_only_what_was_trained_to_the_end_within_the_budget_can_win() -> None:
         candidate(3, Status.DONE, 0.8),
         candidate(4, Status.DONE, 0.9),
         candidate(5, Status.DONE, 0.9, latency_ms=0.5),
+        candidate(6, Status.DONE, 0.95, latency_ms=1.95),  # its interval reaches beyond the budget
     ]
     assert [c.ordinal for c in ranking(known, Objective({"local": 2.0}))] == [5, 4, 3]
+    assert [c.ordinal for c in ranking(known[-1:], Objective({"local": 2.0}))] == [6]
