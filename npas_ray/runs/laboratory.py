@@ -73,7 +73,13 @@ class Laboratory:
     def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
         """An evaluator that works here and writes into the conductor's journal."""
         return Evaluator(
-            self.models, self.objective.budgets_ms, self.epochs, self.measure, self.train, ConductorBook(conductor)
+            self.models,
+            self.objective.budgets_ms,
+            self.epochs,
+            self.measure,
+            self.train,
+            ConductorBook(conductor),
+            counted_ms=self.objective.counted_ms,
         )
 
 

@@ -12,23 +12,41 @@ from device_farm.compiler import TARGETS, compile_network
 from npas_ray.config import SearchConfig
 from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
-from npas_ray.runs.confirmation import confirm
+from npas_ray.runs.confirmation import confirm, confirm_front
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
+from npas_ray.search.reward import Mode
 
 
-def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, progress: Progress) -> None:
+def ship(
+    config: SearchConfig,
+    run: RunDirectory,
+    *,
+    lab: Laboratory,
+    conductor: Any,
+    progress: Progress,
+    chosen: int | None = None,
+) -> None:
     """Leaves the best candidate within the budgets in `run.best`, and a note "final" in the journal.
+
+    Of a front that is its compromise, see `ranking`; its other members are evaluated again as well, and `chosen`, the
+    ordinal of any candidate, ships that one instead. Raises RunError if there is no such trained candidate.
 
     Can be interrupted and called again: evaluations are kept, and `best/` is replaced as a whole or not at all.
     """
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = confirm(lab, conductor)
+    if chosen is not None:
+        winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
+    else:
+        if lab.objective.mode is Mode.FRONT:
+            confirm_front(lab, conductor)
+        winner = confirm(lab, conductor)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return

@@ -238,8 +238,8 @@ class Objective:
             if missing:
                 raise InvalidObservation(
                     f"{who}: status is {observation.status}, but there is no latency on"
-                    f" {', '.join(map(repr, missing))}, which has a budget or an axis;"
-                    f" measured: {', '.join(map(repr, observation.latency_ms)) or 'nothing'}"
+                    f" {', '.join(map(repr, missing))}, which has a budget or an axis; measured:"
+                    f" {', '.join(map(repr, observation.latency_ms)) or 'nothing'}"
                 )
         if observation.status is Status.OVER_BUDGET and not observation.latency_ms:
             raise InvalidObservation(f"{who}: status is over-budget, but it has no latency")
