@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from npas_ray.networks.backbone import Backbone, Block
-from npas_ray.networks.operators import body_layers, head_layer, pruned_layers
+from npas_ray.networks.backbone import Backbone
+from npas_ray.search.capacity import searchable_blocks, work
 from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.reward import Objective
@@ -114,15 +113,17 @@ class CostFeatures:
     ALL, SCHEME, USE = 0.3, 0.3, 0.2
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
-        blocks: list[Block | None] = [*backbone.blocks, *([None] if backbone.searchable_head else [])]
-        work = [  # per layer: k x (kept, all)
-            np.array([_work(backbone, block, choice) for choice in choices])
-            for block, choices in zip(blocks, encoding.choices, strict=True)
+        costs = [
+            [work(backbone, block, choice) for choice in choices]
+            for block, choices in zip(searchable_blocks(backbone), encoding.choices, strict=True)
         ]
-        unit = float(np.mean([table[:, 1].mean() for table in work])) or 1.0
+        tables = [
+            np.array([(cost.macs, cost.dense_macs) for cost in of_layer]) for of_layer in costs
+        ]  # per layer: k x 2
+        unit = float(np.mean([table[:, 1].mean() for table in tables])) or 1.0
         self._shared: list[Floats] = []  # per layer: k x d
         self._own: list[Floats] = []  # per layer: k x d of the layer
-        for table, choices in zip(work, encoding.choices, strict=True):
+        for table, choices in zip(tables, encoding.choices, strict=True):
             kept, full = table.T[:, :, None] / unit  # each k x 1
             operator = _one_hot([choice.operator for choice in choices], list(Operator))
             scheme = _one_hot([choice.scheme for choice in choices], list(Scheme))
@@ -142,22 +143,6 @@ class CostFeatures:
 
 def _one_hot(values: Sequence[object], kinds: Sequence[object]) -> Floats:
     return np.array([[value == kind for kind in kinds] for value in values], dtype=np.float64)
-
-
-def _work(backbone: Backbone, block: Block | None, choice: LayerChoice) -> tuple[float, float]:
-    """MACs of a layer that its pruning keeps, and without pruning."""
-    if block is None:
-        head = head_layer(backbone)
-        return head.in_channels * head.out_channels / choice.rate, float(head.in_channels * head.out_channels)
-    kept = dense = 0.0
-    height, width = block.height, block.width
-    pruned = pruned_layers(choice)
-    for layer in body_layers(block, choice.operator):
-        height, width = -(-height // layer.stride), -(-width // layer.stride)
-        macs = float(math.prod(layer.weight_shape) * height * width)
-        dense += macs
-        kept += macs / choice.rate if pruned is not None and layer.name in pruned.layers else macs
-    return kept, dense
 
 
 class PredictedLatency(LatencySurrogate):
