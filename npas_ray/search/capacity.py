@@ -1,4 +1,4 @@
-"""What can be said of a candidate before anything is measured: its work, and how much of the richest network it keeps."""
+"""What can be said of a candidate before anything is measured: its work, and how much of a network it is."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ class Capacity:
     _FLOOR = 0.1  # a layer without weights is not the end of the network: there is its shortcut
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
-        tables = []
+        tables, self._work = [], []
         for block, choices in zip(searchable_blocks(backbone), encoding.choices, strict=True):
-            weights = np.array([work(backbone, block, choice).weights for choice in choices])
+            costs = [work(backbone, block, choice) for choice in choices]
+            weights = np.array([cost.weights for cost in costs])
+            self._work.append(np.array([cost.macs for cost in costs]))
             kept = np.log(weights / max(weights.max(), 1.0) + self._FLOOR)
             tables.append(np.stack([kept, [-math.log(choice.rate) for choice in choices]], axis=1))
         spread = np.sqrt(np.sum([table.var(axis=0) for table in tables], axis=0))
@@ -73,3 +75,7 @@ class Capacity:
     def __call__(self, rows: IntArray) -> Floats:
         """Traits `[m, 2]` of rows `[m, L]`: mean 0 and variance 1 over the space."""
         return np.asarray(sum(table[rows[:, layer]] for layer, table in enumerate(self._tables)))
+
+    def macs(self, rows: IntArray) -> Floats:
+        """MACs that pruning keeps `[m]`."""
+        return np.asarray(sum(table[rows[:, layer]] for layer, table in enumerate(self._work)))

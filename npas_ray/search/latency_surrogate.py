@@ -14,7 +14,7 @@ from npas_ray.search.capacity import searchable_blocks, work
 from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.reward import Objective
-from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
+from npas_ray.space.choices import Architecture, Operator, Scheme
 
 Floats = NDArray[np.float64]
 #: predicts `latency_ms [m]` by device model for `m` architectures
@@ -44,6 +44,11 @@ class LatencySurrogate(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Take what was learned into account from now on."""
+
+    @property
+    def known(self) -> bool:
+        """Whether anything can be said of the latency on every device model that matters."""
+        return all(self._latency_ms.values())
 
     def log_feasible(self, rows: IntArray) -> Floats:
         """log P(every budget is kept) `[m]`. Zeros where nothing is known."""
@@ -78,6 +83,8 @@ class LearnedLatency(LatencySurrogate):
     _DETAILS = (0.05, 0.2, 0.6)
     #: measurements that it learns from, the latest; more cost time and say nothing new
     _LATEST = 500
+    #: the scale is guessed from few measurements: variances count 1 + this / measurements times
+    _DOUBT = 8.0
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
@@ -100,7 +107,8 @@ class LearnedLatency(LatencySurrogate):
         process, observed, details = self._processes[model]
         features = self._features(rows, details)
         mean, std = process.predict(features @ observed.T, np.einsum("md,md->m", features, features))
-        return mean, np.sqrt(std**2 + process.noise)
+        few = 1 + self._DOUBT / len(observed)
+        return mean, np.sqrt(few * (std**2 + process.noise))
 
 
 class CostFeatures:
@@ -111,7 +119,7 @@ class CostFeatures:
     """
 
     #: prior deviations relative to the time of kept work: of all work (what pruning does not save), of a scheme, a use
-    ALL, SCHEME, USE = 0.3, 0.3, 0.2
+    ALL, SCHEME, USE = 0.3, 0.3, 0.5
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
         costs = [
@@ -161,15 +169,15 @@ class PredictedLatency(LatencySurrogate):
         self._encoding = encoding
         self._predictor = predictor
         self._error = error
-        self._known: dict[bytes, dict[str, float]] = {}
+        self._answers: dict[bytes, dict[str, float]] = {}
         self._correction: dict[str, tuple[float, float]] = {}
 
     def _ask(self, model: str, rows: IntArray) -> Floats:
         """The predictor's word `[m]` in ms, asked once for each architecture."""
-        if len(self._known) > 50_000:
-            self._known.clear()
+        if len(self._answers) > 50_000:
+            self._answers.clear()
         keys = [row.tobytes() for row in rows]
-        new = [i for i, key in enumerate(keys) if key not in self._known]
+        new = [i for i, key in enumerate(keys) if key not in self._answers]
         if new:
             answer = self._predictor([self._encoding.decode(rows[i]) for i in new])
             columns = {}
@@ -182,8 +190,12 @@ class PredictedLatency(LatencySurrogate):
                     )
                 columns[wanted] = column.tolist()
             for place, i in enumerate(new):
-                self._known[keys[i]] = {wanted: column[place] for wanted, column in columns.items()}
-        return np.array([self._known[key][model] for key in keys])
+                self._answers[keys[i]] = {wanted: column[place] for wanted, column in columns.items()}
+        return np.array([self._answers[key][model] for key in keys])
+
+    @property
+    def known(self) -> bool:
+        return True
 
     def refresh(self) -> None:
         for model, measured in self._latency_ms.items():
