@@ -33,6 +33,7 @@ from npas_ray.config.fields import (
 from npas_ray.config.section import Section
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.search.axes import ENERGY, LATENCY, SIZE, latency_on, model_of
+from npas_ray.search.names import POLICY_NAMES
 from npas_ray.space.choices import RATES, Operator, Scheme
 
 # the head's operator is not chosen
@@ -102,7 +103,7 @@ class SpaceConfig(Section):
 class PolicyConfig(Section):
     """Who proposes candidates, and how many."""
 
-    policy: Annotated[Literal["npas", "paper", "random", "local"], one_of("npas", "paper", "random", "local")] = "npas"
+    policy: Annotated[str, one_of(*POLICY_NAMES)] = "npas"
     candidates: Annotated[int, whole(1, 1_000_000)] = 48
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
     predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
