@@ -14,7 +14,7 @@ from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
 from npas_ray.runs.confirmation import confirm, confirm_front
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.laboratory import Laboratory
+from npas_ray.runs.laboratory import ConductorBook, Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
@@ -45,8 +45,8 @@ def ship(
         winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
         if lab.objective.mode is Mode.FRONT:
-            confirm_front(lab, conductor)
-        winner = confirm(lab, conductor)
+            confirm_front(lab, ConductorBook(conductor))
+        winner = confirm(lab, ConductorBook(conductor))
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
