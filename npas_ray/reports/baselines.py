@@ -70,6 +70,12 @@ class Gap:
         """ahead, behind, or even where the interval includes 0."""
         return "ahead" if self.low > 0 else "behind" if self.high < 0 else "even"
 
+    def __str__(self) -> str:
+        side = "ahead of" if self.mean >= 0 else "behind"
+        interval = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        told = ", which its results cannot tell from 0" if self.verdict == "even" else ""
+        return f"{100 * abs(self.mean):.1f} points {side} {self.searcher} search ({interval}{told})"
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -106,6 +112,12 @@ class Baselines:
             f" them with a correlation of {self.fit.rank:.2f} and is off by {100 * self.fit.error:.1f} points"
             + (f", latency on {', '.join(errors)}" if errors else "")
         )
+
+    @property
+    def headline(self) -> str:
+        """The gaps at the end in a sentence."""
+        last = [gap for gap in self.gaps if gap.evaluations == self.evaluations[-1]]
+        return f"After {self.evaluations[-1]} evaluations this run is {' and '.join(map(str, last))}" if last else ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; no curves, which are in baselines.csv."""

@@ -22,12 +22,15 @@ from npas_ray.testing.warm_start_checks import (
     check_warm_restored_equals_live,
 )
 
+#: its own settings take seconds for a suggestion on fifty layers
+SETTINGS = {"optuna-gp": {"n_startup_trials": 8, "preliminary_samples": 32, "local_searches": 2}}
+
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("check", WARM_START_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
-        return make_policy(name, space, objective, seed=seed)
+        return make_policy(name, space, objective, seed=seed, settings=SETTINGS.get(name))
 
     check(make)
 
@@ -37,7 +40,7 @@ def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None
 def test_conformance_in_mode_front(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
         front = dataclasses.replace(objective, mode=Mode.FRONT, axes=(latency_on(MODEL),))
-        return make_policy(name, space, front, seed=seed)
+        return make_policy(name, space, front, seed=seed, settings=SETTINGS.get(name))
 
     check(make)
 
