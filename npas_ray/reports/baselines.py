@@ -73,8 +73,7 @@ class Gap:
     def __str__(self) -> str:
         side = "ahead of" if self.mean >= 0 else "behind"
         interval = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        told = ", which its results cannot tell from 0" if self.verdict == "even" else ""
-        return f"{100 * abs(self.mean):.1f} points {side} {self.searcher} search ({interval}{told})"
+        return f"{100 * abs(self.mean):.1f} points {side} {self.searcher} search ({interval})"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,11 @@ class Baselines:
     def headline(self) -> str:
         """The gaps at the end in a sentence."""
         last = [gap for gap in self.gaps if gap.evaluations == self.evaluations[-1]]
-        return f"After {self.evaluations[-1]} evaluations this run is {' and '.join(map(str, last))}" if last else ""
+        if not last:
+            return ""
+        even = [f"{gap.searcher} search" for gap in last if gap.verdict == "even"]
+        doubt = f"; from {' and '.join(even)} it cannot be told apart" if even else ""
+        return f"After {self.evaluations[-1]} evaluations this run is {' and '.join(map(str, last))}{doubt}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; no curves, which are in baselines.csv."""
