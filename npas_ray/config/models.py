@@ -141,11 +141,27 @@ class ObjectiveConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one."""
+    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one.
+
+    With a ladder a candidate is first trained for the epochs of each of its rungs, and only the best `keep` of a rung
+    go on from there: see docs/fast_evaluation.md for when that pays.
+    """
 
     epochs: Annotated[int, whole(0, 1000)] = 2
+    ladder: Annotated[tuple[Annotated[int, whole(0, 1000)], ...], *listed("epochs", sort=int, least=0)] = ()
+    keep: Annotated[float, number("> 0 and < 1", lambda share: 0 < share < 1)] = 0.5  # of each rung
     workers: Count = "auto"
     final_epochs: Annotated[int, whole(0, 10_000)] = 20
+
+    @model_validator(mode="after")
+    def _rungs_lead_up_to_the_epochs(self) -> TrainingConfig:
+        for index, rung in enumerate(self.ladder):
+            if rung >= self.epochs:
+                expected = f"fewer epochs than training.epochs, which is {self.epochs} and the last rung"
+                raise misplaced(("ladder", index), expected, rung)
+        if not self.ladder and "keep" in self.model_fields_set and self.keep != type(self).model_fields["keep"].default:
+            raise misplaced(("keep",), "nothing here, as there is no training.ladder", self.keep)
+        return self
 
 
 class CompilationConfig(Section):

@@ -76,7 +76,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
                 progress.phase("searching")
                 progress.update(*tally.counts, **tally.details)
                 _tune(run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
-            if not tally.feasible:
+            if not tally.feasible and not tally.stopped:
                 raise none_feasible(ray.get(conductor.candidates.remote()), lab.objective)
             ship(config, run, lab=lab, conductor=conductor, progress=progress)
     except RayError as error:

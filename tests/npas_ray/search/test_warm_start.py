@@ -14,7 +14,7 @@ from npas_ray.search.registry import POLICIES, make_policy
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
-from npas_ray.testing.policy_conformance import MODEL, OBJECTIVE, search
+from npas_ray.testing.policy_conformance import MODEL, OBJECTIVE, QUICK, search
 from npas_ray.testing.warm_start_checks import (
     WARM_START_CHECKS,
     MakeReplayable,
@@ -22,15 +22,12 @@ from npas_ray.testing.warm_start_checks import (
     check_warm_restored_equals_live,
 )
 
-#: its own settings take seconds for a suggestion on fifty layers
-SETTINGS = {"optuna-gp": {"n_startup_trials": 8, "preliminary_samples": 32, "local_searches": 2}}
-
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("check", WARM_START_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
-        return make_policy(name, space, objective, seed=seed, settings=SETTINGS.get(name))
+        return make_policy(name, space, objective, seed=seed, settings=QUICK.get(name, {}))
 
     check(make)
 
@@ -40,7 +37,7 @@ def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None
 def test_conformance_in_mode_front(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
         front = dataclasses.replace(objective, mode=Mode.FRONT, axes=(latency_on(MODEL),))
-        return make_policy(name, space, front, seed=seed, settings=SETTINGS.get(name))
+        return make_policy(name, space, front, seed=seed, settings=QUICK.get(name, {}))
 
     check(make)
 
