@@ -57,9 +57,9 @@ def render(data: RunData, *, now: float | None = None) -> str:
             progress=[chart for frame in _FRAMES if (chart := charts.progress_chart(data, frame)) is not None],
             baselines=data.baselines,
             baseline_charts=[
-                chart
+                curves
                 for frame in (baselines_chart.WIDE, baselines_chart.NARROW)
-                if (chart := baselines_chart.curve_chart(data.baselines, frame)) is not None
+                if (curves := baselines_chart.curve_chart(data.baselines, frame)) is not None
             ],
             gap_rows=gap_rows,
             gap_zero=gap_zero,

@@ -61,7 +61,7 @@ def baselines(found: Baselines) -> str:
     """How far the run is ahead of simulated random and local search, or why that cannot be said."""
     if found.why_not is not None:
         return f"Against simpler searches: {found.why_not}"
-    rows = [("ahead of", "after", "points", "95 % of the seeds", "")]
+    rows: list[tuple[str, ...]] = [("ahead of", "after", "points", "95 % of the seeds", "")]
     for gap in found.gaps:
         interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
         verdict = {"ahead": "ahead", "behind": "behind", "even": "cannot be told"}[gap.verdict]
