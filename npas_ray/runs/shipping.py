@@ -6,34 +6,47 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from device_farm.compiler import TARGETS, compile_network
 from npas_ray.config import SearchConfig
 from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
+from npas_ray.runs.confirmation import confirm, confirm_front
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
-from npas_ray.search.policy import Status
-from npas_ray.search.reward import Objective
-
-# two seeds of one candidate differ by about a point, and the best of many is the luckiest of many
-SEEDS_TO_BELIEVE = 3
-FINALISTS = 3
+from npas_ray.search.reward import Mode
 
 
-def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, progress: Progress) -> None:
+def ship(
+    config: SearchConfig,
+    run: RunDirectory,
+    *,
+    lab: Laboratory,
+    conductor: Any,
+    progress: Progress,
+    chosen: int | None = None,
+) -> None:
     """Leaves the best candidate within the budgets in `run.best`, and a note "final" in the journal.
+
+    Of a front that is its compromise, see `ranking`; its other members are evaluated again as well, and `chosen`, the
+    ordinal of any candidate, ships that one instead. Raises RunError if there is no such trained candidate.
 
     Can be interrupted and called again: evaluations are kept, and `best/` is replaced as a whole or not at all.
     """
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = confirm(lab, conductor)
+    if chosen is not None:
+        winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
+    else:
+        if lab.objective.mode is Mode.FRONT:
+            confirm_front(lab, conductor)
+        winner = confirm(lab, conductor)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
@@ -57,6 +70,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     summary = identity | {
         "ordinal": winner.ordinal,
         "search_accuracy": winner.accuracy,
+        "search_accuracies": [e["accuracy"] for e in winner.best_trained],  # the first is what the search went by
         "search_latency_ms": winner.latency_ms,
         "validation_accuracy": evaluation["accuracy"],
         "test_accuracy": _test_accuracy(Shipped(new)),
@@ -65,31 +79,6 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     _write_json(new / SUMMARY, summary)
     replace_directory(run.best, new=new)
     ray.get(conductor.note.remote("final", summary))
-
-
-def confirm(lab: Laboratory, conductor: Any) -> Candidate:
-    """The best candidate within the budgets whose accuracy several seeds agree on.
-
-    Evaluates the front runners with further seeds until the one in front has `SEEDS_TO_BELIEVE` of them; a candidate
-    that was only lucky falls back on the way.
-    """
-    import ray
-
-    while True:
-        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-        ranked = ranking(known, lab.objective)
-        if len(ranked[0].evaluations) >= SEEDS_TO_BELIEVE:
-            return ranked[0]
-        short = [candidate for candidate in ranked[:FINALISTS] if len(candidate.evaluations) < SEEDS_TO_BELIEVE]
-        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
-        for key, evaluation in pending.items():
-            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
-
-
-def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """Trained candidates within the budgets, best first: by mean accuracy, then speed, then age."""
-    feasible = [c for c in candidates if c.status is Status.DONE and objective.feasible(c.latency_ms)]
-    return sorted(feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
 
 
 def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:
