@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._landscapes import ANALYTIC_SPACES, CHANCE, Adversarial, Analytic, Landscape
+from benchmarks._landscapes import ANALYTIC_SPACES, CHANCE, Adversarial, Analytic, Floats, Landscape
 from benchmarks.tables.landscape import SHARES, Tabular
 from benchmarks.tables.table import FOLDER, load
 from npas_ray.networks.backbone import DIGITS
@@ -25,6 +25,8 @@ from npas_ray.space.search_space import SearchSpace
 PREDICTOR = "+predictor"
 TABLES = tuple(sorted(path.stem for path in FOLDER.glob("*.npz")))
 ADVERSARIAL = "adversarial"
+#: evaluations between two hypervolumes
+EACH_OF_A_FRONT = 10
 #: tables, the adversarial space, analytic landscapes
 LANDSCAPES = (*TABLES, ADVERSARIAL, *(f"analytic-{name}" for name in ANALYTIC_SPACES))
 
@@ -43,7 +45,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Outcome:
-    """After each evaluation the noiseless value of the policy's choice; of a front, after each tenth, the hypervolume.
+    """After each evaluation the noiseless value of the policy's choice; of a front after each tenth the hypervolume.
 
     The choice is the candidate that measured best within the budget. `propose_ms` is CPU time a candidate, of the last
     ten batches.
@@ -86,15 +88,21 @@ def run(race: Race) -> Outcome:
     """One search."""
     landscape = landscape_of(race.landscape, race.seed, front=race.front, train_all=race.train_all)
     policy = policy_of(race.policy, landscape, race.seed)
-    rng = np.random.default_rng([99, race.seed])
+    values, propose_ms = search(landscape, policy, seed=race.seed, evaluations=race.evaluations)
+    return Outcome(race, tuple(values.tolist()), propose_ms)
+
+
+def search(landscape: Landscape, policy: ReplayablePolicy, *, seed: int, evaluations: int) -> tuple[Floats, float]:
+    """Values after each evaluation (of a front each tenth) and CPU ms a proposal, see Outcome."""
+    rng = np.random.default_rng([99, seed])
     values: list[float] = []
     points: list[tuple[float, float]] = []
     seconds = []
     measured, true = -1.0, CHANCE
     done = 0
-    while done < race.evaluations:
+    while done < evaluations:
         start = time.process_time()
-        batch = policy.propose(min(policy.batch_size, race.evaluations - done))
+        batch = policy.propose(min(policy.batch_size, evaluations - done))
         seconds.append((time.process_time() - start) / max(1, len(batch)))
         if not batch:
             break
@@ -102,18 +110,18 @@ def run(race: Race) -> Outcome:
         policy.observe(results)
         for result in results:
             done += 1
-            if race.front:
+            if landscape.front:
                 points.append(landscape.true_point(result.architecture))
-                if done % 10 == 0:
+                if done % EACH_OF_A_FRONT == 0:
                     values.append(hypervolume(points, (1.0, 1.0)))
                 continue
-            kept = result.latency_ms and max(result.latency_ms.values()) <= landscape.budget_ms
+            kept = landscape.objective.feasible(result.latency_ms)
             if kept and result.accuracy is not None and result.accuracy > measured:
                 measured, true = result.accuracy, landscape.true_value(result.architecture)
             values.append(true)
-    wanted = race.evaluations // 10 if race.front else race.evaluations
-    values += values[-1:] * (wanted - len(values))
-    return Outcome(race, tuple(values), 1e3 * float(np.median(seconds[-10:])))
+    wanted = evaluations // EACH_OF_A_FRONT if landscape.front else evaluations
+    values += (values[-1:] or [CHANCE]) * (wanted - len(values))
+    return np.array(values), 1e3 * float(np.median(seconds[-10:]))
 
 
 def optimum(name: str, seed: int) -> float:

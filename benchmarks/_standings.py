@@ -95,7 +95,9 @@ def bars(standings: Standings, *, own: bool) -> list[Bar]:
         for checkpoint in (c for c in (50, 100) if c in standings.checkpoints):
             other = standings.best(others, checkpoint)
             mine, theirs = standings.mean(ours, checkpoint), standings.mean(other, checkpoint)
-            made.append(_bar(standings, f"{ours} first at {checkpoint}: {mine:.2f}, {other} {theirs:.2f}", mine <= theirs))
+            made.append(
+                _bar(standings, f"{ours} first at {checkpoint}: {mine:.2f}, {other} {theirs:.2f}", mine <= theirs)
+            )
     return made
 
 

@@ -26,9 +26,10 @@ import numpy as np
 
 from benchmarks._harness import finish, parser
 from benchmarks._landscapes import Floats
-from benchmarks._races import ADVERSARIAL, LANDSCAPES, PREDICTOR, TABLES, Race, optimum, run_all
+from benchmarks._races import ADVERSARIAL, EACH_OF_A_FRONT, LANDSCAPES, PREDICTOR, TABLES, Race, optimum, run_all
 from benchmarks._standings import Standings, bars, front_bars
 from benchmarks._svg import lines
+from benchmarks.tables.landscape import SHARES
 from npas_ray.search.registry import POLICIES
 
 CHECKPOINTS = (25, 50, 100, 200, 400)
@@ -52,30 +53,24 @@ def race(arguments: argparse.Namespace, landscape: str) -> Standings:
         costs[outcome.race.policy].append(outcome.propose_ms)
     values = {policy: np.array([found[seed] for seed in seeds]) for policy, found in curves.items()}
     if arguments.front:
-        picked = {policy: table[:, [c // 10 - 1 for c in arguments.checkpoints]] for policy, table in values.items()}
+        picked = {
+            policy: table[:, [c // EACH_OF_A_FRONT - 1 for c in arguments.checkpoints]]
+            for policy, table in values.items()
+        }
         return Standings(landscape, arguments.checkpoints, {p: 100 * v for p, v in picked.items()}, costs, front=True)
     return Standings(landscape, arguments.checkpoints, _regrets(landscape, values, arguments.checkpoints), costs)
 
 
 def _regrets(landscape: str, values: Mapping[str, Floats], checkpoints: Sequence[int]) -> dict[str, Floats]:
     """In points, `[seeds, checkpoints]`. Where a policy found better than the optimum that was known, it is that."""
-    count = len(next(iter(values.values())))
-    best: dict[int, float] = {}
-    known: list[float] = []
-    for seed in range(count):
-        place = seed % 4 if landscape in TABLES else seed  # the seeds of a table have four budgets
-        if place not in best:
-            best[place] = optimum(landscape, place)
-        known.append(best[place])
-    if landscape in TABLES:
-        for place in best:
-            found = max(float(table[place::4].max()) for table in values.values())
-            best[place] = max(best[place], found)
-        known = [best[seed % 4] for seed in range(count)]
-    else:
-        known = [max(k, *(float(table[seed].max()) for table in values.values())) for seed, k in enumerate(known)]
+    budgets = len(SHARES) if landscape in TABLES else len(next(iter(values.values())))  # others have one for each seed
+    best = np.empty(budgets)
+    for place in range(budgets):
+        found = max(float(table[place::budgets].max(initial=0)) for table in values.values())
+        best[place] = max(optimum(landscape, place), found)
+    known = best[np.arange(len(next(iter(values.values())))) % budgets]
     columns = [c - 1 for c in checkpoints]
-    return {policy: 100 * (np.array(known)[:, None] - table[:, columns]) for policy, table in values.items()}
+    return {policy: 100 * (known[:, None] - table[:, columns]) for policy, table in values.items()}
 
 
 def main() -> int:
