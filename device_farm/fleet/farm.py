@@ -32,7 +32,7 @@ from device_farm.fleet.devices import DeviceSpec, LocalDevice
 from device_farm.fleet.entries import Entry
 from device_farm.fleet.faults import result_of
 from device_farm.fleet.host_watcher import PhoneHost
-from device_farm.fleet.views import FarmDevice
+from device_farm.fleet.views import FarmDevice, FarmStatus
 from device_farm.fleet.words import Outcome, check_share
 from device_farm.measurement.types import Measurement
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DeviceSpec | PhoneHost")
 
-__all__ = ["Farm", "FarmConfig", "FarmDevice", "LocalDevice", "PendingMeasurement", "PhoneHost"]
+__all__ = ["Farm", "FarmConfig", "FarmDevice", "FarmStatus", "LocalDevice", "PendingMeasurement", "PhoneHost"]
 
 # As many calls as a broker lets wait at once.
 _WAITING_CALLS = 10_000
@@ -171,6 +171,14 @@ class Farm:
     def devices(self) -> list[FarmDevice]:
         """All devices with their facts and health. This and what follows raise LeaseError if the farm is gone."""
         return cast(list[FarmDevice], self._call("devices"))
+
+    def config(self) -> FarmConfig:
+        """What the farm is made of, and how it measures."""
+        return cast(FarmConfig, self._call("config"))
+
+    def status(self) -> FarmStatus:
+        """What goes on: who asks, what waits, where its journal lies."""
+        return cast(FarmStatus, self._call("status"))
 
     def host_complaints(self) -> dict[str, str]:
         """Of the hosts whose devices cannot be told now: why, by entry of `FarmConfig.hosts` and node."""

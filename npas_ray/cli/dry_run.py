@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from npas_ray.config import AdbDevice, LocalDevice, SearchConfig, difference
+from npas_ray.config import AdbDevice, FarmDevice, LocalDevice, SearchConfig, difference
 from npas_ray.errors import RunError
 
 
@@ -99,7 +99,9 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
     return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
 
 
-def _device(device: LocalDevice | AdbDevice) -> str:
+def _device(device: LocalDevice | AdbDevice | FarmDevice) -> str:
+    if isinstance(device, FarmDevice):
+        return f"{device.model} (of the farm {device.farm}, {device.target})"
     threads = f", {device.threads} threads" if device.threads > 1 else ""
     if isinstance(device, LocalDevice):
         return f"{device.model} (core {device.cpu}{threads})"

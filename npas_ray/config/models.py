@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.types import Protocol
-from npas_ray.config.devices import Device, LocalDevice
+from npas_ray.config.admission import AdmissionConfig
+from npas_ray.config.devices import Device, FarmDevice, LocalDevice
 from npas_ray.config.fields import (
     Count,
     NotNegative,
@@ -145,6 +147,7 @@ class MeasurementConfig(Section):
     max_correction: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_correction
     max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
     max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
+    admission: AdmissionConfig = AdmissionConfig()  # when a phone may measure
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:
@@ -157,7 +160,10 @@ class MeasurementConfig(Section):
         return self
 
     def protocol(self) -> Protocol:
-        return Protocol(**self.model_dump())
+        return Protocol(**self.model_dump(exclude={"admission"}))
+
+    def rules(self) -> AdmissionRules:
+        return self.admission.rules()
 
 
 class ClusterConfig(Section):
@@ -191,6 +197,19 @@ class SearchConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
+    def _one_farm(self) -> SearchConfig:
+        farms = {device.farm for device in self.devices if isinstance(device, FarmDevice)}
+        if not farms:
+            return self
+        if len(farms) > 1 or not all(isinstance(device, FarmDevice) for device in self.devices):
+            expected = "devices of one farm, and no others beside them: a search measures in one place"
+            raise misplaced(("devices",), expected, [getattr(device, "farm", device.kind) for device in self.devices])
+        if self.cluster.address == "local":
+            expected = f"the Ray cluster of the farm {farms.pop()!r}: HOST:PORT, or auto for the one of this machine"
+            raise misplaced(("cluster", "address"), expected, "local")
+        return self
+
+    @model_validator(mode="after")
     def _budgets_have_devices(self) -> SearchConfig:
         for kind in ("budgets_ms", "budgets_of_dense"):
             for model in getattr(self.objective, kind):
@@ -201,6 +220,11 @@ class SearchConfig(Section):
             if model in self.objective.budgets_ms:
                 raise misplaced(("objective", "budgets_of_dense", model), "no second budget beside budgets_ms", share)
         return self
+
+    @property
+    def farm(self) -> str | None:
+        """The name of the shared farm that measures; None: one of the search's own."""
+        return next((device.farm for device in self.devices if isinstance(device, FarmDevice)), None)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -231,6 +255,8 @@ class SearchConfig(Section):
             for section in sections:
                 inner = inner[section]
             del inner[last]
+        if self.measurement.admission == AdmissionConfig():  # as in journals from before there was a choice
+            del data["measurement"]["admission"]
         data["devices"] = list(dict.fromkeys(device.identity for device in self.devices))
         return data
 

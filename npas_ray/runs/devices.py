@@ -107,8 +107,8 @@ def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
 
 
 def find_device(
-    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice]
-) -> config.LocalDevice | config.AdbDevice:
+    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice | config.FarmDevice]
+) -> config.LocalDevice | config.AdbDevice | config.FarmDevice:
     """The device of that model. Raises UserError with the models that there are."""
     by_model = {device.model: device for device in devices}
     if model not in by_model:
@@ -125,8 +125,16 @@ def phone_count(search: config.SearchConfig) -> int:
 def settled(search: config.SearchConfig) -> config.SearchConfig:
     """The same search with what it leaves to its phones filled in: the targets that they are compiled for.
 
-    Raises InfrastructureError if an adb server does not answer, or has no such phone that does.
+    Raises InfrastructureError if an adb server does not answer, or has no such phone that does; of a shared farm what
+    `shared_farm.settled_by_farm` raises.
     """
+    if search.farm is not None:
+        from npas_ray.runs.ray_session import prepare_ray
+
+        prepare_ray()
+        from npas_ray.runs.shared_farm import settled_by_farm
+
+        return settled_by_farm(search)
     devices = tuple(
         device.model_copy(update={"target": _target_of(device)})
         if isinstance(device, config.AdbDevice) and device.target == "auto"
