@@ -111,11 +111,13 @@ class Farm:
         timeout_s: float | None = None,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> Measurement:
         """Compiles the graph for a device of the model and measures it there. Blocks; not for an async actor.
 
         Without `weights` they are made on the device from `seed`. Equal requests are measured once, in the life of the
-        journal; another `replicate` (0, 1, 2, ...) is another session, kept apart.
+        journal; another `replicate` (0, 1, 2, ...) is another session, kept apart. Serials in `avoid` measure it only
+        where no other device of the model is usable: a session on another phone; or, avoiding all but one, on that.
 
         Raises:
             InvalidGraph, UnsupportedOperator, CompileError: it cannot be compiled.
@@ -127,7 +129,9 @@ class Farm:
             LeaseError: the farm has been stopped, or its compilers died on every attempt.
             JournalError: it was measured, but cannot be written down: asking again tries that again.
         """
-        pending = self.submit(graph, model=model, weights=weights, seed=seed, priority=priority, replicate=replicate)
+        pending = self.submit(
+            graph, model=model, weights=weights, seed=seed, priority=priority, replicate=replicate, avoid=avoid
+        )
         return pending.result(timeout_s)
 
     def submit(
@@ -139,10 +143,11 @@ class Farm:
         seed: int = 0,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> PendingMeasurement:
         """Like `measure`, but returns at once."""
         return self.submit_each(
-            graph, models=[model], weights=weights, seed=seed, priority=priority, replicate=replicate
+            graph, models=[model], weights=weights, seed=seed, priority=priority, replicate=replicate, avoid=avoid
         )[model]
 
     def submit_each(
@@ -154,15 +159,16 @@ class Farm:
         seed: int = 0,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> dict[str, PendingMeasurement]:
         """Like `submit` on each of several models, by model: side by side, and each with an outcome of its own."""
         broker = self._broker
         key = hashlib.sha256(f"{graph.key} {_digest(weights)} {seed}".encode()).hexdigest()
         stored = None if weights is None else ray.put({name: np.asarray(array) for name, array in weights.items()})
         caller = caller_of_this_process(broker)
-        pending = {}
+        pending, away = {}, tuple(avoid)
         for model in models:
-            request = Request(key, graph, model, stored, seed, self.client, priority, replicate, caller)
+            request = Request(key, graph, model, stored, seed, self.client, priority, replicate, caller, away)
             pending[model] = PendingMeasurement(self, request, broker.measure.remote(request))
         return pending
 

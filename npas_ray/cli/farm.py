@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 On a machine that stays, once:
-  RAY_AUTH_MODE=token ray start --head --node-ip-address=127.0.0.1 --port=6379
+  ray get-auth-token --generate
+  RAY_AUTH_MODE=token ray start --head --node-ip-address=127.0.0.2 --port=6379
   npas farm start examples/farm.yaml
 In every search's configuration, from then on:
-  cluster: {address: "127.0.0.1:6379"}
+  cluster: {address: "127.0.0.2:6379"}
   devices: [{kind: farm, farm: lab, model: Pixel 8}]"""
 _REACHED_S = 60.0
 

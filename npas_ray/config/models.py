@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from device_farm.measurement.admission import AdmissionRules
+from device_farm.measurement.finalists import Effort
 from device_farm.measurement.types import Protocol
 from npas_ray.config.admission import AdmissionConfig
 from npas_ray.config.devices import Device, FarmDevice, LocalDevice
@@ -132,6 +133,16 @@ class CompilationConfig(Section):
     workers: Count = 1
 
 
+class FinalistsConfig(Section):
+    """Finalists are measured again, in other sessions and on other phones: device_farm.measurement.finalists.Effort."""
+
+    half_width: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Effort.half_width
+    sessions: Annotated[int, whole(1, 100)] = Effort.most  # at most, on each device model; 1: the search's own
+
+    def effort(self) -> Effort:
+        return Effort(half_width=self.half_width, most=self.sessions)
+
+
 class MeasurementConfig(Section):
     """How a latency is taken: device_farm.measurement.types.Protocol."""
 
@@ -148,6 +159,7 @@ class MeasurementConfig(Section):
     max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
     max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
     admission: AdmissionConfig = AdmissionConfig()  # when a phone may measure
+    finalists: FinalistsConfig = FinalistsConfig()  # how well the latency of what is reported must be known
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:
@@ -160,7 +172,7 @@ class MeasurementConfig(Section):
         return self
 
     def protocol(self) -> Protocol:
-        return Protocol(**self.model_dump(exclude={"admission"}))
+        return Protocol(**self.model_dump(exclude={"admission", "finalists"}))
 
     def rules(self) -> AdmissionRules:
         return self.admission.rules()
@@ -275,6 +287,7 @@ _NOT_IDENTITY = (
     "search.candidates",
     "measurement.attempts",
     "measurement.deadline_s",
+    "measurement.finalists",
 )
 
 

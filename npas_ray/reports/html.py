@@ -21,7 +21,7 @@ from npas_ray.journal import Candidate
 from npas_ray.reports import charts
 from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of
 from npas_ray.reports.short import SCHEMES, short
-from npas_ray.reports.text import counted
+from npas_ray.reports.text import counted, replicated
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Operator, Scheme
 
@@ -135,6 +135,10 @@ def _cards(data: RunData) -> list[Card]:
     if isinstance(final.get("test_accuracy"), int | float):
         epochs = f"after {final['epochs']} epochs" if "epochs" in final else ""
         cards.append(Card(f"{100 * final['test_accuracy']:.2f} %", "shipped network, test set", epochs))
+        latencies = final.get("latency_ms")
+        for model, ms in (latencies if isinstance(latencies, dict) else {}).items():
+            emulated = " (emulated)" if data.emulated(model) else ""
+            cards.append(Card(f"{ms:.4g} ms", f"shipped, on {model}{emulated}", replicated(final, model).strip()))
     wanted = f" of {data.wanted}" if data.wanted is not None else ""
     cards.append(Card(f"{len(data.concluded)}{wanted}", "candidates concluded", _pace(data)))
     for model in data.models:

@@ -75,20 +75,25 @@ class SingleDevice:
 
     serial: str
     server: str | None = None  # None: this machine
+    threads: int = 1
+
+    @property
+    def is_local(self) -> bool:
+        return self.server is None
 
     def spec(self, reserved: tuple[int, ...]) -> DeviceSpec:
         """What opens it. This machine measures on the reserved cores."""
         if self.server is None:
-            return spec_of(config.LocalDevice(), reserved=reserved)
-        return AdbDevice(self.serial, server=self.server, pinned=False)
+            return spec_of(config.LocalDevice(threads=self.threads), reserved=reserved)
+        return AdbDevice(self.serial, server=self.server, threads=self.threads, pinned=False)
 
 
-def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
+def single_device(serial: str, *, server: str | None = None, threads: int = 1) -> SingleDevice:
     """The device that a user means: "local", or a phone's serial. Raises UserError, InfrastructureError."""
     from device_farm.transport.adb.server import AdbServer
 
     if serial == "local" and server is None:
-        return SingleDevice("local")
+        return SingleDevice("local", threads=threads)
     address = server or f"127.0.0.1:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}"
     try:
         listed = [entry.serial for entry in AdbServer.at(address).devices(timeout_s=_PATIENCE_S)]
@@ -103,7 +108,7 @@ def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
             f"--device: expected one of {', '.join(map(printable, known))};"
             f" got {shown(serial)}{did_you_mean(serial, known)}"
         )
-    return SingleDevice(serial, address)
+    return SingleDevice(serial, address, threads)
 
 
 def find_device(

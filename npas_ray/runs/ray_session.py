@@ -103,8 +103,8 @@ def _likely(address: str, error: Exception) -> str:
     if address != "auto" or clusters_here():
         return _TOKEN if "Failed to connect" in str(error) else ""  # somebody listens there
     return (
-        "; no Ray cluster runs on this machine. Start one with"
-        " `RAY_AUTH_MODE=token ray start --head --node-ip-address=127.0.0.1 --port=6379`"
+        "; no Ray cluster runs on this machine. Start one with `ray get-auth-token"
+        " --generate` (once) and `RAY_AUTH_MODE=token ray start --head --node-ip-address=127.0.0.2 --port=6379`"
     )
 
 

@@ -201,11 +201,11 @@ def models_of(devices: Sequence[FarmDevice]) -> str:
 
 def _measured_by(search: config.SearchConfig, terms: FarmConfig) -> MeasurementConfig:
     """As the farm measures. Raises ConfigError where the search says otherwise."""
-    names = set(MeasurementConfig.model_fields) - {"admission"}
+    names = set(MeasurementConfig.model_fields) - {"admission", "finalists"}
     protocol = {name: getattr(terms.protocol, name) for name in names}
     of_farm = search.measurement.model_copy(update=protocol | {"admission": AdmissionConfig.of(terms.rules)})
     problems = []
-    for name in sorted(search.measurement.model_fields_set):
+    for name in sorted(search.measurement.model_fields_set - {"finalists"}):
         asked, farms = getattr(search.measurement, name), getattr(of_farm, name)
         if asked != farms:
             problems.append(
