@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
@@ -116,7 +117,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[L
         head = ["start", "--head", "--block", "--node-ip-address=127.0.0.4", f"--port={port}", "--num-cpus=3"]
         quiet = ["--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={_short_folder(folder)}"]
         cluster = subprocess.Popen(
-            [ray, *head, *quiet], env=environment, stdout=log, stderr=log, start_new_session=True
+            [ray, *head, *quiet], env=environment, stdout=log, stderr=log, preexec_fn=_die_with_us
         )
         try:
             _wait_for(folder / "ray.log", "Ray runtime started", cluster)
@@ -124,6 +125,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[L
         finally:
             cluster.send_signal(signal.SIGTERM)
             cluster.wait(60)
+
+
+def _die_with_us() -> None:
+    """Also after kill -9 of the tests no cluster is left."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _short_folder(folder: Path) -> str:
