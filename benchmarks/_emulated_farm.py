@@ -9,6 +9,7 @@ candidates and sentinels.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks._cpu_books import open_books, spent_s
 from device_farm.compiler.graph import Activation, Conv2d, Graph, Input, Padding, Pool2d, Shape
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,14 +88,28 @@ def _measure(count: int, each: int, min_time_s: float) -> dict[str, Any]:
             for job in [farm.submit(network(), model=MODEL, seed=1_000_000 + n) for n in range(2 * count)]:
                 job.result(300)
             before = [len(phone.runs) for phone in phones]
+            roots = (os.getpid(), server.pid)
+            books = open_books(roots, _role)
             begun = time.monotonic()
             pending = [farm.submit(network(), model=MODEL, seed=n) for n in range(count * each)]
             results = [job.result(600) for job in pending]
             seconds = time.monotonic() - begun
+            cpu_s = spent_s(books, open_books(roots, _role))
             runs = [phone.runs[first:] for phone, first in zip(phones, before, strict=True)]
         finally:
             farm.stop()
-    return _overhead(runs, jobs=len(results), seconds=seconds)
+    cpu_ms = {role: 1e3 * spent / len(results) for role, spent in sorted(cpu_s.items(), key=lambda item: -item[1])}
+    return _overhead(runs, jobs=len(results), seconds=seconds) | {"cpu_ms_per_measurement": cpu_ms}
+
+
+def _role(pid: int, command: str) -> str:
+    """Who a process is, by how it calls itself."""
+    if pid == os.getpid():
+        return "driver"
+    if (actor := re.match(r"ray::(\w+)", command)) is not None:
+        return actor[1]
+    known = ("raylet", "gcs_server", "adb", "device_farm.emulator")
+    return next((name for name in known if name in command), "other")
 
 
 def _overhead(runs: list[Any], *, jobs: int, seconds: float) -> dict[str, Any]:

@@ -127,12 +127,13 @@ def parse_report(output: bytes) -> Report | None:
 
 @dataclass(frozen=True)
 class Session:
-    """What the times of one run depend on. `state_at` is asked for seconds since the run began."""
+    """What the times of one run depend on. Both functions are asked for seconds since the run began, in their order."""
 
     model: PhoneModel
     speed: float  # of this phone among those of its model, and of this session among its own: about 1
     noise: float  # 0: quiet
     state_at: Callable[[float], State]
+    khz_at: Callable[[float], Sequence[int]]  # the same clocks alone: asked for at every window
     rng: random.Random
 
 
@@ -249,7 +250,7 @@ class _Timeline:
                 return
 
     def _ghz(self) -> float:
-        return self._session.state_at(self.now_s).khz[self._core] / 1e6
+        return self._session.khz_at(self.now_s)[self._core] / 1e6
 
     def _disturbance(self) -> float:
         """Of the window that begins: how much slower something else makes it."""

@@ -50,13 +50,12 @@ class PhoneFiles:
             raise _error(errno.EINVAL, path)
         if path == "/":
             return self.root
-        host = self.root / path.lstrip("/")
-        parent = Path(os.path.realpath(host.parent))
-        if not parent.is_relative_to(self.root):
+        root = str(self.root)
+        host = os.path.join(root, path.lstrip("/"))
+        leads_out = not _is_below(os.path.realpath(os.path.dirname(host)), root)
+        if leads_out or (os.path.islink(host) and not _is_below(os.path.realpath(host), root)):
             raise _error(errno.EACCES, path)
-        if host.is_symlink() and not Path(os.path.realpath(host)).is_relative_to(self.root):
-            raise _error(errno.EACCES, path)
-        return host
+        return Path(host)
 
     def writable(self, path: str) -> Path:
         """Like `host`, for something that is to be made or changed. Raises OSError (EROFS) elsewhere."""
@@ -95,6 +94,16 @@ class PhoneFiles:
             raise
         return FileStatus(found.st_mode, found.st_size, int(found.st_mtime), found.st_ino)
 
+    def exists(self, path: str) -> bool:
+        """Like `status` without an error, but a file of the model is not asked what it would say."""
+        if self._virtual.find(path) is not None:
+            return True
+        try:
+            self.status(path)
+        except OSError:
+            return False
+        return True
+
     def is_directory(self, path: str) -> bool:
         try:
             return stat.S_ISDIR(self.status(path).mode)
@@ -104,6 +113,8 @@ class PhoneFiles:
     def names(self, path: str) -> list[str]:
         """What is in a directory. Raises OSError."""
         found = self._virtual.names(path)
+        if found and not _may_be_on_host(path):
+            return sorted(found)
         try:
             found |= set(os.listdir(self.host(path)))
         except FileNotFoundError:
@@ -115,6 +126,16 @@ class PhoneFiles:
         """Bytes of the data partition: all, and free ones."""
         total = 112 << 30
         return total, 0 if self.full else total - (31 << 30)
+
+
+def _is_below(host: str, root: str) -> bool:
+    return host == root or host.startswith(root + "/")
+
+
+def _may_be_on_host(path: str) -> bool:
+    """Nothing is kept outside the folders that can be written and what is above them."""
+    return any(place == path or place.startswith(path.rstrip("/") + "/") or path.startswith(place + "/")
+               for place in WRITABLE)  # fmt: skip
 
 
 def _error(number: int, path: str) -> OSError:

@@ -261,20 +261,23 @@ class Phone:
 
     def cpu_khz(self, core: int) -> int:
         """The clock of a core now."""
-        return self.state().khz[core]
+        return self.clocks(self.warmth())[core]
 
     def state(self, thermal: ThermalState | None = None) -> State:
         """Clocks and temperatures now, or as they will be when it is so warm."""
         if thermal is None:
             thermal = self.thermal
             thermal.advance(self.now_s(), load=0.0)
-        throttled = self.faults.value(PhoneFault.THROTTLED)
-        factor = thermal.clock_factor * (1.0 if throttled is None else throttled)
         return State(
-            khz=tuple(khz for cluster in self.model.clusters for khz in [cluster.step(factor)] * len(cluster.cores)),
+            khz=self.clocks(thermal),
             thermal_millicelsius=system.thermal_millicelsius(thermal),
             load_1min=self.load(),
         )
+
+    def clocks(self, thermal: ThermalState) -> tuple[int, ...]:
+        """Of each core, in kHz, when it is so warm."""
+        throttled = self.faults.value(PhoneFault.THROTTLED)
+        return self.model.clocks(thermal.clock_factor * (1.0 if throttled is None else throttled))
 
     def skip(self, seconds: float) -> None:
         """The phone's own time goes on while the host's does not."""

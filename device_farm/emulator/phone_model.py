@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 
@@ -67,7 +68,16 @@ class PhoneModel:
         """Where the system puts a busy program."""
         return max(self.clusters, key=lambda cluster: cluster.max_khz).cores[0]
 
+    def clocks(self, factor: float) -> tuple[int, ...]:
+        """Of each core, in kHz, where `factor` of the highest clocks is allowed."""
+        return _clocks(self.clusters, factor)
+
     def cluster_of(self, core: int) -> Cluster:
         """The biggest one for a core that is not there."""
         biggest = max(self.clusters, key=lambda cluster: cluster.max_khz)
         return next((cluster for cluster in self.clusters if core in cluster.cores), biggest)
+
+
+@functools.lru_cache(maxsize=1024)
+def _clocks(clusters: tuple[Cluster, ...], factor: float) -> tuple[int, ...]:
+    return tuple(khz for cluster in clusters for khz in [cluster.step(factor)] * len(cluster.cores))

@@ -139,12 +139,16 @@ class _Program:
             thermal.advance(began_s + elapsed_s, load=threads)
             return phone.state(thermal)
 
+        def khz_at(elapsed_s: float) -> Sequence[int]:
+            thermal.advance(began_s + elapsed_s, load=threads)
+            return phone.clocks(thermal)
+
         number = phone.sessions[report["key"]]
         phone.sessions[report["key"]] += 1
         rng = clock.session_rng(phone.seed, report["key"], number)
         speed = phone.speed * (1 + rng.gauss(0.0, phone.model.session_spread))
         noise = phone.faults.value(PhoneFault.NOISY) or 0.0
-        timed = clock.modelled(report, options, clock.Session(phone.model, speed, noise, state_at, rng))
+        timed = clock.modelled(report, options, clock.Session(phone.model, speed, noise, state_at, khz_at, rng))
         phone.thermal = thermal
         return timed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from device_farm.measurement.report import BenchReport, parse_report
 from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.statistics import LATENCY_QUANTILE, Summary, summarise
 from device_farm.measurement.supervision import Supervisor
-from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
+from device_farm.measurement.types import DeviceConditions, DeviceFacts, Measurement, Protocol
 from device_farm.transport.base import Completed, Deadline, Transport
 
 _NS_PER_MS = 1e6
@@ -33,12 +34,14 @@ def measure(
     protocol: Protocol = _DEFAULT,
     *,
     known_issue_ratio: float | None = None,
+    look: Callable[[DeviceConditions], None] | None = None,
 ) -> Measurement:
     """Latency of the artifact on the device. The whole session, all attempts, takes at most `protocol.deadline_s`.
 
     `known_issue_ratio` is the smallest `conditions["issue_ratio"]` of earlier measurements on this device (`Meter`
     keeps it): with it, a core that something else shares all the time is told from a quiet one. Such a measurement is
     marked (`conditions["quiet"]` is False) and its interval is wide, or it is refused (`protocol.require_quiet`).
+    `look` is told how the device is at the end of every run, which costs no call of its own.
 
     Raises WrongAnswer, Unstable, RunnerFailed, Refused (also where the device did not run it on the cores that were
     asked for), and what else the transport raises (DeviceGone, DeadlineExceeded).
@@ -50,7 +53,7 @@ def measure(
     while True:
         left_s = deadline.remaining_s
         options = _options(artifact, protocol, facts=facts, known_issue_ratio=known_issue_ratio)
-        completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline)
+        completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline, look=look)
         report = parse_report(BenchReport, completed, key=artifact.key)
         _check_cores(report, facts)
         error = _check_answer(report, artifact)
@@ -106,8 +109,10 @@ class Meter:
         """Takes the sentinel's baseline anew. Raises ValueError without a sentinel, Unfit, and like `measure`."""
         return self._supervisor.calibrate(protocol)
 
-    def _session(self, artifact: Artifact, protocol: Protocol) -> Measurement:
-        measurement = measure(self.transport, artifact, protocol, known_issue_ratio=self.issue_ratio)
+    def _session(
+        self, artifact: Artifact, protocol: Protocol, look: Callable[[DeviceConditions], None] | None = None
+    ) -> Measurement:
+        measurement = measure(self.transport, artifact, protocol, known_issue_ratio=self.issue_ratio, look=look)
         if measurement.conditions["quiet"]:
             ratio = float(measurement.conditions["issue_ratio"])
             self.issue_ratio = ratio if self.issue_ratio is None else min(ratio, self.issue_ratio)
@@ -120,19 +125,31 @@ def remote_name(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def run_artifact(transport: Transport, artifact: Artifact, arguments: Sequence[str], deadline: Deadline) -> Completed:
-    """Runs the artifact, pushing it first if the device does not have it."""
+def run_artifact(
+    transport: Transport,
+    artifact: Artifact,
+    arguments: Sequence[str],
+    deadline: Deadline,
+    *,
+    look: Callable[[DeviceConditions], None] | None = None,
+) -> Completed:
+    """Runs the artifact, pushing it first if the device is not known to have it."""
     name = remote_name(artifact.path)
 
     def run() -> Completed:
         guards = ("--wall-limit-s", f"{max(deadline.remaining_s, 0.001):.3f}", "--die-with-stdin")
-        return transport.run([name, *arguments, *guards], timeout_s=deadline.remaining_s)
+        argv = [name, *arguments, *guards]
+        if look is None:
+            return transport.run(argv, timeout_s=deadline.remaining_s)
+        completed, conditions = transport.run_and_look(argv, timeout_s=deadline.remaining_s)
+        look(conditions)
+        return completed
 
-    try:
-        return run()
-    except Refused:  # as a rule: no such program there
-        transport.push(artifact.path, name, timeout_s=deadline.remaining_s)
-        return run()
+    if transport.holds(name) is not False:
+        with contextlib.suppress(Refused):  # as a rule: no such program there
+            return run()
+    transport.push(artifact.path, name, timeout_s=deadline.remaining_s)
+    return run()
 
 
 def _options(

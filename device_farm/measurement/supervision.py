@@ -8,7 +8,9 @@ What a session that changed under way costs is another one, up to the protocol's
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +25,16 @@ from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.types import DeviceConditions, Measurement, Protocol
 from device_farm.transport.base import Deadline, Transport
 
-Measure = Callable[[Artifact, Protocol], Measurement]
+_FRESH_S = 1.0  # how the device was so long ago is how it is, if nothing was done with it since
+
+
+class Measure(typing.Protocol):
+    """A session without supervision. `look` is told how the device is at the end of each of its runs."""
+
+    def __call__(
+        self, artifact: Artifact, protocol: Protocol, look: Callable[[DeviceConditions], None] | None = None
+    ) -> Measurement: ...
+
 
 _RETAKES = 2  # of a reading that is off for no reason that the clock tells
 _TESTIMONY_S = 8.0  # a lease lasts 15 s longer than the deadline of what is measured under it
@@ -65,6 +76,8 @@ class Supervisor:
         self._limits = rules or AdmissionRules()  # of what may change within a session
         self._clock = clock
         self._last: Reading | None = None
+        self._seen: DeviceConditions | None = None
+        self._seen_s = -math.inf
         self.baseline: Baseline | None = None
         if sentinel is not None and sentinel.baseline_ms is not None:
             self.baseline = Baseline(sentinel.artifact.key, sentinel.baseline_ms, sentinel.spin_ns)
@@ -106,7 +119,9 @@ class Supervisor:
         noisy = shared(measurement, self._limits)
         try:
             second = self._after(protocol, deadline)
-            after = self._transport.conditions(timeout_s=deadline.remaining_s)
+            after = self._seen if second is not None else None
+            if after is None:
+                after = self._look(deadline)
         except DeadlineExceeded:
             found += [] if noisy is None else [noisy]
             raise
@@ -133,14 +148,25 @@ class Supervisor:
         return self.baseline
 
     def _admitted(self, deadline: Deadline) -> DeviceConditions:
-        conditions = self._transport.conditions(timeout_s=deadline.remaining_s)
+        """How it is now, or was at the end of the last run, just now. Raises Unfit."""
+        conditions, self._seen = self._seen, None
+        if conditions is None or self._clock() - self._seen_s > _FRESH_S:
+            conditions = self._look(deadline)
         if self._rules is not None:
             facts = self._transport.facts(timeout_s=deadline.remaining_s)
             cpus = facts.cpus or (() if facts.cpu is None else (facts.cpu,))
             if (refusal := admit(conditions, self._rules, cpus=cpus)) is not None:
-                self._last = None
+                self._last = self._seen = None
                 raise refusal
         return conditions
+
+    def _look(self, deadline: Deadline) -> DeviceConditions:
+        conditions = self._transport.conditions(timeout_s=deadline.remaining_s)
+        self._saw(conditions)
+        return conditions
+
+    def _saw(self, conditions: DeviceConditions) -> None:
+        self._seen, self._seen_s = conditions, self._clock()
 
     def _before(self, protocol: Protocol, deadline: Deadline) -> Reading | None:
         """A reading that is young enough, with a baseline to compare it with. Raises Unfit."""
@@ -174,7 +200,7 @@ class Supervisor:
         assert self._sentinel is not None
         protocol = _within(self._sentinel.protocol, deadline)
         try:
-            measurement = self._measure(self._sentinel.artifact, protocol)
+            measurement = self._measure(self._sentinel.artifact, protocol, self._saw)
         except (WrongAnswer, RunnerFailed) as error:
             self._last = None
             raise Unfit(f"it fails its sentinel: {error}", retry_after_s=_BROKEN_S) from error

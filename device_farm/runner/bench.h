@@ -33,9 +33,10 @@ enum { PROFILE_PASSES = 201, PROFILE_LEAST = 21 };
 static const int64_t PROFILE_MAX_NS = 300000000;
 
 /* Median time of every step, in ns, over at most `most` runs; returns how many. Reading the clock between steps disturbs,
- * hence its own runs, in windows like those of the samples: what a disturbed window timed is forgotten while there is time
+ * hence its own runs, in windows like those of the samples: what a disturbed window timed is forgotten for `patience_ns`,
  * to wait for a quiet one, since a busy neighbour does not slow all steps alike. */
-static int profile_steps(const float *input, float *output, int most, const windows_t *windows, int64_t *median_ns) {
+static int profile_steps(const float *input, float *output, int most, int64_t patience_ns, const windows_t *windows,
+                         int64_t *median_ns) {
   int32_t steps = npas_plan.step_count;
   int64_t *times = allocate((size_t)steps * (size_t)most, sizeof *times); /* [runs][steps] */
   int64_t *row = allocate((size_t)most, sizeof *row);
@@ -57,7 +58,7 @@ static int profile_steps(const float *input, float *output, int most, const wind
     } while (++kept < most && before - opened < WINDOW_NS);
     int64_t closing = probe_ns();
     int quiet = (double)(probe > closing ? probe : closing) <= QUIET_RATIO * (double)windows->best_ns;
-    int late = now_ns() - start > PROFILE_MAX_NS;
+    int late = now_ns() - start > patience_ns;
     probe = closing;
     if (!quiet && (!late || first >= least)) kept = first;
     if (late && kept >= least) break;
@@ -123,7 +124,10 @@ static int bench(const bench_options_t *options) {
   int repeats = memcmp(first, output, outputs * sizeof *output) == 0;
 
   int most = count < PROFILE_PASSES ? count : PROFILE_PASSES, passes = 0;
-  if (options->profile) passes = profile_steps(input, output, most, &windows, steps_ns);
+  if (options->profile) {
+    int64_t most_ns = (int64_t)(options->sampling.max_time_s * 1e9); /* nobody waits longer for a quiet profile than for samples */
+    passes = profile_steps(input, output, most, most_ns < PROFILE_MAX_NS ? most_ns : PROFILE_MAX_NS, &windows, steps_ns);
+  }
 
   printf("{\"schema\":1,\"mode\":\"bench\",\"key\":");
   json_string(npas_plan.key);

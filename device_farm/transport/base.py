@@ -70,13 +70,30 @@ class Transport(ABC):
         Refused if stdout and stderr together exceed `max_output_bytes`. Nothing of it survives the call.
         """
 
+    def run_and_look(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> tuple[Completed, DeviceConditions]:
+        """`run`, and `conditions` when it has ended, within one deadline: one call where a call costs time."""
+        deadline = Deadline(timeout_s, f"run of {argv[0]}")
+        completed = self.run(argv, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+        deadline.check()
+        return completed, self.conditions(timeout_s=deadline.remaining_s)
+
+    def holds(self, remote_name: str) -> bool | None:
+        """Whether a file is there, as far as is known without asking; None: nothing is known. It may be out of date."""
+        return None
+
     @abstractmethod
     def pull(self, remote_name: str, *, timeout_s: float = 30.0) -> bytes:
         """Content of a file that was pushed, or that a program wrote into its directory."""
 
     @abstractmethod
     def remove(self, remote_name: str, *, timeout_s: float = 10.0) -> None:
-        """Deletes a file. It is no error if there is none."""
+        """Deletes a file, at the latest with the next call. It is no error if there is none."""
 
     @abstractmethod
     def close(self) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 from npas_ray.journal import Candidate, Journal
 from npas_ray.networks.backbone import BACKBONES
+from npas_ray.reports.fronts import WholeFront, whole_front
 from npas_ray.reports.pareto import front, hypervolume
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.search.policy import Status
+from npas_ray.search.reward import Objective
 
 # what candidates() tells already
 _OF_CANDIDATES = {"proposed", "measured", "trained", "concluded"}
@@ -114,8 +116,33 @@ class RunData:
 
     @cached_property
     def best(self) -> Candidate | None:
-        """The most accurate within the budgets; of equals the one that is fastest, then the one that came first."""
+        """The most accurate within the budgets; of equals the one that is fastest, then the one that came first.
+
+        Of a front, its compromise (`WholeFront.compromise`).
+        """
+        if self.whole_front is not None:
+            return self.whole_front.compromise
         return max(self.done, key=rank, default=None)
+
+    @cached_property
+    def whole_front(self) -> WholeFront | None:
+        """The front over all axes, of a run in mode front; None for others, and before its references were measured."""
+        if _inner(self.config, "objective", "mode") != "front":
+            return None
+        return whole_front(
+            self.latest_note("front"),
+            backbone=str(_inner(self.config, "space", "backbone")),
+            budgets_ms=self.budgets_ms,
+            certainty=self.objective.certainty,
+            concluded=self.concluded,
+        )
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Budgets and how surely they have to be kept, for what a measurement's interval says of them."""
+        certainty = _inner(self.config, "objective", "certainty")
+        known = isinstance(certainty, int | float) and 0.5 <= certainty < 1
+        return Objective(self.budgets_ms, certainty=float(certainty) if known else Objective.certainty)
 
     def front(self, model: str) -> list[Candidate]:
         """Trained candidates that no other one beats in both accuracy and latency on a model, fastest first."""
@@ -167,6 +194,7 @@ class RunData:
             "done": len(self.with_status(Status.DONE)),
             "over_budget": len(self.with_status(Status.OVER_BUDGET)),
             "failed": len(self.with_status(Status.FAILED)),
+            "stopped": len(self.with_status(Status.STOPPED)),
             "under_way": len(self.with_status(None)),
             "created_at": self.created_at,
             "changed_at": self.changed_at,
@@ -175,6 +203,7 @@ class RunData:
             "final": self.latest_note("final") or None,
             "best": None if self.best is None else as_json(self.best),
             "front": {model: [as_json(candidate) for candidate in self.front(model)] for model in self.models},
+            "whole_front": None if self.whole_front is None else self.whole_front.summary(),
         }
 
     @property
@@ -202,14 +231,20 @@ def read_run(run_dir: Path) -> RunData:
 
 
 def is_done(candidate: Candidate) -> bool:
-    """Trained, and within every budget."""
+    """Trained to the end, and within every budget."""
     return candidate.status is Status.DONE and candidate.accuracy is not None
 
 
 def accuracy_std(candidate: Candidate) -> float | None:
-    """Standard deviation of the accuracy over seeds (a fraction); None with fewer than two."""
-    values = [float(evaluation["accuracy"]) for evaluation in candidate.evaluations]
+    """Standard deviation of the accuracy over the seeds of the longest training (a fraction); None below two."""
+    values = [float(evaluation["accuracy"]) for evaluation in candidate.best_trained]
     return statistics.stdev(values) if len(values) > 1 else None
+
+
+def seeds_said(candidate: Candidate) -> str:
+    """mean of 5 seeds, the search saw 92.40 %; empty where there is one seed"""
+    values = [float(evaluation["accuracy"]) for evaluation in candidate.best_trained]
+    return f"mean of {len(values)} seeds, the search saw {100 * values[0]:.2f} %" if len(values) > 1 else ""
 
 
 def rank(candidate: Candidate) -> tuple[float, float, int]:
@@ -232,6 +267,9 @@ def as_json(candidate: Candidate) -> dict[str, Any]:
         "ordinal": candidate.ordinal,
         "key": candidate.key,
         "accuracy": candidate.accuracy,
+        "accuracy_std": accuracy_std(candidate),
+        "accuracy_in_search": candidate.best_trained[0]["accuracy"] if candidate.best_trained else None,
+        "seeds": len(candidate.best_trained),
         "latency_ms": candidate.latency_ms,
         "architecture": candidate.architecture.to_json(),
     }

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from device_farm.compiler import TARGETS, compile_network
 from device_farm.measurement.codec import measurement_to_json, replicated_to_json
 from device_farm.measurement.finalists import Believed, Effort
 from npas_ray.config import SearchConfig
-from npas_ray.errors import NoFeasibleCandidate, RunError
+from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
-from npas_ray.networks.lowering import lower
+from npas_ray.runs.confirmation import confirm_front
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.evaluation import CANDIDATE_FAULTS
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.replication import believed_latencies, in_short, over_budget, to_json
+from npas_ray.runs.reach import trained_candidate
+from npas_ray.runs.replication import believed_latencies, to_json
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import (
     ARCHITECTURE,
@@ -31,23 +31,35 @@ from npas_ray.runs.shipped import (
     Shipped,
     replace_directory,
 )
-from npas_ray.search.policy import Status
-from npas_ray.search.reward import Objective
-
-# two seeds of one candidate differ by about a point, and the best of many is the luckiest of many
-SEEDS_TO_BELIEVE = 3
-FINALISTS = 3
+from npas_ray.runs.winner import believed_winner
+from npas_ray.search.reward import Mode
 
 
-def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, progress: Progress) -> None:
+def ship(
+    config: SearchConfig,
+    run: RunDirectory,
+    *,
+    lab: Laboratory,
+    conductor: Any,
+    progress: Progress,
+    chosen: int | None = None,
+) -> None:
     """Leaves the best candidate within the budgets in `run.best`, and a note "final" in the journal.
+
+    Of a front that is its compromise, see `ranking`; its other members are evaluated again as well, and `chosen`, the
+    ordinal of any candidate, ships that one instead. Raises RunError if there is no such trained candidate.
 
     Can be interrupted and called again: evaluations are kept, and `best/` is replaced as a whole or not at all.
     """
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = _winner(config, lab=lab, conductor=conductor, progress=progress)
+    if chosen is not None:
+        winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
+    else:
+        if lab.objective.mode is Mode.FRONT:
+            confirm_front(lab, conductor)
+        winner = believed_winner(config, lab=lab, conductor=conductor, progress=progress)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
@@ -71,6 +83,7 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     summary = identity | {
         "ordinal": winner.ordinal,
         "search_accuracy": winner.accuracy,
+        "search_accuracies": [e["accuracy"] for e in winner.best_trained],  # the first is what the search went by
         "search_latency_ms": winner.latency_ms,
         "validation_accuracy": evaluation["accuracy"],
         "test_accuracy": _test_accuracy(Shipped(new)),
@@ -80,63 +93,6 @@ def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor:
     _write_json(new / SUMMARY, summary)
     replace_directory(run.best, new=new)
     ray.get(conductor.note.remote("final", summary))
-
-
-def _winner(config: SearchConfig, *, lab: Laboratory, conductor: Any, progress: Progress) -> Candidate:
-    """The best candidate that keeps the budgets in other sessions and on other phones, too; each has a journal's note.
-
-    Raises NoFeasibleCandidate, FarmError.
-    """
-    import ray
-
-    rejected: dict[str, str] = {}
-    while (winner := confirm(lab, conductor, without=rejected)) is not None:
-        graph = lower(lab.backbone, winner.architecture, block_height=lab.block_height, tap_unit=lab.tap_unit)
-        effort = config.measurement.finalists.effort()
-        over: str | None
-        try:
-            believed = believed_latencies(lab.farm, graph, models=lab.models, effort=effort)
-        except CANDIDATE_FAULTS as error:  # a phone more, and it fails there
-            believed, over = {}, f"{type(error).__name__}: {error}"
-        else:
-            over = over_budget(believed, lab.objective)
-        latencies = {model: in_short(found) for model, found in believed.items()}
-        finalist = {"key": winner.key, "ordinal": winner.ordinal, "rejected": over, "latencies": latencies}
-        ray.get(conductor.note.remote("finalist", finalist))
-        if over is None:
-            return winner
-        rejected[winner.key] = f"#{winner.ordinal}: {over}"
-        progress.log(f"candidate #{winner.ordinal} is not shipped: measured again, {over}")
-    raise NoFeasibleCandidate(
-        "no candidate kept the budgets when it was measured again; the last: " + list(rejected.values())[-1]
-    )
-
-
-def confirm(lab: Laboratory, conductor: Any, *, without: Collection[str] = ()) -> Candidate | None:
-    """The best candidate within the budgets whose accuracy several seeds agree on; None: none but those `without`.
-
-    Evaluates the front runners with further seeds until the one in front has `SEEDS_TO_BELIEVE` of them; a candidate
-    that was only lucky falls back on the way.
-    """
-    import ray
-
-    while True:
-        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-        ranked = ranking([candidate for candidate in known if candidate.key not in without], lab.objective)
-        if not ranked:
-            return None
-        if len(ranked[0].evaluations) >= SEEDS_TO_BELIEVE:
-            return ranked[0]
-        short = [candidate for candidate in ranked[:FINALISTS] if len(candidate.evaluations) < SEEDS_TO_BELIEVE]
-        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
-        for key, evaluation in pending.items():
-            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
-
-
-def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """Trained candidates within the budgets, best first: by mean accuracy, then speed, then age."""
-    feasible = [c for c in candidates if c.status is Status.DONE and objective.feasible(c.latency_ms)]
-    return sorted(feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
 
 
 def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory, effort: Effort) -> dict[str, Believed]:

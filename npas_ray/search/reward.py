@@ -211,7 +211,7 @@ class Objective:
         self.check(observation)
         if observation.status is Status.FAILED:
             return None
-        trained = observation.status is Status.DONE and observation.accuracy is not None
+        trained = observation.status in (Status.DONE, Status.STOPPED) and observation.accuracy is not None
         value = observation.accuracy if trained and observation.accuracy is not None else self.chance
         if self.mode is Mode.FRONT:
             value *= math.prod(max(0.0, 1 - share) for share in self.shares(observation) if math.isfinite(share))
@@ -231,14 +231,15 @@ class Objective:
         for model, latency_ms in observation.latency_ms.items():
             if not (math.isfinite(latency_ms) and latency_ms > 0):
                 raise InvalidObservation(f"{who}: latency on {model!r} is a positive number of ms, got {latency_ms!r}")
-        if observation.status is Status.DONE:
+        if observation.status in (Status.DONE, Status.STOPPED):
             if accuracy is None:
-                raise InvalidObservation(f"{who}: status is done, but it has no accuracy")
+                raise InvalidObservation(f"{who}: status is {observation.status}, but it has no accuracy")
             missing = [model for model in self.models if model not in observation.latency_ms]
             if missing:
                 raise InvalidObservation(
-                    f"{who}: status is done, but there is no latency on {', '.join(map(repr, missing))}, which has"
-                    f" a budget or an axis; measured: {', '.join(map(repr, observation.latency_ms)) or 'nothing'}"
+                    f"{who}: status is {observation.status}, but there is no latency on"
+                    f" {', '.join(map(repr, missing))}, which has a budget or an axis; measured:"
+                    f" {', '.join(map(repr, observation.latency_ms)) or 'nothing'}"
                 )
         if observation.status is Status.OVER_BUDGET and not observation.latency_ms:
             raise InvalidObservation(f"{who}: status is over-budget, but it has no latency")

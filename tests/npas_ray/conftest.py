@@ -77,7 +77,8 @@ def random_architecture(rng: random.Random, layers: int = 7) -> Architecture:
         rate = rng.choice((1.0, 2.0, 2.5, 3.0, 5.0, 7.0, 10.0))
         if operator is Operator.SKIP or rate == 1:
             return LayerChoice(operator)
-        return LayerChoice(operator, rng.choice(fitting[operator]), rate)
+        scheme = rng.choice(fitting[operator])
+        return LayerChoice(operator, scheme, max(rate, 2.5) if scheme is Scheme.PATTERN else rate)
 
     return Architecture(tuple(choice() for _ in range(layers)))
 
@@ -93,8 +94,12 @@ def build_run(
     reason: str = "RunnerFailed: the runner ended with signal 4",
     config: dict[str, Any] | None = None,
     seed: int = 0,
+    ladder: bool = False,
 ) -> Path:
-    """A run of invented candidates: some over budget, some failed, the best two trained with a second seed."""
+    """A run of invented candidates: some over budget, some failed, the best two trained with a second seed.
+
+    With a ladder some were stopped after no epoch.
+    """
     rng = random.Random(seed)
     path.mkdir(parents=True, exist_ok=True)
     default = SearchConfig.from_json({"name": "example", "search": {"candidates": wanted}}).to_json()
@@ -119,6 +124,11 @@ def build_run(
                 journal.conclude(key, status=Status.OVER_BUDGET, reason=over)
                 continue
             accuracy = 0.93 - 0.35 * math.exp(-latency_ms / 0.03) - 0.12 * rng.random() + 0.03 * index / 48
+            if ladder:
+                journal.trained(key, evaluation={"accuracy": accuracy / 3, "seed": 0, "epochs": 0, "wall_s": 0.2})
+                if accuracy < 0.75:
+                    journal.conclude(key, status=Status.STOPPED, reason="others were better")
+                    continue
             journal.trained(key, evaluation={"accuracy": accuracy, "seed": 0, "epochs": 2, "wall_s": 1.3})
             trained.append((accuracy, key))
             journal.conclude(key, status=Status.DONE)

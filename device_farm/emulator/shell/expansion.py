@@ -104,11 +104,7 @@ class Expander:
         return [name.rstrip("/") for name in found]
 
     def _exists(self, path: str) -> bool:
-        try:
-            self._shell.phone.files.status(self._shell.path(path))
-        except OSError:
-            return False
-        return True
+        return self._shell.phone.files.exists(self._shell.path(path))
 
     async def text(self, word: tree.Word) -> str:
         """A word as one text: no splitting, no patterns."""

@@ -17,11 +17,12 @@ _PROBLEMS = {  # first word on stdout of a run that did not start
 }
 
 
-def run(folder: str, argv: Sequence[str], token: str) -> str:
+def run(folder: str, argv: Sequence[str], token: str, *, then: str = "") -> str:
     """Runs a program of the folder in a group of its own, which nobody survives; `token` marks all its processes.
 
     First the shell prints "run PID" in a line of its own, or a word of `problem`. The program's input comes through a
-    third descriptor, as a shell gives its background programs none. When the link is lost, adbd sends SIGHUP.
+    third descriptor, as a shell gives its background programs none. When the link is lost, adbd sends SIGHUP. `then` is
+    a script that goes on when the program has ended.
     """
     name = quote(argv[0])
     return (
@@ -36,7 +37,7 @@ def run(folder: str, argv: Sequence[str], token: str) -> str:
         "wait $! 2>/dev/null\n"
         "s=$?\n"
         "kill -9 -$! 2>/dev/null\n"
-        "exit $s\n"
+        f"{then}exit $s\n"
     )
 
 
@@ -73,15 +74,26 @@ def end_run(token: str, shell_pid: int | None) -> str:
 
 
 def push_done(folder: str, partial: str, name: str) -> str:
-    """Gives a file that is complete its name."""
-    return (
-        f"cd {folder} && if [ -d {name} ]; then echo 'a folder is in the way' >&2; exit 1; fi && mv -f {partial} {name}"
-    )
+    """Gives a file that is complete its name. May be done again."""
+    return f"[ ! -f {folder}/{partial} ] || mv -f {folder}/{partial} {folder}/{name}"
 
 
 def remove(folder: str, name: str) -> str:
     """Deletes a file; none is fine."""
     return f"rm -f {folder}/{name}"
+
+
+def conditions_after(marker: str) -> str:
+    """`conditions` behind what a program printed; in a line of its own, which `split_conditions` takes away again."""
+    return f"echo\n{conditions(marker)}"
+
+
+def split_conditions(output: bytes, marker: str) -> tuple[bytes, bytes]:
+    """What the program printed, and what `conditions_after` did. Raises ValueError if that is missing."""
+    at = output.rfind(f"\n{marker} values".encode())
+    if at < 0:
+        raise ValueError(f"the phone's answer of {len(output)} bytes is not complete")
+    return output[:at], output[at + 1 :]
 
 
 def close(base: str, folder: str) -> str:

@@ -258,6 +258,13 @@ class PrivateAdbServer(AdbServer):
         said = self._log.read_text(errors="replace").strip()[-500:]
         raise DeviceGone(f"no adb server can be started on port {self.port}: {said}")
 
+    @property
+    def pid(self) -> int:
+        """Of this object's child. Raises DeviceGone if it has ended."""
+        if self._process is None:
+            raise DeviceGone(f"the adb server at {self} has been stopped")
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends this object's child at once, as a crash would."""
         if self._process is not None:

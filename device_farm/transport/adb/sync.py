@@ -59,13 +59,24 @@ def receive_file(link: SmartSocket, path: str, *, max_bytes: int = MAX_PULL_BYTE
 
 def file_size(link: SmartSocket, path: str) -> int | None:
     """Bytes of a file, None if there is none. Raises Refused, LinkEnded."""
+    mode, size = _status(link, path)
+    return size if mode else None
+
+
+def is_folder(link: SmartSocket, path: str) -> bool:
+    """Raises Refused, LinkEnded."""
+    return stat.S_ISDIR(_status(link, path)[0])
+
+
+def _status(link: SmartSocket, path: str) -> tuple[int, int]:
+    """Mode (0 if there is nothing) and size."""
     target = path.encode()
     link.send(_HEADER.pack(b"STAT", len(target)) + target)
     kind = link.read_exact(4)
     if kind != b"STAT":
         raise _refusal(link, path, kind, *struct.unpack("<I", link.read_exact(4)))
     mode, size, _ = _STAT.unpack(link.read_exact(_STAT.size))
-    return int(size) if mode else None
+    return int(mode), int(size)
 
 
 def quit_sync(link: SmartSocket) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -24,7 +25,7 @@ from device_farm.transport.adb.quoting import check_folder, check_serial
 from device_farm.transport.adb.server import AdbServer
 from device_farm.transport.adb.shell import ShellSession
 from device_farm.transport.adb.smart_socket import OtherLink
-from device_farm.transport.adb.sync import quit_sync, receive_file, send_file
+from device_farm.transport.adb.sync import is_folder, quit_sync, receive_file, send_file
 from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Transport, check_name
 
 DEFAULT_FOLDER = "/data/local/tmp/npas"
@@ -32,9 +33,11 @@ _KILL_S = 1.5  # beyond the deadline of a run, to end it and to see that it is e
 _CLOSE_S = 2.0
 _BUSY_S = 0.005
 _MOST_UNENDED = 20
+_MOST_CHORES = 20
 _MOST_LINKS = 3  # that may come and go while one call is tried
 _HEADER = re.compile(rb"run ([0-9]{1,10})\n")
 _HEADER_BYTES = 32
+_LOOK_BYTES = 1 << 18  # that conditions may take behind a program's output
 _T = TypeVar("_T")
 _NO_START = re.compile(rb"[Ee]xec|not executable|[Pp]ermission denied|not found|No such file|[Bb]usy|[Ss]yntax")
 
@@ -81,6 +84,9 @@ class AdbTransport(Transport):
         self._identity = ""
         self._fresh = False  # whether the facts are those of the phone that answered last
         self._unended: dict[str, int | None] = {}  # runs that may still be there: token and number of the shell
+        self._chores: dict[int, str] = {}  # what goes with the next script, in this order: it costs no call of its own
+        self._numbers = itertools.count()
+        self._present: set[str] = set()  # files that are there if the link was not lost
         self._touched = False  # whether there may be something of ours on the phone
         self._closed = False
 
@@ -108,10 +114,47 @@ class AdbTransport(Transport):
         name = check_name(argv[0])
         scripts.run(self._folder, argv, "")  # an argument that cannot be: before anything else
         deadline = self._begin(f"run of {name}", timeout_s)
+        return self._started(
+            name, deadline, lambda: self._run(argv, stdin=stdin, deadline=deadline, max_output_bytes=max_output_bytes)
+        )
+
+    def run_and_look(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> tuple[Completed, DeviceConditions]:
+        name = check_name(argv[0])
+        scripts.run(self._folder, argv, "")
+        deadline = self._begin(f"run of {name}", timeout_s)
+        marker = f"npas-{secrets.token_hex(8)}"
+        seen: dict[str, str] = {}
 
         def once() -> Completed:
-            return self._run(argv, stdin=stdin, deadline=deadline, max_output_bytes=max_output_bytes)
+            completed = self._run(
+                argv,
+                stdin=None,
+                deadline=deadline,
+                max_output_bytes=max_output_bytes + _LOOK_BYTES,
+                then=scripts.conditions_after(marker),
+            )
+            try:
+                stdout, told = scripts.split_conditions(completed.stdout, marker)
+                seen.update(scripts.parts(told, marker))
+            except ValueError as error:
+                raise Refused(f"{deadline.what}: {error}: {_said(completed)}") from None
+            if len(stdout) + len(completed.stderr) > max_output_bytes:
+                raise Refused(f"{deadline.what}: printed more than {max_output_bytes} bytes and was ended")
+            return Completed(completed.exit_status, stdout, completed.stderr)
 
+        return self._started(name, deadline, once), make_conditions(seen)
+
+    def holds(self, remote_name: str) -> bool | None:
+        return remote_name in self._present
+
+    def _started(self, name: str, deadline: Deadline, once: Callable[[], Completed]) -> Completed:
+        """A run of a program that the phone could start. Raises Refused."""
         while True:
             completed = self._with_phone(deadline, once)
             cannot_start = completed.exit_status in (126, 127) and _cannot_start(completed.stderr, name)
@@ -129,8 +172,12 @@ class AdbTransport(Transport):
 
     def remove(self, remote_name: str, *, timeout_s: float = 10.0) -> None:
         name = check_name(remote_name)
-        deadline = self._begin(f"removal of {name}", timeout_s)
-        self._with_phone(deadline, lambda: self._do(scripts.remove(self._folder, name), deadline))
+        self._begin(f"removal of {name}", timeout_s)
+        self._present.discard(name)
+        self._add_chore(scripts.remove(self._folder, name))
+        if len(self._chores) > _MOST_CHORES:
+            deadline = self._begin(f"removal of {name}", timeout_s)
+            self._with_phone(deadline, lambda: self._do_chores(deadline))
 
     def close(self) -> None:
         with self._lock:
@@ -169,9 +216,14 @@ class AdbTransport(Transport):
             if self._facts is not None and self._fresh:
                 return self._facts
             self._touched = True
+            self._present.clear()
+            chores = dict(self._chores)
             parts, link = self._tell(
-                lambda marker: scripts.prepare(self._base, self._folder, marker), deadline, any_link=True
+                lambda marker: _lines(chores) + scripts.prepare(self._base, self._folder, marker),
+                deadline,
+                any_link=True,
             )
+            self._have_done(chores)
             facts = make_facts(
                 parts,
                 serial=self._serial,
@@ -196,12 +248,16 @@ class AdbTransport(Transport):
     def _push(self, source: BinaryIO, name: str, deadline: Deadline) -> None:
         executable = bool(os.fstat(source.fileno()).st_mode & 0o111)
         source.seek(0)
+        self._present.discard(name)
         partial = f".{name[:150]}.{secrets.token_hex(4)}.partial"
         try:
             with self._link.sync(deadline) as sync:
+                if is_folder(sync, f"{self._folder}/{name}"):
+                    raise Refused(f"{deadline.what}: a folder is in the way")
                 send_file(sync, source, f"{self._folder}/{partial}", executable=executable)
                 quit_sync(sync)
-            self._do(scripts.push_done(self._folder, partial, name), deadline)
+            self._add_chore(scripts.push_done(self._folder, partial, name))
+            self._present.add(name)
         except Refused:
             with contextlib.suppress(TransportError):
                 tidying = Deadline(_KILL_S, f"tidying up on {self._serial!r}")
@@ -211,21 +267,45 @@ class AdbTransport(Transport):
             self._fresh = False  # what is half there is deleted before the next call
             raise
 
+    def _add_chore(self, line: str) -> None:
+        self._chores[next(self._numbers)] = line
+
+    def _do_chores(self, deadline: Deadline) -> None:
+        """Now, before something that is no script."""
+        if chores := dict(self._chores):
+            self._do("\n".join(chores.values()), deadline)
+            self._have_done(chores)
+
+    def _have_done(self, chores: Collection[int]) -> None:
+        for number in chores:
+            self._chores.pop(number, None)
+
     def _pull(self, name: str, deadline: Deadline) -> bytes:
+        self._do_chores(deadline)
         with self._link.sync(deadline) as sync:
             content = receive_file(sync, f"{self._folder}/{name}")
             quit_sync(sync)
         return content
 
-    def _run(self, argv: Sequence[str], *, stdin: bytes | None, deadline: Deadline, max_output_bytes: int) -> Completed:
+    def _run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | None,
+        deadline: Deadline,
+        max_output_bytes: int,
+        then: str = "",
+    ) -> Completed:
         token = f"npas-{self._client}-{secrets.token_hex(8)}"
-        script = scripts.run(self._folder, argv, token)
+        chores = dict(self._chores)
+        script = _lines(chores) + scripts.run(self._folder, argv, token, then=then)
         session: ShellSession | None = None
         try:
             with self._link.session(
                 script, deadline, max_output_bytes=max_output_bytes, own_bytes=_HEADER_BYTES
             ) as session:
                 completed = session.finish(stdin)
+            self._have_done(chores)
             if (problem := scripts.problem(completed.stdout)) is None:
                 return _result(completed, deadline, max_output_bytes)
         except BaseException as error:
@@ -268,6 +348,11 @@ class AdbTransport(Transport):
         done = self._link.shell(script, deadline)
         if done.exit_status != 0:
             raise Refused(f"{deadline.what}: {_said(done)}")
+
+
+def _lines(chores: Mapping[int, str]) -> str:
+    """Whatever they say is not an answer of the script that they go with."""
+    return "".join(f"{{ {line}; }} >/dev/null 2>&1\n" for line in chores.values())
 
 
 def _result(completed: Completed, deadline: Deadline, max_output_bytes: int) -> Completed:

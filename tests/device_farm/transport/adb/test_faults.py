@@ -188,7 +188,7 @@ def test_a_phone_that_babbles(
     assert memory_bytes < _MEMORY_BYTES
 
 
-@pytest.mark.parametrize("call", ["short run", "pull", "push", "conditions"])
+@pytest.mark.parametrize("call", ["short run", "pull", "conditions"])
 def test_a_phone_that_announces_wrong_lengths(
     transport: AdbTransport, phone: EmulatedPhone, program: Path, call: str
 ) -> None:

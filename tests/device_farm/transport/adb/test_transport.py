@@ -65,6 +65,7 @@ def test_conditions_follow_the_phone(server: AdbServer, phone: EmulatedPhone, op
 def test_close_leaves_nothing_on_the_phone(server: AdbServer, phone: EmulatedPhone, program: Path) -> None:
     transport = AdbTransport(server, phone.address)
     transport.push(program, "program")
+    transport.run(["program", "exit", "0"], timeout_s=5)
     assert "program" in _shell(server, phone.address, f"ls {_FOLDER}/*")
     transport.close()
     assert _shell(server, phone.address, "ls /data/local/tmp") == ""
@@ -76,6 +77,7 @@ def test_a_client_that_comes_again_finds_its_files_and_no_halves(
 ) -> None:
     killed = AdbTransport(server, phone.address, client="mine")
     killed.push(program, "program")
+    killed.run(["program", "exit", "7"], timeout_s=5)  # a file has its name by the next call
     _shell(server, phone.address, f"echo half > {_FOLDER}/mine/.program.1234.partial")
     again = opens(server, phone.address, client="mine")
     assert again.run(["program", "exit", "7"], timeout_s=5).exit_status == 7

@@ -1,0 +1,88 @@
+"""The best candidate, believed only after further seeds: the best of many is the luckiest of many."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
+
+from npas_ray.journal import Candidate
+from npas_ray.runs.laboratory import Laboratory
+from npas_ray.search.policy import Status
+from npas_ray.search.reward import Objective
+
+FINALISTS = 3
+SEEDS_TO_COMPARE = 3  # of every finalist
+SEEDS_TO_BELIEVE = 5  # of the one that is then in front; if that sets it back, the next one is in front
+PROMOTED = "stopped by the ladder at first, trained to the end before the best was chosen"
+
+
+def confirm(lab: Laboratory, conductor: Any, *, without: Collection[str] = ()) -> Candidate | None:
+    """The best candidate within the budgets whose accuracy several seeds agree on; None: none but those `without`.
+
+    What the ladder stopped early, and would not have stopped if it had known all results, is trained to the end first;
+    then front runners get further seeds until one is in front with enough of them. Can be interrupted and called again.
+    """
+    import ray
+
+    _promote(lab, conductor)
+    while True:
+        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
+        ranked = ranking([candidate for candidate in known if candidate.key not in without], lab.objective)
+        if not ranked:
+            return None
+        by_key = {candidate.key: candidate for candidate in ranked}
+        wanted = undecided({key: [e["accuracy"] for e in c.best_trained] for key, c in by_key.items()})
+        if not wanted:
+            return ranked[0]
+        pending = []
+        for key, more in wanted.items():
+            seeds = _new_seeds(by_key[key], first=lab.seed, count=more)
+            pending += [(key, lab.train(by_key[key].architecture, lab.epochs, seed=seed)) for seed in seeds]
+        for key, evaluation in pending:
+            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
+
+
+def undecided(accuracies: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """How many more seeds which candidates need before the first one can be believed; empty: it can.
+
+    `accuracies` has those of each candidate's seeds, the best candidate first. Pure.
+    """
+    leader, seeds = next(iter(accuracies.items()))
+    if len(seeds) >= SEEDS_TO_BELIEVE:
+        return {}
+    if len(seeds) >= SEEDS_TO_COMPARE:
+        return {leader: SEEDS_TO_BELIEVE - len(seeds)}
+    return {key: 1 for key in list(accuracies)[:FINALISTS] if len(accuracies[key]) < SEEDS_TO_COMPARE}
+
+
+def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
+    """Candidates trained to the end and within the budgets, best first: by mean accuracy, then speed, then age.
+
+    Those that keep the budgets by their latency alone, but not surely, count only if there are no others.
+    """
+    feasible = [c for c in candidates if c.status is Status.DONE and objective.feasible(c.latency_ms)]
+    surely = [c for c in feasible if objective.keeps(c.observation())]
+    return sorted(surely or feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
+
+
+def _promote(lab: Laboratory, conductor: Any) -> None:
+    """Trains the most promising stopped candidates to the end: at least one if there is nothing else to choose from."""
+    import ray
+
+    known = {c.key: c for c in cast("list[Candidate]", ray.get(conductor.candidates.remote()))}
+    stopped = [c for c in known.values() if c.status is Status.STOPPED]
+    trained = [c for c in stopped if c.epochs == lab.epochs]  # of a call that was interrupted
+    left = FINALISTS - len(trained) - sum(c.reason == PROMOTED for c in known.values())
+    chosen = [known[key] for key in cast("list[str]", ray.get(conductor.overlooked.remote()))[: max(0, left)]]
+    if not chosen and not trained and not ranking(list(known.values()), lab.objective):
+        chosen = sorted(stopped, key=lambda c: (c.epochs or 0, c.accuracy or 0.0))[-FINALISTS:]
+    pending = {c.key: lab.train(c.architecture, lab.epochs) for c in chosen}
+    for key, evaluation in pending.items():
+        ray.get(conductor.trained.remote(key, dict(evaluation.result())))
+    for candidate in (*trained, *chosen):
+        ray.get(conductor.promote.remote(candidate.key, PROMOTED))
+
+
+def _new_seeds(candidate: Candidate, *, first: int, count: int) -> list[int]:
+    used = {evaluation["seed"] for evaluation in candidate.best_trained}
+    return [seed for seed in range(first, first + len(used) + count) if seed not in used][:count]
