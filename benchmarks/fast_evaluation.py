@@ -103,7 +103,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 def interval(a: Sequence[float], b: Sequence[float], *, draws: int = 1000) -> tuple[float, float]:
     """95 % interval of `spearman` over redrawn candidates."""
     rng, x, y = np.random.default_rng(0), np.asarray(a), np.asarray(b)
-    values = [spearman(x[i], y[i]) for i in (rng.integers(0, len(x), len(x)) for _ in range(draws))]
+    values = [spearman(x[i].tolist(), y[i].tolist()) for i in (rng.integers(0, len(x), len(x)) for _ in range(draws))]
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -24,7 +24,14 @@ def believed_winner(config: SearchConfig, *, lab: Laboratory, conductor: Any, pr
     import ray
 
     rejected: dict[str, str] = {}
-    while (winner := confirm(lab, conductor, without=rejected)) is not None:
+    while True:
+        try:
+            winner = confirm(lab, conductor, without=rejected)
+        except NoFeasibleCandidate:
+            if not rejected:
+                raise
+            last = "; ".join(list(rejected.values())[-3:])
+            raise NoFeasibleCandidate(f"no candidate kept the budgets when it was measured again; {last}") from None
         believed, over = _measured_again(config, winner, lab=lab)
         latencies = {model: in_short(found) for model, found in believed.items()}
         finalist = {"key": winner.key, "ordinal": winner.ordinal, "rejected": over, "latencies": latencies}
@@ -33,9 +40,6 @@ def believed_winner(config: SearchConfig, *, lab: Laboratory, conductor: Any, pr
             return winner
         rejected[winner.key] = f"#{winner.ordinal}: {over}"
         progress.log(f"candidate #{winner.ordinal} is not shipped: measured again, {over}")
-    raise NoFeasibleCandidate(
-        f"no candidate kept the budgets when it was measured again; {'; '.join(list(rejected.values())[-3:])}"
-    )
 
 
 def _measured_again(
