@@ -108,7 +108,7 @@ def _role(pid: int, command: str) -> str:
         return "driver"
     if (actor := re.match(r"ray::(\w+)", command)) is not None:
         return actor[1]
-    known = ("raylet", "gcs_server", "adb", "device_farm.emulator")
+    known = ("device_farm.fleet.offspring", "device_farm.emulator", "raylet", "gcs_server", "adb")
     return next((name for name in known if name in command), "other")
 
 
