@@ -8,6 +8,7 @@ candidates and sentinels.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import statistics
@@ -22,6 +23,7 @@ from device_farm.compiler.graph import Activation, Conv2d, Graph, Input, Padding
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "emu-x86-fast"
+HOSTS = 4  # processes that emulate phones
 
 
 def network() -> Graph:
@@ -63,13 +65,15 @@ def _measure(count: int, each: int, min_time_s: float) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         AdbServer.start_private(home=Path(folder)) as server,
-        EmulatedPhones([MODEL] * count, pace=1.0) as phones,
+        contextlib.ExitStack() as stack,
     ):
-        for address in phones.addresses:
-            server.connect(address)
-        devices = tuple(
-            AdbDevice(address, server=str(server), home=folder, pinned=False) for address in phones.addresses
-        )
+        # Phones do not share a processor: those of one process would wait for each other.
+        hosts = [[MODEL] * len(range(n, count, HOSTS)) for n in range(min(HOSTS, count))]
+        emulated = [stack.enter_context(EmulatedPhones(models, seed=n)) for n, models in enumerate(hosts)]
+        phones = [phone for host in emulated for phone in host]
+        for phone in phones:
+            server.connect(phone.address)
+        devices = tuple(AdbDevice(phone.address, server=str(server), home=folder, pinned=False) for phone in phones)
         config = FarmConfig(
             devices=devices,
             cache_dir=Path(folder) / "cache",

@@ -9,6 +9,7 @@ import array
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import pickle
 import signal
@@ -20,6 +21,35 @@ from typing import Any
 
 from device_farm.errors import DeviceGone
 from device_farm.fleet.offspring import LENGTH, send_message
+
+# Spread over less than the whole time, so that turns never hold up devices that are spread already.
+_SPREAD = 0.8
+_MEMORY = 0.1  # weight of the last one in the mean
+
+
+class Turns:
+    """Spreads the beginnings of what many devices do over and over.
+
+    All measure for equally long, so what began together ends together and then wants the host together, for ever; the
+    system serves all of them a little, and each waits for all. Devices that take `mean_s` begin `count / mean_s` times
+    a second at most: nothing is lost by letting none begin much sooner after another than that.
+    """
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0
+        self._next_s = -math.inf
+
+    async def wait(self, *, among: int) -> None:
+        """Returns when it is the turn of a device among so many."""
+        now_s = asyncio.get_running_loop().time()
+        turn_s = max(now_s, self._next_s)
+        self._next_s = turn_s + _SPREAD * self._mean_s / max(1, among)
+        if turn_s > now_s:
+            await asyncio.sleep(turn_s - now_s)
+
+    def took(self, seconds: float) -> None:
+        """So long a device was busy."""
+        self._mean_s = (1 - _MEMORY) * self._mean_s + _MEMORY * seconds if self._mean_s else seconds
 
 
 @dataclass
@@ -51,13 +81,17 @@ class DeviceHost:
         self._children: dict[str, _Child] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
+        self._turns = Turns()
 
     async def call(self, serial: str, made_with: tuple[Any, ...], method: str, *arguments: Any) -> Any:
         """What a method of the device's DeviceActor returns; `made_with` is what that is made with, if there is none.
 
         Raises what it raises, and DeviceGone when its process has ended meanwhile.
         """
+        if method == "measure":
+            await self._turns.wait(among=len(self._children))
         child = await self._child(serial, made_with)
+        began_s = asyncio.get_running_loop().time()
         number = next(self._numbers)
         child.pending[number] = asyncio.get_running_loop().create_future()
         try:
@@ -66,6 +100,8 @@ class DeviceHost:
             return await child.pending[number]
         finally:
             child.pending.pop(number, None)
+            if method == "measure":
+                self._turns.took(asyncio.get_running_loop().time() - began_s)
 
     async def end(self, serial: str) -> None:
         """Kills the device's process; the next call starts another one."""
