@@ -14,7 +14,7 @@ from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.cache import ObjectCache
 from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
-from device_farm.compiler.importing import without_collection
+from device_farm.compiler.importing import err_early, without_collection
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
@@ -167,6 +167,7 @@ def kernel_symbol(spec: KernelSpec, target: Target) -> str:
 def _kernel(spec: KernelSpec, symbol: str, target: Target, objects: ObjectCache, steps: tuple[Step, ...]) -> bytes:
     def make(path: Path) -> None:
         with without_collection():
+            err_early()
             from device_farm.compiler.kernels import emit  # TVM takes seconds to import: only where a kernel is new
 
         try:

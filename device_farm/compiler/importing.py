@@ -1,15 +1,19 @@
-"""Imports of large libraries: they make a million objects that stay, so looking for garbage in between is vain."""
+"""Imports of large libraries, TVM above all, without what is in vain in between (docs/compiler.md)."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import importlib.util
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """No cyclic garbage is looked for inside; a tenth of what importing TVM and torch takes (docs/compiler.md)."""
+    """No cyclic garbage is looked for inside: imports make a million objects that stay. A tenth of their time."""
     if not gc.isenabled():
         yield
         return
@@ -18,3 +22,25 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+class _Text(ctypes.Structure):
+    """TVMFFIByteArray."""
+
+    _fields_ = (("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
+
+
+def err_early() -> None:
+    """Has TVM's first C++ error happen before the libraries are loaded whose symbols it would read.
+
+    The first error of a process makes libbacktrace read the symbols of every library there is, and importing TVM meets
+    one, as it asks for a type that may be missing: 0.7 s with torch and TVM's compiler, 0.2 s without. Lost are the
+    names of C++ functions in TVM's messages. Does nothing where it is too late, or TVM is another.
+    """
+    if "torch" in sys.modules or "tvm_ffi" in sys.modules:
+        return
+    package = importlib.util.find_spec("tvm_ffi")
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(str(Path(str(package and package.origin)).parent / "lib" / "libtvm_ffi.so"))
+        name, index = b"npas.missing", ctypes.c_int32()
+        library.TVMFFITypeKeyToIndex(ctypes.byref(_Text(name, len(name))), ctypes.byref(index))

@@ -9,6 +9,7 @@ from typing import Any
 
 from npas_ray.config import AdbDevice, LocalDevice, SearchConfig, difference
 from npas_ray.errors import RunError
+from npas_ray.search.axes import label_of
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class Plan:
             "task": f"{config.task.name}, {config.task.train_images} training images",
             "space": f"{config.space.backbone}: {self.layers} layers, {_size(self.space_size)} architectures{slower}",
             "search": f"{config.search.policy}, {config.search.candidates} candidates, seed {config.seed}",
-            "budget": budgets or "none: the whole front",
+            "objective": _goal(config),
+            "budget": budgets or "none",
             "training": f"{config.training.epochs} epochs a candidate, {config.training.final_epochs} for the best one",
             "devices": devices,
             "cluster": f"{config.cluster.address}, {config.cluster.cpus} CPUs",
             "digest": config.digest,
         }
-        return "\n".join([*(f"{name:10}{text}" for name, text in rows.items()), "Nothing was started."])
+        return "\n".join([*(f"{name:11}{text}" for name, text in rows.items()), "Nothing was started."])
 
 
 def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
@@ -97,6 +99,13 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
         raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
     concluded = sum(candidate.status is not None for candidate in known)
     return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
+
+
+def _goal(config: SearchConfig) -> str:
+    """What is looked for, in words."""
+    if not config.axes:
+        return "the most accurate network within the budgets"
+    return f"the front over accuracy, {', '.join(label_of(axis) for axis in config.axes)}"
 
 
 def _device(device: LocalDevice | AdbDevice) -> str:

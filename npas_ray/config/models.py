@@ -32,6 +32,8 @@ from npas_ray.config.fields import (
 )
 from npas_ray.config.section import Section
 from npas_ray.networks.backbone import BACKBONES
+from npas_ray.search.axes import ENERGY, LATENCY, SIZE, latency_on, model_of
+from npas_ray.search.names import POLICY_NAMES
 from npas_ray.space.choices import RATES, Operator, Scheme
 
 # the head's operator is not chosen
@@ -48,6 +50,15 @@ Rates = Annotated[tuple[Rate, ...], *listed("rates", sort=float)]
 CalibrationFile = Annotated[
     str, text(r"[^\x00-\x1f]{1,4096}", "'auto' or the file that `npas calibrate` wrote")
 ]  # "auto": what lies in its default place
+
+
+Axis = Annotated[
+    str,
+    text(
+        rf"{LATENCY}|{LATENCY}:.{{1,200}}|{SIZE}|{ENERGY}",
+        f"{LATENCY} (on every device model), {LATENCY}:MODEL, {SIZE} or {ENERGY}; the accuracy always is one",
+    ),
+]
 
 
 class TaskConfig(Section):
@@ -92,7 +103,7 @@ class SpaceConfig(Section):
 class PolicyConfig(Section):
     """Who proposes candidates, and how many."""
 
-    policy: Annotated[Literal["npas", "paper", "random", "local"], one_of("npas", "paper", "random", "local")] = "npas"
+    policy: Annotated[str, one_of(*POLICY_NAMES)] = "npas"
     candidates: Annotated[int, whole(1, 1_000_000)] = 48
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
     predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
@@ -106,14 +117,24 @@ class PolicyConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What is looked for: accuracy - alpha * latency over budget. Without budgets, the whole front.
+    """What is looked for: the most accurate network within the budgets (best), or all that nothing beats (front).
 
-    A budget is a number of ms, or a share of what the dense network (3x3 everywhere) takes on that device model.
+    A budget is a number of ms, or a share of what the dense network (3x3 everywhere) takes on that device model. What
+    counts against it is the latency that the true one does not exceed with probability `certainty`.
     """
 
+    mode: Annotated[Literal["best", "front"], one_of("best", "front")] = "best"
+    axes: Annotated[tuple[Axis, ...], *listed("axes")] = (LATENCY,)  # of the front, beside the accuracy
     budgets_ms: Annotated[Mapping[str, Positive], mapping] = Field(default_factory=dict)  # by device model
     budgets_of_dense: Annotated[Mapping[str, Positive], mapping] = Field(default_factory=dict)
     alpha: NotNegative = 1.0
+    certainty: Annotated[float, number("in 0.5..0.9999", lambda share: 0.5 <= share <= 0.9999)] = 0.975
+
+    @model_validator(mode="after")
+    def _axes_are_of_a_front(self) -> ObjectiveConfig:
+        if self.mode == "best" and self.axes != type(self).model_fields["axes"].default:
+            raise misplaced(("axes",), "nothing here, as objective.mode is best; a front has axes", list(self.axes))
+        return self
 
 
 class TrainingConfig(Section):
@@ -197,6 +218,14 @@ class SearchConfig(Section):
                 if model not in self.models:
                     expected = f"a model among the devices: {', '.join(self.models)}"
                     raise misplaced(("objective", kind, model), expected, model, names=self.models)
+        for index, axis in enumerate(self.objective.axes):
+            on = model_of(axis)
+            if on is not None and (on not in self.models or LATENCY in self.objective.axes):
+                words = tuple(latency_on(model) for model in self.models)
+                expected = f"latency on a model among the devices: {', '.join(words)}"
+                if on in self.models:
+                    expected = "no second axis for it beside 'latency', which is the latency on every device model"
+                raise misplaced(("objective", "axes", index), expected, axis, names=words)
         for model, share in self.objective.budgets_of_dense.items():
             if model in self.objective.budgets_ms:
                 raise misplaced(("objective", "budgets_of_dense", model), "no second budget beside budgets_ms", share)
@@ -206,6 +235,14 @@ class SearchConfig(Section):
     def models(self) -> tuple[str, ...]:
         """Models of the devices, each once."""
         return tuple(dict.fromkeys(device.model for device in self.devices))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Of the front beside the accuracy, as an Objective has them; none where the best network is looked for."""
+        if self.objective.mode == "best":
+            return ()
+        spread = ([latency_on(model) for model in self.models] if a == LATENCY else [a] for a in self.objective.axes)
+        return tuple(axis for axes in spread for axis in axes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` gives an equal configuration back."""

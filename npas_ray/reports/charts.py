@@ -87,7 +87,7 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
         return None
     done = [candidate for candidate in measured if is_done(candidate)]
     x = _latency_scale(data, model, measured, done, frame)
-    y = _accuracy_scale(done, frame)
+    y = accuracy_scale(done, frame)
     members = data.front(model)
     kinds = dict.fromkeys((c.key for c in members), "front") | ({data.best.key: "best"} if data.best else {})
     marks = []
@@ -121,7 +121,7 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
         tuple(Tick(x(tick), f"{tick:g}") for tick in x.ticks(8 if frame.width > 500 else 4)),
         tuple(Tick(y(tick), f"{100 * tick:g}") for tick in y.ticks(6)),
         tuple(marks),
-        _staircase([(x(c.latency_ms[model]), y(c.accuracy or 0.0)) for c in members], end=budget_x or frame.x1),
+        staircase([(x(c.latency_ms[model]), y(c.accuracy or 0.0)) for c in members], end=budget_x or frame.x1),
         budget_x,
         x.logarithmic,
     )
@@ -134,7 +134,7 @@ def progress_chart(data: RunData, frame: Frame) -> Chart | None:
         return None
     done = [candidate for candidate in concluded if is_done(candidate)]
     x = Scale(0, max(len(concluded), data.wanted or 0, 2), frame.x0, frame.x1)
-    y = _accuracy_scale(done, frame)
+    y = accuracy_scale(done, frame)
     marks: list[Mark] = []
     steps: list[tuple[float, float]] = []
     best = -1.0
@@ -152,7 +152,7 @@ def progress_chart(data: RunData, frame: Frame) -> Chart | None:
         tuple(Tick(x(tick), f"{tick:g}") for tick in x.ticks(8 if frame.width > 500 else 4) if tick == int(tick)),
         tuple(Tick(y(tick), f"{100 * tick:g}") for tick in y.ticks(6)),
         tuple(marks),
-        _staircase(steps, end=x(len(concluded))),
+        staircase(steps, end=x(len(concluded))),
     )
 
 
@@ -174,13 +174,13 @@ def _latency_scale(
     return Scale(max(low, 0.0), high, frame.x0, frame.x1)
 
 
-def _accuracy_scale(done: Sequence[Candidate], frame: Frame) -> Scale:
+def accuracy_scale(done: Sequence[Candidate], frame: Frame) -> Scale:
     accuracies = [candidate.accuracy or 0.0 for candidate in done] or [0.0, 1.0]
     low, high = padded(min(accuracies), max(accuracies), share=0.1, least=0.01)
     return Scale(max(low, 0.0), min(high, 1.0), frame.y0, frame.y1)
 
 
-def _staircase(points: Sequence[tuple[float, float]], *, end: float) -> str:
+def staircase(points: Sequence[tuple[float, float]], *, end: float) -> str:
     """An SVG path: each point holds until the next one, the last one to `end`."""
     if not points:
         return ""

@@ -18,10 +18,12 @@ from markupsafe import Markup
 
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
-from npas_ray.reports import charts
+from npas_ray.reports import charts, front_charts
+from npas_ray.reports.fronts import WholeFront, said_cost, title_of
 from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of
 from npas_ray.reports.short import SCHEMES, short
 from npas_ray.reports.text import counted
+from npas_ray.search.axes import label_of, model_of
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Operator, Scheme
 
@@ -49,6 +51,7 @@ def render(data: RunData, *, now: float | None = None) -> str:
             best=best,
             cards=_cards(data),
             fronts=[_front(data, model) for model in data.models],
+            whole=None if data.whole_front is None else _whole(data, data.whole_front),
             progress=[chart for frame in _FRAMES if (chart := charts.progress_chart(data, frame)) is not None],
             strips=_strips(data),
             profile=_profile(best),
@@ -123,7 +126,8 @@ def _cards(data: RunData) -> list[Card]:
     if best is not None and best.accuracy is not None:
         spread = accuracy_std(best)
         seeds = f"± {100 * spread:.2f} over {len(best.evaluations)} seeds, " if spread is not None else ""
-        cards.append(Card(f"{100 * best.accuracy:.2f} %", "best accuracy", f"{seeds}candidate #{best.ordinal}"))
+        label = "best accuracy" if data.whole_front is None else "accuracy of the compromise"
+        cards.append(Card(f"{100 * best.accuracy:.2f} %", label, f"{seeds}candidate #{best.ordinal}"))
         for model, latency_ms in best.latency_ms.items():
             budget_ms = data.budgets_ms.get(model)
             detail = (
@@ -137,6 +141,10 @@ def _cards(data: RunData) -> list[Card]:
         cards.append(Card(f"{100 * final['test_accuracy']:.2f} %", "shipped network, test set", epochs))
     wanted = f" of {data.wanted}" if data.wanted is not None else ""
     cards.append(Card(f"{len(data.concluded)}{wanted}", "candidates concluded", _pace(data)))
+    if data.whole_front is not None:
+        detail = f"{len(data.whole_front.members)} on the front over all axes"
+        cards.append(Card(f"{data.whole_front.hypervolume:.3f}", "hypervolume", detail))
+        return cards
     for model in data.models:
         volume = data.hypervolume(model)
         if volume is not None:
@@ -174,6 +182,37 @@ def _front(data: RunData, model: str) -> Front:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The front over all axes: what was reached, its members with their costs, and its charts by axis."""
+
+    described: str
+    titles: tuple[str, ...]
+    members: tuple[tuple[Candidate, float | None, tuple[str, ...]], ...]  # candidate, deviation of accuracy, costs
+    volume: tuple[charts.Chart, ...]
+    by_axis: tuple[tuple[str, tuple[charts.Chart, ...]], ...]
+
+
+def _whole(data: RunData, whole: WholeFront) -> Whole:
+    members = [
+        (c, accuracy_std(c), tuple(said_cost(axis, whole.cost(c, axis) or 0.0) for axis in whole.axes))
+        for c in whole.members
+    ]
+    drawn = [
+        (title_of(axis), [front_charts.cost_chart(data, whole, axis, frame) for frame in _FRAMES])
+        for axis in whole.axes
+        if model_of(axis) is None
+    ]
+    volume = [front_charts.volume_chart(data, whole, frame) for frame in _FRAMES]
+    return Whole(
+        whole.describe(),
+        tuple(label_of(axis) for axis in whole.axes),
+        tuple(members),
+        tuple(chart for chart in volume if chart is not None),
+        tuple((title, tuple(chart for chart in both if chart is not None)) for title, both in drawn),
+    )
+
+
+@dataclass(frozen=True)
 class Strip:
     """What the layers of one candidate became."""
 
@@ -184,6 +223,7 @@ class Strip:
 def _strips(data: RunData) -> list[Strip]:
     """The best one, and the fronts' members from the most accurate on."""
     members = {c.key: c for model in data.models for c in data.front(model)}
+    members |= {c.key: c for c in (data.whole_front.members if data.whole_front else ())}
     ranked = sorted(members.values(), key=lambda candidate: -(candidate.accuracy or 0.0))[:MAX_STRIPS]
     return [Strip(candidate, candidate == data.best) for candidate in ranked]
 
@@ -215,7 +255,10 @@ class Row:
 
 
 def _rows(data: RunData) -> list[Row]:
-    on_front = {candidate.key for model in data.models for candidate in data.front(model)}
+    fronts = [data.front(model) for model in data.models]
+    on_front = {c.key for members in fronts for c in members}
+    if data.whole_front is not None:
+        on_front = {c.key for c in data.whole_front.members}
     return [_row(candidate, data, candidate.key in on_front) for candidate in data.candidates[:MAX_ROWS]]
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from npas_ray.journal import Candidate, Journal
 from npas_ray.networks.backbone import BACKBONES
+from npas_ray.reports.fronts import WholeFront, whole_front
 from npas_ray.reports.pareto import front, hypervolume
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.search.policy import Status
+from npas_ray.search.reward import Objective
 
 # what candidates() tells already
 _OF_CANDIDATES = {"proposed", "measured", "trained", "concluded"}
@@ -114,8 +116,33 @@ class RunData:
 
     @cached_property
     def best(self) -> Candidate | None:
-        """The most accurate within the budgets; of equals the one that is fastest, then the one that came first."""
+        """The most accurate within the budgets; of equals the one that is fastest, then the one that came first.
+
+        Of a front, its compromise (`WholeFront.compromise`).
+        """
+        if self.whole_front is not None:
+            return self.whole_front.compromise
         return max(self.done, key=rank, default=None)
+
+    @cached_property
+    def whole_front(self) -> WholeFront | None:
+        """The front over all axes, of a run in mode front; None for others, and before its references were measured."""
+        if _inner(self.config, "objective", "mode") != "front":
+            return None
+        return whole_front(
+            self.latest_note("front"),
+            backbone=str(_inner(self.config, "space", "backbone")),
+            budgets_ms=self.budgets_ms,
+            certainty=self.objective.certainty,
+            concluded=self.concluded,
+        )
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Budgets and how surely they have to be kept, for what a measurement's interval says of them."""
+        certainty = _inner(self.config, "objective", "certainty")
+        known = isinstance(certainty, int | float) and 0.5 <= certainty < 1
+        return Objective(self.budgets_ms, certainty=float(certainty) if known else Objective.certainty)
 
     def front(self, model: str) -> list[Candidate]:
         """Trained candidates that no other one beats in both accuracy and latency on a model, fastest first."""
@@ -175,6 +202,7 @@ class RunData:
             "final": self.latest_note("final") or None,
             "best": None if self.best is None else as_json(self.best),
             "front": {model: [as_json(candidate) for candidate in self.front(model)] for model in self.models},
+            "whole_front": None if self.whole_front is None else self.whole_front.summary(),
         }
 
     @property

@@ -9,6 +9,7 @@ import pandas as pd
 
 from npas_ray.journal import Candidate
 from npas_ray.reports.run_data import RunData, accuracy_std, macs_of
+from npas_ray.search.axes import ENERGY, SIZE
 
 
 def candidates_table(data: RunData) -> pd.DataFrame:
@@ -21,8 +22,10 @@ def candidates_table(data: RunData) -> pd.DataFrame:
 
 def pareto_table(data: RunData) -> pd.DataFrame:
     """One row for each device model and member of its front, fastest first; the columns of `candidates_table` and the
-    model in front of them."""
-    rows = [{"model": _text(m)} | _row(candidate, data) for m in data.models for candidate in data.front(m)]
+    model in front of them. In mode front the members of the whole front come first, as the model "(all axes)"."""
+    whole = [] if data.whole_front is None else data.whole_front.members
+    rows = [{"model": "(all axes)"} | _row(candidate, data) for candidate in whole]
+    rows += [{"model": _text(m)} | _row(candidate, data) for m in data.models for candidate in data.front(m)]
     return pd.DataFrame(rows, columns=["model", *_columns(data)])
 
 
@@ -35,7 +38,12 @@ def _columns(data: RunData) -> list[str]:
     latencies = [column for model in data.models for column in _latency_columns(model)]
     fixed = ["ordinal", "key", "status", "reason", "accuracy", "accuracy_std", "seeds"]
     timed = ["macs", "kept_macs", "train_wall_s", "proposed_at", "wall_s"]
-    return [*fixed, *latencies, *timed, *data.layer_names]
+    chance = ["p_within_budgets"] if data.budgets_ms else []  # by the intervals of the measurements
+    costs = [_COSTS[axis] for axis in data.whole_front.axes if axis in _COSTS] if data.whole_front else []
+    return [*fixed, *latencies, *chance, *costs, *timed, *data.layer_names]
+
+
+_COSTS = {SIZE: "size_bytes", ENERGY: "energy_proxy_uj"}
 
 
 def _latency_columns(model: str) -> list[str]:
@@ -63,6 +71,14 @@ def _row(candidate: Candidate, data: RunData) -> dict[str, Any]:
         device = measurement.get("device") or {}
         values = (measurement["latency_ms"], measurement.get("ci_low_ms"), measurement.get("ci_high_ms"))
         row |= dict(zip(_latency_columns(model), (*values, bool(device.get("emulated"))), strict=True))
+    if data.budgets_ms and candidate.measurements:
+        intervals = {m: (v.get("ci_low_ms"), v.get("ci_high_ms")) for m, v in candidate.measurements.items()}
+        known = {m: (low, high) for m, (low, high) in intervals.items() if low is not None and high is not None}
+        row["p_within_budgets"] = round(data.objective.probability_feasible(candidate.latency_ms, known), 4)
+    if data.whole_front is not None:
+        row |= {
+            _COSTS[axis]: data.whole_front.cost(candidate, axis) for axis in data.whole_front.axes if axis in _COSTS
+        }
     row |= {name: str(layer) for name, layer in zip(data.layer_names, candidate.architecture.layers, strict=False)}
     return row
 

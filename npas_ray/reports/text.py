@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
+from npas_ray.reports.fronts import WholeFront, said_cost
 from npas_ray.reports.run_data import RunData, accuracy_std
 from npas_ray.reports.short import SCHEMES, short
+from npas_ray.search.axes import label_of
 from npas_ray.search.policy import Status
 
 if TYPE_CHECKING:
@@ -17,8 +19,26 @@ if TYPE_CHECKING:
 
 def results(data: RunData, paths: ReportPaths) -> str:
     """The Pareto tables of all device models, and where the report lies."""
-    ending = [counted(data), shipped(data), f"report: {printable(str(paths.html))}"]
-    return "\n\n".join([*(pareto(data, model) for model in data.models), "\n".join(line for line in ending if line)])
+    whole = data.whole_front
+    volume = None if whole is None else whole.describe()
+    ending = [counted(data), volume, shipped(data), f"report: {printable(str(paths.html))}"]
+    tables = [pareto(data, model) for model in data.models] if whole is None else [front(data, whole)]
+    return "\n\n".join([*tables, "\n".join(line for line in ending if line)])
+
+
+def front(data: RunData, whole: WholeFront) -> str:
+    """The front over all axes, cheapest on the first axis first."""
+    title = f"Pareto front over accuracy, {', '.join(printable(label_of(axis)) for axis in whole.axes)}"
+    title += " (emulated)" if data.emulated() else ""
+    if not whole.members:
+        return f"{title}\n  no candidate was trained within the budgets"
+    rows = [("", "#", "accuracy", *(printable(label_of(axis)) for axis in whole.axes), *data.layer_names)]
+    for candidate in whole.members:
+        costs = [said_cost(axis, whole.cost(candidate, axis) or 0.0) for axis in whole.axes]
+        layers = [short(layer) for layer in candidate.architecture.layers]
+        star = "*" if candidate == data.best else ""
+        rows.append((star, str(candidate.ordinal), _accuracy(candidate), *costs, *layers))
+    return "\n".join([title, *_aligned(rows), f"  * compromise; {_legend(whole.members)}"])
 
 
 def pareto(data: RunData, model: str) -> str:
@@ -87,13 +107,17 @@ def status(data: RunData, *, now: float | None = None) -> str:
 
 def _row(candidate: Candidate, model: str, *, is_best: bool) -> tuple[str, ...]:
     measurement = candidate.measurements[model]
-    spread = accuracy_std(candidate)
-    accuracy = f"{100 * (candidate.accuracy or 0):.2f} %" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    accuracy = _accuracy(candidate)
     low, high = measurement.get("ci_low_ms"), measurement.get("ci_high_ms")
     interval = "" if low is None or high is None else f"{low:.4f}..{high:.4f}"
     latency = f"{candidate.latency_ms[model]:.4f}"
     layers = [short(layer) for layer in candidate.architecture.layers]
     return ("*" if is_best else "", str(candidate.ordinal), accuracy, latency, interval, *layers)
+
+
+def _accuracy(candidate: Candidate) -> str:
+    spread = accuracy_std(candidate)
+    return f"{100 * (candidate.accuracy or 0):.2f} %" + ("" if spread is None else f" ± {100 * spread:.2f}")
 
 
 def _legend(members: list[Candidate]) -> str:

@@ -71,7 +71,14 @@ class Laboratory:
 
     def evaluator(self, conductor: ActorHandle[Conductor]) -> Evaluator:
         """An evaluator that works here and writes into the conductor's journal."""
-        return Evaluator(self.models, self.objective.budgets_ms, self.measure, self.train, ConductorBook(conductor))
+        return Evaluator(
+            self.models,
+            self.objective.budgets_ms,
+            self.measure,
+            self.train,
+            ConductorBook(conductor),
+            counted_ms=self.objective.counted_ms,
+        )
 
 
 class ConductorBook:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from npas_ray.config import SearchConfig, difference
-from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, RunError
+from npas_ray.errors import InfrastructureError, RunError
 from npas_ray.journal import Journal
 from npas_ray.runs.calibrated import check_calibrations, settle_calibrations
 from npas_ray.runs.devices import settled
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import in_a_line, prepare_ray
+from npas_ray.runs.reach import none_feasible
 from npas_ray.runs.setting import make_space, targets_of
 from npas_ray.runs.tally import Tally
 
@@ -73,11 +74,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
                 progress.update(*tally.counts, **tally.details)
                 _tune(run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
             if not tally.feasible:
-                budgets = ", ".join(f"{ms:.4g} ms on {model}" for model, ms in lab.objective.budgets_ms.items())
-                raise NoFeasibleCandidate(
-                    f"none of {tally.done} candidates was trained within the budgets ({budgets or 'there are none'});"
-                    " raise them, allow higher rates, or ask for more candidates"
-                )
+                raise none_feasible(ray.get(conductor.candidates.remote()), lab.objective)
             ship(config, run, lab=lab, conductor=conductor, progress=progress)
     except RayError as error:
         raise InfrastructureError(f"Ray failed: {in_a_line(error)}") from error

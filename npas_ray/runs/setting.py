@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from device_farm.compiler import TARGETS, Target, host_target
 from device_farm.compiler.sparsity import TapUnit
@@ -13,11 +14,14 @@ from npas_ray.config import AdbDevice, SearchConfig
 from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
-from npas_ray.search.reward import Objective
+from npas_ray.networks.costs import NetworkCosts
+from npas_ray.networks.operators import dense_architecture
+from npas_ray.search.axes import ENERGY, SIZE, latency_on
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
 
-# the journal's note with a measurement of the dense network
-DENSE = "dense"
+# the journal's notes with a measurement of the dense network and of the smallest, and with what a front is drawn over
+DENSE, SMALLEST, FRONT = "dense", "smallest", "front"
 
 
 def cache_dir() -> Path:
@@ -49,12 +53,50 @@ def make_space(config: SearchConfig) -> SearchSpace:
 def make_objective(config: SearchConfig, dense_ms: Mapping[str, float]) -> Objective:
     """What is maximised; guessing is right once in as many times as there are classes.
 
-    `dense_ms` is what the dense network takes on each device model that has a budget relative to it.
+    `dense_ms` is what the dense network takes on each device model: budgets can be relative to it, and a front ends
+    where its costs are, unless a budget ends it before or behind. Raises ConfigError as `targets_of`.
     """
     objective = config.objective
     budgets_ms = dict(objective.budgets_ms)
     budgets_ms |= {model: share * dense_ms[model] for model, share in objective.budgets_of_dense.items()}
-    return Objective(budgets_ms, alpha=objective.alpha, chance=1 / backbone_of(config).classes)
+    alpha, chance = objective.alpha, 1 / backbone_of(config).classes
+    if objective.mode == "best":
+        return Objective(budgets_ms, alpha=alpha, chance=chance, certainty=objective.certainty)
+    costs = costs_of(config) if {SIZE, ENERGY} & set(config.axes) else None
+    ends = {latency_on(model): latency_ms for model, latency_ms in dense_ms.items()}
+    ends |= {latency_on(model): budget_ms for model, budget_ms in budgets_ms.items()}
+    ends |= costs(dense_architecture(backbone_of(config))) if costs is not None else {}
+    return Objective(
+        budgets_ms,
+        alpha=alpha,
+        chance=chance,
+        mode=Mode.FRONT,
+        axes=config.axes,
+        reference={axis: ends[axis] for axis in config.axes},
+        costs=costs,
+        certainty=objective.certainty,
+    )
+
+
+def costs_of(config: SearchConfig) -> NetworkCosts:
+    """Size and energy proxy of the candidates, on the targets of the devices. Raises ConfigError as `targets_of`."""
+    return NetworkCosts(
+        backbone_of(config),
+        block_height=block_height_of(config),
+        tap_unit=tap_unit_of(config),
+        targets=tuple(dict.fromkeys(targets_of(config))),
+    )
+
+
+def front_note(config: SearchConfig, objective: Objective) -> dict[str, Any]:
+    """What the journal keeps of a front: its axes and their ends, and what size and energy depend on."""
+    return {
+        "axes": list(objective.axes),
+        "reference": {axis: objective.reference_of(axis) for axis in objective.axes},
+        "block_height": block_height_of(config),
+        "tap_unit": str(tap_unit_of(config)),
+        "targets": list(dict.fromkeys(target.name for target in targets_of(config))),
+    }
 
 
 def block_height_of(config: SearchConfig) -> int:

@@ -15,25 +15,44 @@ from npas_ray.journal import Candidate
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
+from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
+from npas_ray.search.hypervolume import nondominated
 from npas_ray.search.policy import Status
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 
 # two seeds of one candidate differ by about a point, and the best of many is the luckiest of many
 SEEDS_TO_BELIEVE = 3
+SEEDS_OF_A_FRONT = 2
 FINALISTS = 3
 
 
-def ship(config: SearchConfig, run: RunDirectory, *, lab: Laboratory, conductor: Any, progress: Progress) -> None:
+def ship(
+    config: SearchConfig,
+    run: RunDirectory,
+    *,
+    lab: Laboratory,
+    conductor: Any,
+    progress: Progress,
+    chosen: int | None = None,
+) -> None:
     """Leaves the best candidate within the budgets in `run.best`, and a note "final" in the journal.
+
+    Of a front that is its compromise, see `ranking`; its other members are evaluated again as well, and `chosen`, the
+    ordinal of any candidate, ships that one instead. Raises RunError if there is no such trained candidate.
 
     Can be interrupted and called again: evaluations are kept, and `best/` is replaced as a whole or not at all.
     """
     import ray
 
     progress.phase("evaluating the best candidates again")
-    winner = confirm(lab, conductor)
+    if chosen is not None:
+        winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
+    else:
+        if lab.objective.mode is Mode.FRONT:
+            confirm_front(lab, conductor)
+        winner = confirm(lab, conductor)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
@@ -87,9 +106,44 @@ def confirm(lab: Laboratory, conductor: Any) -> Candidate:
 
 
 def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """Trained candidates within the budgets, best first: by mean accuracy, then speed, then age."""
-    feasible = [c for c in candidates if c.status is Status.DONE and objective.feasible(c.latency_ms)]
-    return sorted(feasible, key=lambda c: (-(c.accuracy or 0.0), sum(c.latency_ms.values()), c.ordinal))
+    """Trained candidates within the budgets, best first: by mean accuracy, then speed, then age.
+
+    Of a front: by how large a share of the box up to the reference a candidate dominates alone (`Objective.reward`).
+    That is a compromise: neither the slowest nor the smallest has a large one.
+    """
+
+    def goodness(candidate: Candidate) -> float:
+        if objective.mode is Mode.BEST:
+            return candidate.accuracy or 0.0
+        return objective.reward(candidate.observation()) or 0.0
+
+    feasible = [c for c in candidates if c.status is Status.DONE and objective.keeps(c.observation())]
+    return sorted(feasible, key=lambda c: (-goodness(c), sum(c.latency_ms.values()), c.ordinal))
+
+
+def confirm_front(lab: Laboratory, conductor: Any) -> None:
+    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds.
+
+    A member that was only lucky falls behind the front, and what it hid comes forward and is evaluated too.
+    """
+    import ray
+
+    while True:
+        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
+        short = [c for c in front_members(known, lab.objective) if len(c.evaluations) < SEEDS_OF_A_FRONT]
+        if not short:
+            return
+        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
+        for key, evaluation in pending.items():
+            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
+
+
+def front_members(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
+    """The trained candidates that no other one beats in accuracy and every axis."""
+    points = {c.key: objective.point(c.observation()) for c in candidates if c.status is Status.DONE}
+    known = [(c, point) for c in candidates if (point := points.get(c.key)) is not None]
+    kept = nondominated([point for _, point in known])
+    return [candidate for (candidate, _), on in zip(known, kept, strict=True) if on]
 
 
 def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:

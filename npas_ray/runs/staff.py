@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,28 @@ from npas_ray.config import LocalDevice, SearchConfig
 from npas_ray.journal import Journal
 from npas_ray.networks.lowering import lower
 from npas_ray.networks.operators import dense_architecture
+from npas_ray.runs.calibrated import check_calibrations
 from npas_ray.runs.devices import farm_devices, phone_count
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import ray_session
+from npas_ray.runs.reach import check_reach
 from npas_ray.runs.setting import (
     DENSE,
+    FRONT,
+    SMALLEST,
     backbone_of,
     block_height_of,
     cache_dir,
     dense_latencies,
+    front_note,
     make_objective,
     tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
+from npas_ray.space.choices import Architecture
 
 
 def reserve_cores(config: SearchConfig, progress: Progress) -> cores.CorePlan:
@@ -63,7 +69,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             Trainers(config, run, workers=workers) as trainers,
             farm_of(config, reserved=plan.measuring, progress=progress, journal=run.farm_journal) as farm,
         ):
-            objective = _objective(config, run, farm=farm)
+            objective = _objective(config, run, farm=farm, progress=progress)
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),
@@ -136,8 +142,12 @@ def farm_of(
         farm.stop()
 
 
-def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm) -> Objective:
-    """The objective, its relative budgets settled by the dense network, which is measured once in a run's life."""
+def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm, progress: Progress) -> Objective:
+    """The objective, its relative budgets settled by the dense network, which is measured once in a run's life.
+
+    Raises NoFeasibleCandidate if a budget is surely out of reach.
+    """
+    space, _ = check_calibrations(config, run)
     with run.writing(), Journal.open(run.journal) as journal:
         dense_ms = dense_latencies(journal)
         graph = lower(
@@ -148,4 +158,22 @@ def _objective(config: SearchConfig, run: RunDirectory, *, farm: Farm) -> Object
                 measurement = measurement_to_json(farm.measure(graph, model=model))
                 journal.note(DENSE, {"model": model, "measurement": measurement})
                 dense_ms[model] = measurement["latency_ms"]
-    return make_objective(config, dense_ms)
+        objective = make_objective(config, dense_ms)
+        if objective.mode is Mode.FRONT and not journal.events(FRONT):
+            journal.note(FRONT, front_note(config, objective))
+        known: dict[tuple[str, str], Mapping[str, Any]] = {
+            (data["key"], data["model"]): data["measurement"] for _, _, _, data in journal.events(SMALLEST)
+        }
+
+        def measure(architecture: Architecture, model: str) -> Mapping[str, Any]:
+            if (architecture.key, model) not in known:
+                graph = lower(backbone_of(config), architecture, block_height=block_height_of(config))
+                measurement = measurement_to_json(farm.measure(graph, model=model))
+                journal.note(SMALLEST, {"key": architecture.key, "model": model, "measurement": measurement})
+                known[architecture.key, model] = measurement
+            return known[architecture.key, model]
+
+        height = block_height_of(config)
+        for warning in check_reach(space, objective, block_height=height, dense_ms=dense_ms, measure=measure):
+            progress.log(warning)
+    return objective

@@ -7,7 +7,7 @@ from typing import Any
 
 from npas_ray.journal import Candidate
 from npas_ray.search.policy import Status
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 
 
 class Tally:
@@ -26,7 +26,14 @@ class Tally:
         tally = cls(objective, wanted=wanted)
         for candidate in candidates:
             if candidate.status is not None:
-                tally._count(candidate.status, candidate.accuracy, candidate.latency_ms)
+                observation = candidate.observation()
+                tally._count(
+                    candidate.status,
+                    candidate.accuracy,
+                    candidate.latency_ms,
+                    feasible=objective.keeps(observation),
+                    reward=objective.reward(observation),
+                )
         return tally
 
     def add(self, result: dict[str, Any]) -> None:
@@ -34,18 +41,30 @@ class Tally:
         latency_ms = {
             name.removeprefix("latency_ms/"): ms for name, ms in result.items() if name.startswith("latency_ms/")
         }
-        self._count(Status(result["status"]), result["accuracy"], latency_ms)
+        feasible = self._objective.feasible(latency_ms)  # what is done keeps its budgets with their certainty
+        self._count(
+            Status(result["status"]), result["accuracy"], latency_ms, feasible=feasible, reward=result.get("reward")
+        )
 
-    def _count(self, status: Status, accuracy: float | None, latency_ms: dict[str, float]) -> None:
+    def _count(
+        self,
+        status: Status,
+        accuracy: float | None,
+        latency_ms: dict[str, float],
+        *,
+        feasible: bool,
+        reward: float | None,
+    ) -> None:
         self.done += 1
         self.over_budget += status is Status.OVER_BUDGET
         self.failed += status is Status.FAILED
-        if status is not Status.DONE or accuracy is None or not self._objective.feasible(latency_ms):
+        if status is not Status.DONE or accuracy is None or not feasible:
             return
         self.feasible += 1
-        if self._best is None or accuracy > self._best[0]:
+        worth = accuracy if self._objective.mode is Mode.BEST or reward is None else reward
+        if self._best is None or worth > self._best[0]:
             latencies = ", ".join(f"{ms:.3g} ms on {model}" for model, ms in latency_ms.items())
-            self._best = (accuracy, f"{accuracy:.1%} at {latencies}")
+            self._best = (worth, f"{accuracy:.1%} at {latencies}")
 
     @property
     def counts(self) -> tuple[int, int]:

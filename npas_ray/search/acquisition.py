@@ -9,8 +9,8 @@ from scipy.special import erfcx, ndtr
 Floats = NDArray[np.float64]
 
 
-def log_expected_improvement(mean: Floats, std: Floats, incumbent: float) -> Floats:
-    """log E[max(0, f - incumbent)] for `f ~ N(mean, std^2)`, shapes `[m]` (nas-bowl).
+def log_expected_improvement(mean: Floats, std: Floats, incumbent: Floats | float) -> Floats:
+    """log E[max(0, f - incumbent)] for `f ~ N(mean, std^2)`, shapes `[m]` or any that broadcast (nas-bowl).
 
     `std` is the uncertainty of the latent function without the noise of a measurement, and `incumbent` is the best
     *posterior mean* at an observed point, not the best observation: a lucky one must not stop the search. The

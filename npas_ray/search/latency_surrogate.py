@@ -23,16 +23,17 @@ LatencyPredictor = Callable[[Sequence[Architecture]], Mapping[str, Floats]]
 
 
 class LatencySurrogate(ABC):
-    """What is believed of the latency of candidates, per device model that has a budget."""
+    """What is believed of the latency of candidates, per device model that has a budget or an axis of the front."""
 
     def __init__(self, objective: Objective) -> None:
         self.budgets_ms = dict(objective.budgets_ms)
-        self._rows: dict[str, list[IntArray]] = {model: [] for model in self.budgets_ms}
-        self._latency_ms: dict[str, list[float]] = {model: [] for model in self.budgets_ms}
+        self.models = objective.models
+        self._rows: dict[str, list[IntArray]] = {model: [] for model in self.models}
+        self._latency_ms: dict[str, list[float]] = {model: [] for model in self.models}
 
     def learn(self, row: IntArray, latency_ms: Mapping[str, float]) -> None:
         """Take in what was measured of one architecture `[L]`."""
-        for model in self.budgets_ms:
+        for model in self.models:
             if model in latency_ms:
                 self._rows[model].append(row)
                 self._latency_ms[model].append(latency_ms[model])
@@ -187,7 +188,7 @@ class PredictedLatency(LatencySurrogate):
         if new:
             answer = self._predictor([self._encoding.decode(rows[i]) for i in new])
             columns = {}
-            for wanted in self.budgets_ms:
+            for wanted in self.models:
                 column = np.asarray(answer[wanted], dtype=np.float64) if wanted in answer else np.empty(0)
                 if column.shape != (len(new),) or not (np.isfinite(column).all() and (column > 0).all()):
                     raise ValueError(

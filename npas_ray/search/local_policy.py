@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from npas_ray.search.policy import Observation
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
 from npas_ray.search.settings import whole
@@ -20,6 +19,8 @@ class LocalPolicy(ReplayablePolicy):
     When all near neighbours of the best are known, it is a local optimum, and the search restarts from the best
     candidate that still has untried ones: on budgets of a few hundred that beats a restart from nowhere.
 
+    In mode front the best is the best within a target that is drawn for every batch.
+
     Args:
         initial_random: random candidates before the first neighbourhood.
     """
@@ -29,17 +30,11 @@ class LocalPolicy(ReplayablePolicy):
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int, initial_random: int = 10) -> None:
         super().__init__(space, objective, seed=seed)
         self._initial_random = whole("initial_random", initial_random, least=1)
-        self._rewards: dict[Architecture, list[float]] = {}
-
-    def _learn(self, observation: Observation) -> None:
-        reward = self.objective.reward(observation)
-        if reward is not None:
-            self._rewards.setdefault(observation.architecture, []).append(reward)
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterator[Architecture]:
-        for _ in range(self._initial_random - len(self._proposed)):
+        for _ in range(self._initial_random - self.experience):
             yield self.space.sample(rng)
-        mean = {architecture: sum(rewards) / len(rewards) for architecture, rewards in self._rewards.items()}
+        mean = self.rewards(rng)
         for centre in sorted(mean, key=lambda architecture: -mean[architecture]):
             neighbours = [n for n in self.space.near_neighbours(centre) if not self.is_known(n)]
             for index in rng.permutation(len(neighbours)):

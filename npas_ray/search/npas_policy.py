@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from npas_ray.search.acquisition import choose_batch, log_expected_improvement
 from npas_ray.search.encoding import Encoding, IntArray
+from npas_ray.search.front_acquisition import CostBeliefs, FrontAcquisition, spread_start
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate, LearnedLatency, PredictedLatency
 from npas_ray.search.moves import Moves
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.q_learning import QLearning, QLearningSettings
 from npas_ray.search.replayable import ReplayablePolicy
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.search.settings import whole
 from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
 from npas_ray.space.choices import Architecture
@@ -88,6 +89,8 @@ class NpasPolicy(ReplayablePolicy):
         self._rows: list[IntArray] = []  # trained candidates, in the order of the observations
         self._accuracies: list[float] = []
         self._feasible: list[bool] = []
+        self._shares: list[list[float]] = []  # in mode front: costs / reference
+        self._costs = CostBeliefs(objective, self._encoding, self._latency) if objective.mode is Mode.FRONT else None
         self._fitted: tuple[int, SoftParameters] = (0, SoftParameters.prior(self._encoding.layers))
 
     def _learn(self, observation: Observation) -> None:
@@ -96,15 +99,30 @@ class NpasPolicy(ReplayablePolicy):
             return
         row = self._encoding.encode([observation.architecture])[0]
         self._agent.learn(row, reward)
+        self._latency.learn(row, self.objective.learned_ms(observation))
+        if observation.status is Status.DONE and observation.accuracy is not None:
+            self._rows.append(row)
+            self._accuracies.append(observation.accuracy)
+            self._feasible.append(self.objective.keeps(observation))
+            self._shares.append(self.objective.shares(observation))
+
+    def _learn_prior(self, observation: Observation) -> bool:
+        """Accuracy and latency are learned apart, so each is of use without the other."""
+        if super()._learn_prior(observation):
+            return True
+        if observation.status is Status.FAILED:
+            return False
+        row = self._encoding.encode([observation.architecture])[0]
         self._latency.learn(row, observation.latency_ms)
         if observation.status is Status.DONE and observation.accuracy is not None:
             self._rows.append(row)
             self._accuracies.append(observation.accuracy)
-            self._feasible.append(self.objective.feasible(observation.latency_ms))
+            self._feasible.append(False)  # nobody knows
+        return False
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
         self._latency.refresh()
-        if len(self._rows) < 2 or len(self._proposed) < self._initial_random:
+        if len(self._rows) < 2 or self.experience < self._initial_random:
             rows = self._near_budget(count, rng)
         else:
             rows = self._improvements(count, rng)
@@ -115,6 +133,8 @@ class NpasPolicy(ReplayablePolicy):
     def _near_budget(self, count: int, rng: np.random.Generator) -> IntArray:
         """Random rows, those first that keep the budget and come near it: bigger networks are better ones."""
         rows = self._moves.random(20 * count, rng)
+        if self._costs is not None:
+            return rows[spread_start(self._costs(rows).mean, count)]
         load = self._latency.load(rows)
         if np.isnan(load).any():
             return rows
@@ -134,19 +154,33 @@ class NpasPolicy(ReplayablePolicy):
         best = surrogate.fitted[feasible]
         incumbent = float(best.max()) if len(best) else self.objective.chance
 
+        front = None
+        if self._costs is not None:
+            shares = np.array(self._shares)[self._kept()]
+            front = FrontAcquisition(
+                self._costs, accuracies=surrogate.fitted, shares=shares, feasible=feasible, rng=rng
+            )
+
         def score(candidates: IntArray) -> Floats:
             cross = self._kernel.gram(parameters, candidates, rows)
             mean, std = surrogate.predict(cross, self._kernel.diagonal(parameters, candidates))
+            if front is not None:
+                return front.score(candidates, mean, std)
             return log_expected_improvement(mean, std, incumbent) + self._latency.log_feasible(candidates)
 
         order = np.argsort(-np.where(feasible, surrogate.fitted, surrogate.fitted - 1.0), kind="stable")
-        elite = np.unique(rows[order[: self._parents]], axis=0)
+        order = order[: self._parents] if front is None else front.elite(2 * self._parents)
+        elite = np.unique(rows[order], axis=0)
         pool = self._evolve(elite, score, rng)[: max(100, 2 * count)]
         pending = self._encoding.encode(self.pending)
         points = np.concatenate([pool, pending])
         mean, covariance = surrogate.joint(
             self._kernel.gram(parameters, points, rows), self._kernel.gram(parameters, points, points)
         )
+        if front is not None:
+            return pool[
+                front.choose(points, mean, covariance, noise=surrogate.noise, count=count, pending=len(pending))
+            ]
         chosen = choose_batch(
             mean,
             covariance,
@@ -160,6 +194,11 @@ class NpasPolicy(ReplayablePolicy):
 
     def _results(self) -> tuple[IntArray, Floats, NDArray[np.bool_]]:
         """Rows, accuracies and feasibility of the results that the surrogate learns from."""
+        keep = self._kept()
+        return np.stack(self._rows)[keep], np.array(self._accuracies)[keep], np.array(self._feasible)[keep]
+
+    def _kept(self) -> NDArray[np.int64]:
+        """Indices of the results that the surrogate learns from."""
         n = len(self._rows)
         keep = np.arange(n)
         if n > self._max_results:
@@ -167,7 +206,7 @@ class NpasPolicy(ReplayablePolicy):
             latest = np.arange(n - half, n)
             others = np.argsort(-np.array(self._accuracies[: n - half]), kind="stable")[: self._max_results - half]
             keep = np.concatenate([np.sort(others), latest])
-        return np.stack(self._rows)[keep], np.array(self._accuracies)[keep], np.array(self._feasible)[keep]
+        return keep
 
     def _parameters(self) -> SoftParameters:
         """Of the kernel, fitted on the results up to the last milestone, so that a replay fits on the same ones."""

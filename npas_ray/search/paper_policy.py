@@ -12,12 +12,15 @@ from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.policy import Observation
 from npas_ray.search.q_learning import QLearning, QLearningSettings
 from npas_ray.search.replayable import ReplayablePolicy
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.search.settings import fraction, whole
 from npas_ray.search.wl_kernel import WLKernel
 from npas_ray.space.choices import Architecture
 from npas_ray.space.labelled_graph import labelled_graph
 from npas_ray.space.search_space import SearchSpace
+
+#: tells the generator of the agent's targets from others of the same seed
+_TARGETS = 7
 
 
 class PaperPolicy(ReplayablePolicy):
@@ -69,13 +72,16 @@ class PaperPolicy(ReplayablePolicy):
         self._encoding = Encoding(space)
         self._agent = QLearning(self._encoding.sizes, seed=seed, settings=q_learning)
         self._kernel = WLKernel(lambda architecture: labelled_graph(space.backbone, architecture), depth=wl_depth)
-        self._architectures: list[Architecture] = []  # with a reward, in the order of the observations
-        self._rewards: list[float] = []
+        self._results: list[Observation] = []  # that have a reward
+        self._architectures: list[Architecture] = []  # of them
+        self._rewards: list[float] = []  # of them, towards the target of the batch
 
     def _learn(self, observation: Observation) -> None:
-        reward = self.objective.reward(observation)
+        rng = np.random.default_rng([self.seed, len(self._results), _TARGETS])
+        reward = self.objective.towards(rng, self._results).reward(observation)
         if reward is None:
             return
+        self._results.append(observation)
         self._architectures.append(observation.architecture)
         self._rewards.append(reward)
         self._agent.learn(self._encoding.encode([observation.architecture])[0], reward)
@@ -83,6 +89,9 @@ class PaperPolicy(ReplayablePolicy):
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
         if len(self._rewards) < max(1, self._initial_random):
             return [self.space.sample(rng) for _ in range(2 * count)]
+        if self.objective.mode is Mode.FRONT:
+            objective = self.objective.towards(rng, self._results)
+            self._rewards = [objective.reward(result) or 0.0 for result in self._results]
         pool = self._pool(max(self._pool_size, 2 * count), rng)
         if not pool:
             return []

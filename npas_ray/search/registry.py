@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from npas_ray.errors import ConfigError
+from npas_ray.search.evolution_policy import EvolutionPolicy
 from npas_ray.search.local_policy import LocalPolicy
 from npas_ray.search.npas_policy import NpasPolicy
+from npas_ray.search.optuna_policy import GPPolicy, NSGA2Policy, TPEPolicy
 from npas_ray.search.paper_policy import PaperPolicy
 from npas_ray.search.q_learning import QLearningSettings
 from npas_ray.search.random_policy import RandomPolicy
@@ -19,7 +21,17 @@ from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
 
 POLICIES: dict[str, type[ReplayablePolicy]] = {
-    policy.name: policy for policy in (NpasPolicy, PaperPolicy, RandomPolicy, LocalPolicy)
+    policy.name: policy
+    for policy in (
+        NpasPolicy,
+        PaperPolicy,
+        RandomPolicy,
+        LocalPolicy,
+        EvolutionPolicy,
+        TPEPolicy,
+        NSGA2Policy,
+        GPPolicy,
+    )
 }
 
 #: what every policy takes; the rest of its constructor's keywords are its settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from npas_ray.errors import InvalidObservation
-from npas_ray.search.policy import Observation, Policy
+from npas_ray.search.policy import Observation, Policy, Status
 from npas_ray.search.reward import Objective
 from npas_ray.search.settings import whole
 from npas_ray.search.unseen import unseen
@@ -53,6 +54,9 @@ class ReplayablePolicy(Policy):
         self._proposed: dict[Architecture, None] = {}
         self._observed: dict[Architecture, None] = {}
         self._observations: list[Observation] = []
+        self._prior: list[Observation] = []
+        self._start_with: list[Architecture] = []
+        self._known_before = 0
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
@@ -63,10 +67,47 @@ class ReplayablePolicy(Policy):
     def _learn(self, observation: Observation) -> None:
         """Take in one valid observation; called in their order."""
 
+    def _learn_prior(self, observation: Observation) -> bool:
+        """Take in a result of another search, after it was checked; whether it is as good as one of this search.
+
+        It is if this search could have come to it. Not learned: an accuracy without the latencies that have a budget
+        here, and a candidate that was not trained because of another budget. A policy that can use a part overrides.
+        """
+        objective, latency_ms = self.objective, observation.latency_ms
+        complete = observation.status is not Status.FAILED and objective.budgets_ms.keys() <= latency_ms.keys()
+        if observation.status is Status.OVER_BUDGET:
+            complete = complete and objective.excess(latency_ms) > 0
+        if complete:
+            self._learn(observation)
+        return complete
+
+    @property
+    def experience(self) -> int:
+        """Candidates that were proposed or that it knew from the start: what random ones are there for at first."""
+        return len(self._proposed) + self._known_before
+
+    @property
+    def prior(self) -> Sequence[Observation]:
+        """Results of other searches that it began with; they are neither proposed nor observed."""
+        return self._prior
+
     @property
     def observations(self) -> Sequence[Observation]:
         """All that was observed, in its order."""
         return self._observations
+
+    def rewards(self, rng: np.random.Generator) -> dict[Architecture, float]:
+        """Mean reward of every architecture that did not fail, in the order of their first observations.
+
+        In mode front towards a target that is drawn from `rng`, see `Objective.towards`: another one for every batch.
+        """
+        objective = self.objective.towards(rng, self._observations)
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            reward = objective.reward(observation)
+            if reward is not None:
+                found.setdefault(observation.architecture, []).append(reward)
+        return {architecture: sum(rewards) / len(rewards) for architecture, rewards in found.items()}
 
     @property
     def pending(self) -> list[Architecture]:
@@ -79,19 +120,55 @@ class ReplayablePolicy(Policy):
 
     # --- the interface -----------------------------------------------------------------------------------------
 
+    def warm_start(
+        self, *, prior: Sequence[Observation] = (), start_with: Sequence[Architecture] = ()
+    ) -> ReplayablePolicy:
+        """Begin with what other searches found; belongs to the settings, so it comes before all else, `restore` too.
+
+        Args:
+            prior: results to learn from. They count as neither proposed nor observed: what is good among them may be
+                proposed, and measured here. Latencies may be missing, or be of device models without a budget.
+            start_with: proposed before anything else, in this order; canonical architectures of the space.
+
+        Returns itself. Raises RuntimeError if it is in use or was warm-started already, InvalidObservation (all or
+        nothing) for results that cannot be believed and for architectures of another space.
+
+        >>> from npas_ray.networks.backbone import DIGITS
+        >>> from npas_ray.search.random_policy import RandomPolicy
+        >>> space = SearchSpace(DIGITS)
+        >>> favourite = space.parse(["3x3"] * 7)
+        >>> RandomPolicy(space, Objective(), seed=0).warm_start(start_with=[favourite]).propose(2)[0] == favourite
+        True
+        """
+        if self._proposed or self._observations or self._prior or self._start_with:
+            raise RuntimeError(f"policy {self.name!r} is in use already; warm-start a new one, before it is restored")
+        for observation in prior:
+            self._check_prior(observation)
+        for architecture in start_with:
+            if architecture not in self.space:
+                raise InvalidObservation(f"to start with {architecture.key}: {self._not_in_space(architecture)}")
+        self._prior = list(prior)
+        self._start_with = list(dict.fromkeys(start_with))
+        with _threads().limit(limits=1):
+            self._known_before = sum([self._learn_prior(observation) for observation in self._prior])
+        return self
+
     def propose(self, count: int) -> list[Architecture]:
         if count < 0:
             raise ValueError(f"the number of proposals is at least 0, got {count!r}")
         if count == 0:
             return []
         rng = np.random.default_rng([self.seed, len(self._proposed), len(self._observations)])
-        chosen: dict[Architecture, None] = {}
-        with _threads().limit(limits=1):
-            for candidate in self._allowed(self._candidates(count, rng)):
-                if len(chosen) == count:
-                    break
-                if candidate in self.space and not self.is_known(candidate):
-                    chosen[candidate] = None
+        waiting = [architecture for architecture in self._start_with if not self.is_known(architecture)]
+        chosen = dict.fromkeys(list(self._allowed(waiting))[:count])
+        self._proposed.update(chosen)  # under way, when the rest is chosen
+        if len(chosen) < count:
+            with _threads().limit(limits=1):
+                for candidate in self._allowed(self._candidates(count - len(chosen), rng)):
+                    if len(chosen) == count:
+                        break
+                    if candidate in self.space and candidate not in chosen and not self.is_known(candidate):
+                        chosen[candidate] = None
         if len(chosen) < count and self.veto is not None:
             known = {**self._proposed, **self._observed, **chosen}
             drawn = unseen(self.space, known=known, count=_DRAWS * (count - len(chosen)), rng=rng)
@@ -107,6 +184,8 @@ class ReplayablePolicy(Policy):
         if self.veto is None:
             return candidates
         listed = [candidate for candidate in candidates if candidate in self.space]
+        if not listed:
+            return listed
         refused = self.veto(listed)
         return [candidate for candidate, no in zip(listed, refused, strict=True) if not no]
 
@@ -135,6 +214,11 @@ class ReplayablePolicy(Policy):
         architecture = observation.architecture
         if architecture not in self.space:
             raise InvalidObservation(f"result of candidate {architecture.key}: {self._not_in_space(architecture)}")
+
+    def _check_prior(self, observation: Observation) -> None:
+        """As `_check`, but latencies may be missing."""
+        believed = dataclasses.replace(observation, latency_ms={**self.objective.budgets_ms, **observation.latency_ms})
+        self._check(believed)
 
     def _not_in_space(self, architecture: Architecture) -> str:
         return (

@@ -17,3 +17,10 @@ def fraction(name: str, value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and 0 <= value <= 1):
         raise ValueError(f"{name} is in [0, 1], got {value!r}")
     return float(value)
+
+
+def yes_or_no(name: str, value: object) -> bool:
+    """The value. Raises ValueError unless it is a boolean."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is true or false, got {value!r}")
+    return value

@@ -77,7 +77,8 @@ def random_architecture(rng: random.Random, layers: int = 7) -> Architecture:
         rate = rng.choice((1.0, 2.0, 2.5, 3.0, 5.0, 7.0, 10.0))
         if operator is Operator.SKIP or rate == 1:
             return LayerChoice(operator)
-        return LayerChoice(operator, rng.choice(fitting[operator]), rate)
+        scheme = rng.choice(fitting[operator])
+        return LayerChoice(operator, scheme, max(rate, 2.5) if scheme is Scheme.PATTERN else rate)
 
     return Architecture(tuple(choice() for _ in range(layers)))
 

@@ -14,7 +14,7 @@ from tvm import ir, tirx
 from tvm.tirx import ForKind
 
 from device_farm.compiler.graph import Activation
-from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
+from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, DepthwiseKernel, KernelSpec
 from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import Target
 
@@ -283,7 +283,8 @@ def build_module(spec: KernelSpec, *, symbol: str, target: Target) -> Any:
     # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
     # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
     # of 256 bits, so LLVM would cut some stores; only the sliding window of a depthwise kernel is 15 % faster that way.
-    sliding = spec.emitter == "depthwise"
+    # LLVM takes five times as long to mend it, so a window that does not slide along its row goes without.
+    sliding = isinstance(spec, DepthwiseKernel) and spec.tile_columns > 1
     features = ["-prefer-256-bit"] if target.simd_lanes == 16 and not sliding else []
     llvm = tvm.target.Target(
         {"kind": "llvm", "mtriple": target.triple, "mcpu": target.mcpu, "mattr": features, "num-cores": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -12,6 +13,7 @@ from device_farm.errors import DeviceGone, NoSuchDevice, Unstable, WrongAnswer
 from npas_ray.journal import Candidate
 from npas_ray.runs.evaluation import Evaluator
 from npas_ray.search.policy import Status
+from npas_ray.search.reward import Objective
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
 
 ARCHITECTURE = Architecture((LayerChoice(Operator.CONV3X3),))
@@ -97,3 +99,26 @@ def test_trouble_of_the_farm_is_not_the_candidates_fault(error: Exception) -> No
     with pytest.raises(type(error)):
         lab.evaluator.evaluate(candidate())
     assert lab.book.lines == []
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "high_ms", "certainty", "status"),
+    [
+        (1.9, 1.99, 0.975, Status.DONE),
+        (1.9, 2.1, 0.975, Status.OVER_BUDGET),  # its interval straddles the budget
+        (1.9, 2.1, 0.5, Status.DONE),  # the estimate counts
+        (2.1, 2.2, 0.5, Status.OVER_BUDGET),
+    ],
+)
+def test_a_budget_is_kept_with_the_certainty_that_is_asked_for(
+    latency_ms: float, high_ms: float, certainty: float, status: Status
+) -> None:
+    lab = Lab({"local": latency_ms}, budgets_ms={"local": 2.0})
+    objective = Objective({"local": 2.0}, certainty=certainty)
+    evaluator = dataclasses.replace(lab.evaluator, counted_ms=objective.counted_ms)
+    known = {"latency_ms": latency_ms, "ci_low_ms": latency_ms - 0.1, "ci_high_ms": high_ms}
+    outcome = evaluator.evaluate(candidate(measurements={"local": known}))
+    assert outcome.status is status
+    assert lab.trainings == (status is Status.DONE)
+    if status is Status.OVER_BUDGET and latency_ms < 2.0:
+        assert outcome.reason == "1.9 ms on local, up to 2.1 ms by its interval, budget 2 ms"

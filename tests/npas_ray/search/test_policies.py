@@ -35,6 +35,8 @@ def _predict(architectures: Sequence[Architecture]) -> dict[str, Any]:
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in POLICIES},
+    # its own settings take seconds for a suggestion on fifty layers
+    "optuna-gp": ("optuna-gp", {"n_startup_trials": 8, "preliminary_samples": 32, "local_searches": 2}),
     "paper small": ("paper", {"pool_size": 3, "initial_random": 0, "mutate_fraction": 0.0, "wl_depth": 0}),
     "npas small": ("npas", {"pool_size": 4, "rounds": 0, "initial_random": 2, "parents": 1, "max_results": 10}),
     "npas with predictor": ("npas", {"latency_predictor": _predict}),

@@ -6,6 +6,7 @@ import pytest
 
 from npas_ray.errors import ConfigError
 from npas_ray.networks.backbone import DIGITS
+from npas_ray.search.names import POLICY_NAMES
 from npas_ray.search.registry import POLICIES, make_policy, settings_of
 from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
@@ -14,7 +15,7 @@ SPACE = SearchSpace(DIGITS)
 
 
 def test_names() -> None:
-    assert set(POLICIES) == {"npas", "paper", "random", "local"}
+    assert tuple(POLICIES) == POLICY_NAMES
     for name in POLICIES:
         policy = make_policy(name, SPACE, Objective(), seed=0)
         assert policy.name == name
@@ -33,7 +34,7 @@ def test_settings_are_those_of_the_constructor() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("papre", {}, r"unknown searcher 'papre', did you mean 'paper'\?; known: npas, paper, random, local"),
+        ("papre", {}, r"unknown searcher 'papre', did you mean 'paper'\?; known: npas, paper, random, local, evo"),
         ("xyz", {}, "unknown searcher 'xyz'; known"),
         ("paper", {"pool": 3}, "'paper' has no setting 'pool', did you mean 'pool_size'"),
         ("random", {"pool_size": 3}, "'random' has no setting 'pool_size'; it has: none"),
@@ -44,6 +45,14 @@ def test_settings_are_those_of_the_constructor() -> None:
         ("npas", {"q_learning": {"rate": 1}}, "q_learning of searcher 'npas' has no setting 'rate'"),
         ("npas", {"q_learning": {"replay": 0}}, "replay"),
         ("npas", {"q_learning": 3}, "q_learning of searcher 'npas' is a mapping of settings, got 3"),
+        ("optuna", {}, "unknown searcher 'optuna', did you mean 'optuna-"),
+        ("optuna-tpe", {"multivariate": 1}, "'optuna-tpe': multivariate is true or false, got 1"),
+        ("optuna-tpe", {"n_startup_trials": 0}, "n_startup_trials is a whole number >= 1, got 0"),
+        ("optuna-tpe", {"startup": 5}, "has no setting 'startup', did you mean 'n_startup_trials'"),
+        ("optuna-gp", {"parameters": "layers"}, "parameters is one of choices, factors, got 'layers'"),
+        ("optuna-nsga2", {"population_size": 1}, "population_size is a whole number >= 2, got 1"),
+        ("evolution", {"near": 1.5}, r"'evolution': near is in \[0, 1\], got 1.5"),
+        ("evolution", {"tournament_size": 0}, "tournament_size is a whole number >= 1, got 0"),
         ("npas", {"latency_predictor": "yes"}, "latency_predictor is a function of architectures, got 'yes'"),
     ],
 )

@@ -1,0 +1,349 @@
+"""Optuna's samplers as policies: TPE, NSGA-II and the Gaussian process, through ask and tell.
+
+A study is rebuilt from the observations, in their order, and every call of `propose` has a sampler of its own seed, so
+that what these policies say depends on proposals and observations alone, like with all others. What an observation is
+to a study:
+
+- done, over budget: complete. Its value is the reward of `Objective`; how far it exceeds each budget is a constraint.
+- stopped by the ladder: pruned, with the accuracies of its rungs as intermediate values, where the sampler knows that
+  (TPE); else complete with the accuracy that it got.
+- failed: failed, which samplers pass over.
+- under way: running, which TPE and the Gaussian process take into account.
+
+A suggestion that is known already is refused and asked for again a few times, then its nearest unknown neighbour is
+taken: a sampler that has converged goes on near where it stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from npas_ray.search.fitness import fitness
+from npas_ray.search.parameters import Parameters, parametrised
+from npas_ray.search.policy import Observation, Status
+from npas_ray.search.replayable import ReplayablePolicy
+from npas_ray.search.reward import Objective
+from npas_ray.search.settings import fraction, whole, yes_or_no
+from npas_ray.space.choices import Architecture
+from npas_ray.space.search_space import SearchSpace
+
+if TYPE_CHECKING:  # importing optuna takes half a second, its Gaussian process imports torch
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+
+class OptunaPolicy(ReplayablePolicy):
+    """A study and a sampler; subclasses say which sampler.
+
+    Args:
+        parameters: how the space is said to Optuna: "choices" or "factors", see `npas_ray.search.parameters`.
+        constraints: whether budgets are told as constraints beside the reward.
+        batch_size: how many the caller should ask for at a time.
+    """
+
+    #: suggestions that are asked for again when they are known, for each proposal
+    retries = 4
+    #: whether the sampler understands pruned trials
+    knows_pruned = False
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        *,
+        seed: int,
+        parameters: str,
+        constraints: bool,
+        batch_size: int,
+    ) -> None:
+        super().__init__(space, objective, seed=seed)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        if parameters not in set(Parameters):
+            raise ValueError(f"parameters is one of {', '.join(Parameters)}, got {parameters!r}")
+        self._constraints = yes_or_no("constraints", constraints)
+        self._said = parametrised(space, Parameters(parameters))
+        self._trials: list[FrozenTrial] = []
+        self._study: Study | None = None
+        self._in_study = 0
+        self._distributions: dict[str, BaseDistribution] = {}
+
+    @abstractmethod
+    def _sampler(self, seed: int) -> BaseSampler:
+        """A new sampler."""
+
+    # --- learning ----------------------------------------------------------------------------------------------
+
+    def _learn(self, observation: Observation) -> None:
+        from optuna.trial import TrialState, create_trial
+
+        value = fitness(self.objective, observation)
+        if value is None:
+            return
+        pruned = observation.status is Status.STOPPED and self.knows_pruned
+        trial = create_trial(
+            state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+            value=value,
+            params=self._params(observation.architecture),
+            distributions=self._space_of_optuna(),
+            intermediate_values=(dict(observation.rungs) or {1: value}) if pruned else None,
+        )
+        for model, budget_ms in self.objective.budgets_ms.items() if self._constraints else ():
+            trial.set_constraint(model, observation.latency_ms.get(model, budget_ms) / budget_ms - 1)
+        self._trials.append(trial)
+
+    def _space_of_optuna(self) -> dict[str, BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        if not self._distributions:
+            self._distributions = {
+                parameter.name: IntDistribution(0, len(parameter.values) - 1)
+                if parameter.ordered
+                else CategoricalDistribution(range(len(parameter.values)))
+                for parameter in self._said.parameters
+                if len(parameter.values) > 1
+            }
+        return self._distributions
+
+    def _params(self, architecture: Architecture) -> dict[str, int]:
+        positions = self._said.positions(architecture)
+        return {name: positions[name] for name in self._space_of_optuna()}
+
+    # --- proposing ---------------------------------------------------------------------------------------------
+
+    def _candidates(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        if not self._space_of_optuna():  # one point
+            return []
+        wanted = count if self.veto is None else 3 * count  # a veto looks at all of them before the first is taken
+        found: dict[Architecture, None] = {}
+        with _quiet():
+            study = self._current_study()
+            study.sampler = self._sampler(int(rng.integers(2**31)))
+            running = [self._run(study, architecture) for architecture in self.pending]
+            while len(found) < wanted:
+                architecture = self._ask(study, running, found, rng)
+                if architecture is None:
+                    break
+                found[architecture] = None
+            self._forget(study, running)
+        return list(found)
+
+    def _ask(
+        self, study: Study, running: list[int], taken: Collection[Architecture], rng: np.random.Generator
+    ) -> Architecture | None:
+        """What the sampler suggests next, or near it what is neither known nor taken."""
+        fixed = {parameter.name: 0 for parameter in self._said.parameters}
+        for _ in range(1 + self.retries):
+            trial = study.ask(self._space_of_optuna())
+            suggested = self._said.architecture(fixed | trial.params)
+            if not self.is_known(suggested) and suggested not in taken:
+                running.append(trial.number)
+                return suggested
+            self._forget(study, [trial.number])
+        for near in (self.space.near_neighbours, self.space.neighbours):
+            unknown = [n for n in near(suggested) if not self.is_known(n) and n not in taken]
+            if unknown:
+                chosen = unknown[int(rng.integers(len(unknown)))]
+                running.append(self._run(study, chosen))
+                return chosen
+        return None
+
+    def _current_study(self) -> Study:
+        """The study with all observations."""
+        import optuna
+
+        if self._study is None:
+            self._study = optuna.create_study(direction="maximize")
+        self._study.add_trials(self._trials[self._in_study :])
+        self._in_study = len(self._trials)
+        return self._study
+
+    def _run(self, study: Study, architecture: Architecture) -> int:
+        """The number of a trial that is under way."""
+        from optuna.trial import TrialState, create_trial
+
+        params, distributions = self._params(architecture), self._space_of_optuna()
+        study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
+        return len(study.get_trials(deepcopy=False)) - 1
+
+    @staticmethod
+    def _forget(study: Study, numbers: Sequence[int]) -> None:
+        """Trials that were under way in this call of `propose` only: no sampler looks at failed ones."""
+        from optuna.trial import TrialState
+
+        for number in numbers:
+            study.tell(number, state=TrialState.FAIL)
+
+
+class TPEPolicy(OptunaPolicy):
+    """Tree-structured Parzen estimators (optuna).
+
+    Args:
+        n_startup_trials: random candidates at first.
+        n_ei_candidates: among which each suggestion is chosen.
+        multivariate: whether parameters are sampled together.
+        constant_liar: whether candidates under way are kept away from.
+    """
+
+    name = "optuna-tpe"
+    knows_pruned = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        *,
+        seed: int,
+        n_startup_trials: int = 10,
+        n_ei_candidates: int = 24,
+        multivariate: bool = True,
+        constant_liar: bool = True,
+        parameters: str = "factors",
+        constraints: bool = True,
+        batch_size: int = 5,
+    ) -> None:
+        super().__init__(
+            space, objective, seed=seed, parameters=parameters, constraints=constraints, batch_size=batch_size
+        )
+        self._settings: dict[str, Any] = {
+            "n_startup_trials": whole("n_startup_trials", n_startup_trials, least=1),
+            "n_ei_candidates": whole("n_ei_candidates", n_ei_candidates, least=1),
+            "multivariate": yes_or_no("multivariate", multivariate),
+            "constant_liar": yes_or_no("constant_liar", constant_liar),
+        }
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        from optuna.samplers import TPESampler
+
+        return TPESampler(seed=seed, **self._settings)
+
+
+class NSGA2Policy(OptunaPolicy):
+    """Genetic search with non-dominated sorting and constraints (optuna, nsga2).
+
+    Args:
+        population_size: results of a generation. Optuna's own 50 leaves two generations in 100 evaluations.
+        mutation_prob: of each parameter; None is one parameter in the mean.
+        crossover_prob: of a child to have two parents.
+        swapping_prob: of each parameter to come from the second.
+    """
+
+    name = "optuna-nsga2"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        *,
+        seed: int,
+        population_size: int = 20,
+        mutation_prob: float | None = None,
+        crossover_prob: float = 0.9,
+        swapping_prob: float = 0.5,
+        parameters: str = "factors",
+        constraints: bool = True,
+        batch_size: int = 5,
+    ) -> None:
+        super().__init__(
+            space, objective, seed=seed, parameters=parameters, constraints=constraints, batch_size=batch_size
+        )
+        self._population_size = whole("population_size", population_size, least=2)
+        self._settings: dict[str, Any] = {
+            "population_size": self._population_size,
+            "mutation_prob": None if mutation_prob is None else fraction("mutation_prob", mutation_prob),
+            "crossover_prob": fraction("crossover_prob", crossover_prob),
+            "swapping_prob": fraction("swapping_prob", swapping_prob),
+        }
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        from npas_ray.search.optuna_samplers import ReplayedNSGAII
+
+        return ReplayedNSGAII(seed=seed, **self._settings)
+
+
+class GPPolicy(OptunaPolicy):
+    """A Gaussian process with a Matern kernel and log expected improvement (optuna).
+
+    Args:
+        n_startup_trials: random candidates at first.
+        max_results: the process learns from at most this many results, the best half and the latest half: one more
+            suggestion costs the cube of it.
+        preliminary_samples, local_searches: of the acquisition, Optuna's own.
+        constraints: a process of its own for every budget, which takes five times as long; without, budgets enter by
+            the reward alone.
+    """
+
+    name = "optuna-gp"
+    retries = 0  # it would say the same again
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        *,
+        seed: int,
+        n_startup_trials: int = 10,
+        max_results: int = 200,
+        preliminary_samples: int = 2048,
+        local_searches: int = 10,
+        parameters: str = "factors",
+        constraints: bool = False,
+        batch_size: int = 5,
+    ) -> None:
+        super().__init__(
+            space, objective, seed=seed, parameters=parameters, constraints=constraints, batch_size=batch_size
+        )
+        self._settings: dict[str, Any] = {
+            "n_startup_trials": whole("n_startup_trials", n_startup_trials, least=1),
+            "preliminary_samples": whole("preliminary_samples", preliminary_samples, least=1),
+            "local_searches": whole("local_searches", local_searches, least=2),
+        }
+        self._max_results = whole("max_results", max_results, least=10)
+
+    def _candidates(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        import torch  # noqa: F401 - its threads are there from now on, and can be limited
+
+        with threadpool_limits(limits=1):
+            return super()._candidates(count, rng)
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        from npas_ray.search.optuna_samplers import BoundedGP
+
+        return BoundedGP(seed=seed, **self._settings)
+
+    def _current_study(self) -> Study:
+        """A study of the results that it learns from."""
+        import optuna
+
+        trials = self._trials
+        if len(trials) > self._max_results:
+            latest = self._max_results // 2
+            older = sorted(range(len(trials) - latest), key=lambda i: -(trials[i].value or 0.0))
+            best = sorted(older[: self._max_results - latest])
+            trials = [trials[i] for i in best] + trials[-latest:]
+        study = optuna.create_study(direction="maximize")
+        study.add_trials(trials)
+        return study
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's messages about studies and experimental features."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
