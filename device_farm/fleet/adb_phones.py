@@ -11,7 +11,7 @@ from device_farm.compiler.target import Precision
 from device_farm.errors import DeviceGone, FarmError
 from device_farm.fleet.devices import AdbDevice, DeviceSpec
 from device_farm.transport.adb.device_list import ListedDevice
-from device_farm.transport.adb.server import AdbServer
+from device_farm.transport.adb.server import AdbServer, is_tcp
 
 _CONNECT_S = 2.0
 
@@ -22,7 +22,8 @@ class AdbPhones:
 
     `server` is "HOST:PORT" as seen from the host that follows it; one on the host itself is started if it is not there.
     `addresses` are phones at HOST:PORT that the server is told of, and again when it was restarted or lost them. Of
-    phones in `ignored` nothing is said, nor of others than `only`, if given. `cpu`, `home`, `threads` and `precision`
+    phones in `ignored` nothing is said, nor of others than `only`, if given, which the server is told of like
+    `addresses` if they are at HOST:PORT. `cpu`, `home`, `threads` and `precision`
     are as for AdbDevice; the phones' models are what they say, or `models` by serial.
     """
 
@@ -58,7 +59,9 @@ class AdbPhones:
                 raise
             server.start()
             known = set()
-        for address in self.addresses:
+        # Phones that are named and reached by TCP are nobody else's business to connect.
+        named = (serial for serial in self.only or () if is_tcp(serial))
+        for address in dict.fromkeys((*self.addresses, *named)):
             if address not in known:
                 with suppress(FarmError):  # its device's actor finds the reason, and tells it
                     server.connect(address, timeout_s=_CONNECT_S)
