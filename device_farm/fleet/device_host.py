@@ -109,6 +109,15 @@ class DeviceHost:
             child.kill()
             await child.ended.wait()
 
+    async def close(self) -> None:
+        """Ends all of its processes."""
+        for serial in list(self._children):
+            await self.end(serial)
+        if self._forks is not None:
+            self._forks.close()
+        if self._parent is not None:
+            await asyncio.to_thread(self._parent.wait)
+
     async def _child(self, serial: str, made_with: tuple[Any, ...]) -> _Child:
         async with self._forking:
             child = self._children.get(serial)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from device_farm.errors import DeviceGone, Refused
 from device_farm.fleet.device_actor import Greeting
 from device_farm.fleet.device_host import DeviceHost, Turns
-from device_farm.simulator.clock import NothingHappens
+from device_farm.simulator.clock import VirtualLoop
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,7 @@ def with_host(test: Callable[[DeviceHost], Awaitable[None]]) -> None:
         try:
             await asyncio.wait_for(test(host), 20)
         finally:
-            for serial in ("d0", "d1"):
-                await host.end(serial)
+            await host.close()
 
     asyncio.run(main())
 
@@ -158,10 +158,10 @@ def test_devices_that_begin_together_are_spread_and_those_that_are_spread_do_not
         await asyncio.gather(*(device(turns, 6) for _ in range(count)))
         return asyncio.get_running_loop().time() - began_s
 
-    with asyncio.Runner(loop_factory=NothingHappens) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         seconds = runner.run(main())
     assert max(begun[:count]) == min(begun[:count])  # nothing is known yet
     second = begun[count : 2 * count]
-    gaps = [later - earlier for earlier, later in zip(second, second[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(second)]
     assert min(gaps) == pytest.approx(0.8 * busy_s / count)
     assert seconds < 6 * busy_s + busy_s  # spread once, and never held up again
