@@ -59,16 +59,19 @@ class AdbPhones:
                 raise
             server.start()
             known = set()
-        # Phones that are named and reached by TCP are nobody else's business to connect.
-        named = (serial for serial in self.only or () if is_tcp(serial))
-        for address in dict.fromkeys((*self.addresses, *named)):
+        for address in self._told:
             if address not in known:
                 with suppress(FarmError):  # its device's actor finds the reason, and tells it
                     server.connect(address, timeout_s=_CONNECT_S)
 
+    @property
+    def _told(self) -> tuple[str, ...]:
+        """What the server is told of: phones that are named and reached by TCP are nobody else's to connect."""
+        return tuple(dict.fromkeys((*self.addresses, *(serial for serial in self.only or () if is_tcp(serial)))))
+
     def _devices(self, listed: Sequence[ListedDevice]) -> list[DeviceSpec]:
         models = dict(self.models)
-        serials = dict.fromkeys([*(device.serial for device in listed), *self.addresses])
+        serials = dict.fromkeys([*(device.serial for device in listed), *self._told])
         devices: list[DeviceSpec] = []
         for serial in serials:
             if serial in self.ignored or (self.only is not None and serial not in self.only):
