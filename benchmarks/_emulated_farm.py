@@ -92,6 +92,7 @@ def _measure(count: int, each: int, min_time_s: float) -> dict[str, Any]:
             for job in [farm.submit(network(), model=MODEL, seed=1_000_000 + n) for n in range(2 * count)]:
                 job.result(300)
             before = [len(phone.runs) for phone in phones]
+            load = os.getloadavg()[0]  # others at work: then wall times say little
             roots = (os.getpid(), server.pid)
             books = open_books(roots, _role)
             begun = time.monotonic()
@@ -103,7 +104,8 @@ def _measure(count: int, each: int, min_time_s: float) -> dict[str, Any]:
         finally:
             farm.stop()
     cpu_ms = {role: 1e3 * spent / len(results) for role, spent in sorted(cpu_s.items(), key=lambda item: -item[1])}
-    return _overhead(runs, jobs=len(results), seconds=seconds) | {"cpu_ms_per_measurement": cpu_ms}
+    found = _overhead(runs, jobs=len(results), seconds=seconds)
+    return found | {"load_before": load, "cpu_ms": sum(cpu_ms.values()), "cpu_ms_per_measurement": cpu_ms}
 
 
 def _role(pid: int, command: str) -> str:
