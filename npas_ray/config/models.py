@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from device_farm.measurement.admission import AdmissionRules
+from device_farm.measurement.finalists import Effort
 from device_farm.measurement.types import Protocol
-from npas_ray.config.devices import Device, LocalDevice
+from npas_ray.config.admission import AdmissionConfig
+from npas_ray.config.devices import Device, FarmDevice, LocalDevice
 from npas_ray.config.fields import (
     Count,
     NotNegative,
@@ -31,6 +34,7 @@ from npas_ray.config.fields import (
     yes_or_no,
 )
 from npas_ray.config.section import Section
+from npas_ray.config.warm_start import WarmStartSource
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.search.axes import ENERGY, LATENCY, SIZE, latency_on, model_of
 from npas_ray.search.names import POLICY_NAMES
@@ -108,6 +112,8 @@ class PolicyConfig(Section):
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
     predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
     skip_over_budget: Annotated[bool, yes_or_no()] = False  # what surely exceeds a budget is not even compiled
+    # earlier runs and lists to begin with; see docs/warm_start.md
+    warm_start: Annotated[tuple[WarmStartSource, ...], *listed("sources", least=0)] = ()
 
     @model_validator(mode="after")
     def _skipping_needs_a_predictor(self) -> PolicyConfig:
@@ -138,17 +144,43 @@ class ObjectiveConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one."""
+    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one.
+
+    With a ladder a candidate is first trained for the epochs of each of its rungs, and only the best `keep` of a rung
+    go on from there: see docs/fast_evaluation.md for when that pays.
+    """
 
     epochs: Annotated[int, whole(0, 1000)] = 2
+    ladder: Annotated[tuple[Annotated[int, whole(0, 1000)], ...], *listed("epochs", sort=int, least=0)] = ()
+    keep: Annotated[float, number("> 0 and < 1", lambda share: 0 < share < 1)] = 0.5  # of each rung
     workers: Count = "auto"
     final_epochs: Annotated[int, whole(0, 10_000)] = 20
+
+    @model_validator(mode="after")
+    def _rungs_lead_up_to_the_epochs(self) -> TrainingConfig:
+        for index, rung in enumerate(self.ladder):
+            if rung >= self.epochs:
+                expected = f"fewer epochs than training.epochs, which is {self.epochs} and the last rung"
+                raise misplaced(("ladder", index), expected, rung)
+        if not self.ladder and "keep" in self.model_fields_set and self.keep != type(self).model_fields["keep"].default:
+            raise misplaced(("keep",), "nothing here, as there is no training.ladder", self.keep)
+        return self
 
 
 class CompilationConfig(Section):
     """How many compile side by side."""
 
     workers: Count = 1
+
+
+class FinalistsConfig(Section):
+    """Finalists are measured again, in other sessions and on other phones: device_farm.measurement.finalists.Effort."""
+
+    half_width: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Effort.half_width
+    sessions: Annotated[int, whole(1, 100)] = Effort.most  # at most, on each device model; 1: the search's own
+
+    def effort(self) -> Effort:
+        return Effort(half_width=self.half_width, most=self.sessions)
 
 
 class MeasurementConfig(Section):
@@ -166,6 +198,8 @@ class MeasurementConfig(Section):
     max_correction: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_correction
     max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
     max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
+    admission: AdmissionConfig = AdmissionConfig()  # when a phone may measure
+    finalists: FinalistsConfig = FinalistsConfig()  # how well the latency of what is reported must be known
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:
@@ -178,7 +212,10 @@ class MeasurementConfig(Section):
         return self
 
     def protocol(self) -> Protocol:
-        return Protocol(**self.model_dump())
+        return Protocol(**self.model_dump(exclude={"admission", "finalists"}))
+
+    def rules(self) -> AdmissionRules:
+        return self.admission.rules()
 
 
 class ClusterConfig(Section):
@@ -212,6 +249,19 @@ class SearchConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
+    def _one_farm(self) -> SearchConfig:
+        farms = {device.farm for device in self.devices if isinstance(device, FarmDevice)}
+        if not farms:
+            return self
+        if len(farms) > 1 or not all(isinstance(device, FarmDevice) for device in self.devices):
+            expected = "devices of one farm, and no others beside them: a search measures in one place"
+            raise misplaced(("devices",), expected, [getattr(device, "farm", device.kind) for device in self.devices])
+        if self.cluster.address == "local":
+            expected = f"the Ray cluster of the farm {farms.pop()!r}: HOST:PORT, or auto for the one of this machine"
+            raise misplaced(("cluster", "address"), expected, "local")
+        return self
+
+    @model_validator(mode="after")
     def _budgets_have_devices(self) -> SearchConfig:
         for kind in ("budgets_ms", "budgets_of_dense"):
             for model in getattr(self.objective, kind):
@@ -230,6 +280,11 @@ class SearchConfig(Section):
             if model in self.objective.budgets_ms:
                 raise misplaced(("objective", "budgets_of_dense", model), "no second budget beside budgets_ms", share)
         return self
+
+    @property
+    def farm(self) -> str | None:
+        """The name of the shared farm that measures; None: one of the search's own."""
+        return next((device.farm for device in self.devices if isinstance(device, FarmDevice)), None)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -268,6 +323,8 @@ class SearchConfig(Section):
             for section in sections:
                 inner = inner[section]
             del inner[last]
+        if self.measurement.admission == AdmissionConfig():  # as in journals from before there was a choice
+            del data["measurement"]["admission"]
         data["devices"] = list(dict.fromkeys(device.identity for device in self.devices))
         return data
 
@@ -286,6 +343,7 @@ _NOT_IDENTITY = (
     "search.candidates",
     "measurement.attempts",
     "measurement.deadline_s",
+    "measurement.finalists",
 )
 
 

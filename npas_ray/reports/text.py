@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from device_farm.measurement.codec import replicated_from_json
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports.fronts import WholeFront, said_cost
-from npas_ray.reports.run_data import RunData, accuracy_std
+from npas_ray.reports.run_data import RunData, accuracy_std, seeds_said
 from npas_ray.reports.short import SCHEMES, short
 from npas_ray.search.axes import label_of
 from npas_ray.search.policy import Status
 
 if TYPE_CHECKING:
+    from npas_ray.reports.baselines import Baselines
     from npas_ray.reports.write import ReportPaths
 
 
@@ -21,9 +24,10 @@ def results(data: RunData, paths: ReportPaths) -> str:
     """The Pareto tables of all device models, and where the report lies."""
     whole = data.whole_front
     volume = None if whole is None else whole.describe()
-    ending = [counted(data), volume, shipped(data), f"report: {printable(str(paths.html))}"]
+    ending = [counted(data), volume, believed(data), shipped(data), f"report: {printable(str(paths.html))}"]
     tables = [pareto(data, model) for model in data.models] if whole is None else [front(data, whole)]
-    return "\n\n".join([*tables, "\n".join(line for line in ending if line)])
+    compared = [baselines(data.baselines)] if data.concluded else []
+    return "\n\n".join([*tables, *compared, "\n".join(line for line in ending if line)])
 
 
 def front(data: RunData, whole: WholeFront) -> str:
@@ -55,16 +59,39 @@ def pareto(data: RunData, model: str) -> str:
     return "\n".join([title, *_aligned(rows), f"  * best; {_legend(members)}"])
 
 
+def baselines(found: Baselines) -> str:
+    """How far the run is ahead of simulated random and local search, or why that cannot be said."""
+    if found.why_not is not None:
+        return f"Against simpler searches: {found.why_not}"
+    rows: list[tuple[str, ...]] = [("ahead of", "after", "points", "95 % of the seeds", "")]
+    for gap in found.gaps:
+        interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+        verdict = {"ahead": "ahead", "behind": "behind", "even": "cannot be told"}[gap.verdict]
+        rows.append((gap.searcher, str(gap.evaluations), f"{100 * gap.mean:+.1f}", interval, verdict))
+    return "\n".join([f"Against simpler searches, {found.basis}", *_aligned(rows)])
+
+
 def counted(data: RunData) -> str:
     """48 candidates: 30 done, 15 over budget, 3 failed"""
     counts = {
         "done": len(data.with_status(Status.DONE)),
+        "stopped early": len(data.with_status(Status.STOPPED)),
         "over budget": len(data.with_status(Status.OVER_BUDGET)),
         "failed": len(data.with_status(Status.FAILED)),
         "under way": len(data.with_status(None)),
     }
     said = [f"{count} {what}" for what, count in counts.items() if count]
     return f"{len(data.candidates)} candidates" + (f": {', '.join(said)}" if said else "")
+
+
+def believed(data: RunData) -> str | None:
+    """best: candidate #31, 91.60 % ± 0.52, mean of 5 seeds, the search saw 92.40 %"""
+    found = data.best
+    spread = None if found is None else accuracy_std(found)
+    if found is None or spread is None:
+        return None
+    accuracy = f"{100 * (found.accuracy or 0):.2f} % ± {100 * spread:.2f}"
+    return f"best: candidate #{found.ordinal}, {accuracy}, {seeds_said(found)}"
 
 
 def shipped(data: RunData) -> str | None:
@@ -74,10 +101,23 @@ def shipped(data: RunData) -> str | None:
         return None
     latencies = final.get("latency_ms")
     said = [
-        f"{ms:.4g} ms on {printable(model)}" for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
+        f"{ms:.4g} ms{replicated(final, model)} on {printable(model)}"
+        for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
     ]
     told = [f"candidate #{final.get('ordinal', '?')} after {final.get('epochs', '?')} epochs"]
     return "shipped: " + ", ".join([*told, f"test accuracy {100 * final['test_accuracy']:.2f} %", *said])
+
+
+def replicated(final: Mapping[str, Any], model: str) -> str:
+    """How well what ships is known there: " +- 2.1 % (3 phones, 6 sessions)"; nothing in runs from before."""
+    try:
+        latency = replicated_from_json(final["replicated"][model])
+    except (KeyError, TypeError, ValueError):
+        return ""
+    sessions = f"{latency.sessions} session{'s' if latency.sessions > 1 else ''}"
+    where = f"{latency.phones} phones" if latency.phones > 1 else "this one device only"
+    out = f", {len(latency.left_out)} left out" if latency.left_out else ""
+    return f" ± {100 * latency.half_width:.1f} % ({where}, {sessions}{out})"
 
 
 def best(data: RunData) -> str | None:

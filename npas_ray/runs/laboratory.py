@@ -15,6 +15,7 @@ from device_farm.compiler.graph import Graph
 from device_farm.compiler.sparsity import TapUnit
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
+from npas_ray.journal import Candidate
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.conductor import Conductor
@@ -33,7 +34,8 @@ class Laboratory:
     """Measures and trains architectures of one backbone. Serialisable: every trial gets a copy.
 
     `block_height` is the number of filters that share a tap list, the same for masks and kernels;
-    `tap_unit` says whether a tap is one channel or four.
+    `tap_unit` says whether a tap is one channel or four. `epochs` is how long a finished candidate was trained; what
+    the ladder stops was trained for less.
     """
 
     backbone: Backbone
@@ -56,10 +58,10 @@ class Laboratory:
         """Measurement of what ships, with its own weights, as JSON. Raises FarmError."""
         return measurement_to_json(self.farm.measure(graph, model=model, weights=weights))
 
-    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
-        """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
+    def train(self, architecture: Architecture, epochs: int, *, seed: int | None = None) -> Future[Evaluation]:
+        """Starts a fast evaluation and returns at once; its result has "accuracy", "epochs", "seed" and more."""
         seed = self.seed if seed is None else seed
-        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
+        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=epochs, seed=seed)
         return cast("Future[Evaluation]", result.future())
 
     def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:
@@ -74,6 +76,7 @@ class Laboratory:
         return Evaluator(
             self.models,
             self.objective.budgets_ms,
+            self.epochs,
             self.measure,
             self.train,
             ConductorBook(conductor),
@@ -82,7 +85,7 @@ class Laboratory:
 
 
 class ConductorBook:
-    """The conductor's actor as a Book: every call returns when the fact is on disk."""
+    """The conductor's actor as a Book, and as Books: every call returns when the fact is on disk."""
 
     def __init__(self, conductor: ActorHandle[Conductor]) -> None:
         self._conductor = cast(Any, conductor)
@@ -91,7 +94,19 @@ class ConductorBook:
         ray.get(self._conductor.measured.remote(key, model, measurement))
 
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
-        ray.get(self._conductor.trained.remote(key, evaluation))
+        ray.get(self._conductor.trained.remote(key, dict(evaluation)))
+
+    def next_rung(self, key: str) -> int | None:
+        return cast("int | None", ray.get(self._conductor.next_rung.remote(key)))
 
     def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
         ray.get(self._conductor.conclude.remote(key, status, reason))
+
+    def candidates(self) -> list[Candidate]:
+        return cast("list[Candidate]", ray.get(self._conductor.candidates.remote()))
+
+    def overlooked(self) -> list[str]:
+        return cast("list[str]", ray.get(self._conductor.overlooked.remote()))
+
+    def promote(self, key: str, reason: str) -> None:
+        ray.get(self._conductor.promote.remote(key, reason))

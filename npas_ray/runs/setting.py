@@ -10,13 +10,14 @@ from typing import Any
 from device_farm.compiler import TARGETS, Target, host_target
 from device_farm.compiler.sparsity import TapUnit
 from device_farm.errors import CompileError
-from npas_ray.config import AdbDevice, SearchConfig
+from npas_ray.config import LocalDevice, SearchConfig
 from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
 from npas_ray.networks.costs import NetworkCosts
 from npas_ray.networks.operators import dense_architecture
 from npas_ray.search.axes import ENERGY, SIZE, latency_on
+from npas_ray.search.ladder import Ladder
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
 
@@ -43,6 +44,11 @@ def backbone_of(config: SearchConfig) -> Backbone:
 def task_of(config: SearchConfig) -> dict[str, int]:
     """The arguments of digits_task."""
     return {"seed": config.seed, "train_images": config.task.train_images}
+
+
+def ladder_of(config: SearchConfig) -> Ladder:
+    """The trainings that a candidate goes through, the last one for `training.epochs`."""
+    return Ladder((*config.training.ladder, config.training.epochs), config.training.keep)
 
 
 def make_space(config: SearchConfig) -> SearchSpace:
@@ -114,7 +120,7 @@ def targets_of(config: SearchConfig) -> tuple[Target, ...]:
     """Of the devices, in their order. Raises ConfigError: a device cannot compute at the precision that it is asked."""
     targets = []
     for index, device in enumerate(config.devices):
-        if isinstance(device, AdbDevice):
+        if not isinstance(device, LocalDevice):
             if device.target == "auto":
                 raise ConfigError(
                     f"devices[{index}].target: it was not asked for yet; name one of {', '.join(TARGETS)}"

@@ -47,6 +47,9 @@ class ReplayablePolicy(Policy):
     #: set before the first proposal. What it refuses is proposed only if nothing else can be found
     veto: Veto | None = None
 
+    #: set by a subclass that has nothing more to say: then random ones no longer take the place of what is missing
+    finished: bool = False
+
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int) -> None:
         self.space = space
         self.objective = objective
@@ -56,7 +59,7 @@ class ReplayablePolicy(Policy):
         self._observations: list[Observation] = []
         self._prior: list[Observation] = []
         self._start_with: list[Architecture] = []
-        self._known_before = 0
+        self._learned_prior: list[Observation] = []  # those that are as good as its own
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
@@ -74,17 +77,18 @@ class ReplayablePolicy(Policy):
         here, and a candidate that was not trained because of another budget. A policy that can use a part overrides.
         """
         objective, latency_ms = self.objective, observation.latency_ms
-        complete = observation.status is not Status.FAILED and objective.budgets_ms.keys() <= latency_ms.keys()
+        complete = observation.status is not Status.FAILED and all(model in latency_ms for model in objective.models)
         if observation.status is Status.OVER_BUDGET:
             complete = complete and objective.excess(latency_ms) > 0
         if complete:
             self._learn(observation)
+            self._learned_prior.append(observation)
         return complete
 
     @property
     def experience(self) -> int:
         """Candidates that were proposed or that it knew from the start: what random ones are there for at first."""
-        return len(self._proposed) + self._known_before
+        return len(self._proposed) + len(self._learned_prior)
 
     @property
     def prior(self) -> Sequence[Observation]:
@@ -97,13 +101,15 @@ class ReplayablePolicy(Policy):
         return self._observations
 
     def rewards(self, rng: np.random.Generator) -> dict[Architecture, float]:
-        """Mean reward of every architecture that did not fail, in the order of their first observations.
+        """Mean reward of every architecture that did not fail, in the order of their first observations; the prior's
+        come before all.
 
         In mode front towards a target that is drawn from `rng`, see `Objective.towards`: another one for every batch.
         """
-        objective = self.objective.towards(rng, self._observations)
+        known = [*self._learned_prior, *self._observations]
+        objective = self.objective.towards(rng, known)
         found: dict[Architecture, list[float]] = {}
-        for observation in self._observations:
+        for observation in known:
             reward = objective.reward(observation)
             if reward is not None:
                 found.setdefault(observation.architecture, []).append(reward)
@@ -150,7 +156,8 @@ class ReplayablePolicy(Policy):
         self._prior = list(prior)
         self._start_with = list(dict.fromkeys(start_with))
         with _threads().limit(limits=1):
-            self._known_before = sum([self._learn_prior(observation) for observation in self._prior])
+            for observation in self._prior:
+                self._learn_prior(observation)
         return self
 
     def propose(self, count: int) -> list[Architecture]:
@@ -169,11 +176,11 @@ class ReplayablePolicy(Policy):
                         break
                     if candidate in self.space and candidate not in chosen and not self.is_known(candidate):
                         chosen[candidate] = None
-        if len(chosen) < count and self.veto is not None:
+        if len(chosen) < count and self.veto is not None and not self.finished:
             known = {**self._proposed, **self._observed, **chosen}
             drawn = unseen(self.space, known=known, count=_DRAWS * (count - len(chosen)), rng=rng)
             chosen.update(dict.fromkeys(list(self._allowed(drawn))[: count - len(chosen)]))
-        if len(chosen) < count:
+        if len(chosen) < count and not self.finished:
             known = {**self._proposed, **self._observed, **chosen}
             chosen.update(dict.fromkeys(unseen(self.space, known=known, count=count - len(chosen), rng=rng)))
         self._proposed.update(chosen)
@@ -198,6 +205,19 @@ class ReplayablePolicy(Policy):
                 self._observations.append(observation)
                 self._learn(observation)
 
+    def recommend(self, count: int) -> list[Architecture]:
+        """By the mean of what was observed. Of equal ones the first. Changes nothing."""
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            if (
+                observation.status is Status.DONE
+                and observation.accuracy is not None
+                and self.objective.keeps(observation)
+            ):
+                found.setdefault(observation.architecture, []).append(observation.accuracy)
+        mean = {architecture: sum(accuracies) / len(accuracies) for architecture, accuracies in found.items()}
+        return sorted(mean, key=lambda architecture: -mean[architecture])[:count]
+
     def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
         if self._proposed or self._observations:
             raise RuntimeError(f"policy {self.name!r} is in use already; restore a new one")
@@ -217,7 +237,8 @@ class ReplayablePolicy(Policy):
 
     def _check_prior(self, observation: Observation) -> None:
         """As `_check`, but latencies may be missing."""
-        believed = dataclasses.replace(observation, latency_ms={**self.objective.budgets_ms, **observation.latency_ms})
+        some_ms = dict.fromkeys(self.objective.models, 1.0)
+        believed = dataclasses.replace(observation, latency_ms={**some_ms, **observation.latency_ms})
         self._check(believed)
 
     def _not_in_space(self, architecture: Architecture) -> str:
