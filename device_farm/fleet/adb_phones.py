@@ -82,7 +82,8 @@ class AdbPhones:
 
     @property
     def _by_tcp(self) -> list[str]:
-        return [address for address in dict.fromkeys([*self.addresses, *self.seen]) if self._is_wanted(address)]
+        named = (serial for serial in self.only or () if is_tcp(serial))
+        return [address for address in dict.fromkeys([*self.addresses, *named, *self.seen]) if self._is_wanted(address)]
 
     def _is_wanted(self, serial: str) -> bool:
         return serial not in self.ignored and (self.only is None or serial in self.only)
