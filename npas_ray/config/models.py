@@ -31,6 +31,7 @@ from npas_ray.config.fields import (
     yes_or_no,
 )
 from npas_ray.config.section import Section
+from npas_ray.config.warm_start import WarmStartSource
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.search.axes import ENERGY, LATENCY, SIZE, latency_on, model_of
 from npas_ray.search.names import POLICY_NAMES
@@ -108,6 +109,8 @@ class PolicyConfig(Section):
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
     predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
     skip_over_budget: Annotated[bool, yes_or_no()] = False  # what surely exceeds a budget is not even compiled
+    # earlier runs and lists to begin with; see docs/warm_start.md
+    warm_start: Annotated[tuple[WarmStartSource, ...], *listed("sources", least=0)] = ()
 
     @model_validator(mode="after")
     def _skipping_needs_a_predictor(self) -> PolicyConfig:

@@ -113,11 +113,12 @@ class NpasPolicy(ReplayablePolicy):
         if observation.status is Status.FAILED:
             return False
         row = self._encoding.encode([observation.architecture])[0]
-        self._latency.learn(row, observation.latency_ms)
+        self._latency.learn(row, self.objective.learned_ms(observation))
         if observation.status is Status.DONE and observation.accuracy is not None:
             self._rows.append(row)
             self._accuracies.append(observation.accuracy)
             self._feasible.append(False)  # nobody knows
+            self._shares.append(self.objective.shares(observation))
         return False
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
