@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -43,8 +43,8 @@ class Books(Protocol):
     def promote(self, key: str, reason: str) -> None: ...
 
 
-def confirm(lab: Lab, books: Books) -> Candidate:
-    """The best candidate within the budgets whose accuracy several seeds agree on.
+def confirm(lab: Lab, books: Books, *, without: Collection[str] = ()) -> Candidate:
+    """The best candidate within the budgets whose accuracy several seeds agree on, none of `without`.
 
     What the ladder stopped early, and would not have stopped if it had known all results, is trained to the end first;
     then front runners get further seeds until one is in front with enough of them. Can be interrupted and called again.
@@ -53,7 +53,7 @@ def confirm(lab: Lab, books: Books) -> Candidate:
     _promote(lab, books)
     while True:
         known = books.candidates()
-        ranked = ranking(known, lab.objective)
+        ranked = ranking([candidate for candidate in known if candidate.key not in without], lab.objective)
         if not ranked:
             raise none_feasible(known, lab.objective)
         by_key = {candidate.key: candidate for candidate in ranked}
