@@ -48,7 +48,8 @@ CHECKPOINTS = (10, 25, 50, 100)
 SOURCE_EVALUATIONS = 60
 EPOCHS = 2
 SPACE = SearchSpace(DIGITS)
-NARROWER = SearchSpace(DIGITS, operators=[o for o in Operator if o not in (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)])
+LACKING = (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)
+NARROWER = SearchSpace(DIGITS, operators=[operator for operator in Operator if operator not in LACKING])
 WIDER = SearchSpace(DIGITS, rates=(*RATES, 1.5, 4))
 LONGER = 1.5
 CONFIG = SearchConfig.from_json(
