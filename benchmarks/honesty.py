@@ -1,4 +1,4 @@
-"""Are the simulated baselines of a report right? Held against the truth where it is known, and against other surrogates.
+"""Are the simulated baselines of a report right? Held against the truth where it is known, and other surrogates.
 
     python benchmarks/honesty.py [--seeds N] [--evaluations N] [--policy NAME ...] [--runs RUN_DIR ...] [--json FILE]
 
