@@ -22,7 +22,7 @@ from npas_ray.reports import baselines_chart, charts, front_charts
 from npas_ray.reports.fronts import WholeFront, said_cost, title_of
 from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of, seeds_said
 from npas_ray.reports.short import SCHEMES, short
-from npas_ray.reports.text import counted
+from npas_ray.reports.text import counted, replicated
 from npas_ray.runs.warm_start import WARM_START
 from npas_ray.search.axes import label_of, model_of
 from npas_ray.search.policy import Status
@@ -155,6 +155,10 @@ def _cards(data: RunData) -> list[Card]:
     if isinstance(final.get("test_accuracy"), int | float):
         epochs = f"after {final['epochs']} epochs" if "epochs" in final else ""
         cards.append(Card(f"{100 * final['test_accuracy']:.2f} %", "shipped network, test set", epochs))
+        latencies = final.get("latency_ms")
+        for model, ms in (latencies if isinstance(latencies, dict) else {}).items():
+            emulated = " (emulated)" if data.emulated(model) else ""
+            cards.append(Card(f"{ms:.4g} ms", f"shipped, on {model}{emulated}", replicated(final, model).strip()))
     wanted = f" of {data.wanted}" if data.wanted is not None else ""
     cards.append(Card(f"{len(data.concluded)}{wanted}", "candidates concluded", _pace(data)))
     if data.whole_front is not None:
