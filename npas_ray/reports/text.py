@@ -16,6 +16,7 @@ from npas_ray.search.axes import label_of
 from npas_ray.search.policy import Status
 
 if TYPE_CHECKING:
+    from npas_ray.reports.baselines import Baselines
     from npas_ray.reports.write import ReportPaths
 
 
@@ -25,7 +26,8 @@ def results(data: RunData, paths: ReportPaths) -> str:
     volume = None if whole is None else whole.describe()
     ending = [counted(data), volume, believed(data), shipped(data), f"report: {printable(str(paths.html))}"]
     tables = [pareto(data, model) for model in data.models] if whole is None else [front(data, whole)]
-    return "\n\n".join([*tables, "\n".join(line for line in ending if line)])
+    compared = [baselines(data.baselines)] if data.concluded else []
+    return "\n\n".join([*tables, *compared, "\n".join(line for line in ending if line)])
 
 
 def front(data: RunData, whole: WholeFront) -> str:
@@ -55,6 +57,18 @@ def pareto(data: RunData, model: str) -> str:
     rows = [("", "#", "accuracy", "latency ms", "95 % interval", *data.layer_names)]
     rows += [_row(candidate, model, is_best=candidate == data.best) for candidate in members]
     return "\n".join([title, *_aligned(rows), f"  * best; {_legend(members)}"])
+
+
+def baselines(found: Baselines) -> str:
+    """How far the run is ahead of simulated random and local search, or why that cannot be said."""
+    if found.why_not is not None:
+        return f"Against simpler searches: {found.why_not}"
+    rows: list[tuple[str, ...]] = [("ahead of", "after", "points", "95 % of the seeds", "")]
+    for gap in found.gaps:
+        interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+        verdict = {"ahead": "ahead", "behind": "behind", "even": "cannot be told"}[gap.verdict]
+        rows.append((gap.searcher, str(gap.evaluations), f"{100 * gap.mean:+.1f}", interval, verdict))
+    return "\n".join([f"Against simpler searches, {found.basis}", *_aligned(rows)])
 
 
 def counted(data: RunData) -> str:

@@ -16,7 +16,7 @@ from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
 from npas_ray.runs.confirmation import confirm_front
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.laboratory import Laboratory
+from npas_ray.runs.laboratory import ConductorBook, Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.replication import believed_latencies, to_json
@@ -58,7 +58,7 @@ def ship(
         winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
         if lab.objective.mode is Mode.FRONT:
-            confirm_front(lab, conductor)
+            confirm_front(lab, ConductorBook(conductor))
         winner = believed_winner(config, lab=lab, conductor=conductor, progress=progress)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:

@@ -11,7 +11,7 @@ from npas_ray.journal import Candidate
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.confirmation import confirm
 from npas_ray.runs.evaluation import CANDIDATE_FAULTS
-from npas_ray.runs.laboratory import Laboratory
+from npas_ray.runs.laboratory import ConductorBook, Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.replication import believed_latencies, in_short, over_budget
 
@@ -26,7 +26,7 @@ def believed_winner(config: SearchConfig, *, lab: Laboratory, conductor: Any, pr
     rejected: dict[str, str] = {}
     while True:
         try:
-            winner = confirm(lab, conductor, without=rejected)
+            winner = confirm(lab, ConductorBook(conductor), without=rejected)
         except NoFeasibleCandidate:
             if not rejected:
                 raise
