@@ -45,7 +45,7 @@ class Lab:
     def npas(self, *words: str, code: int = 0) -> str:
         """What a command prints, in a process of its own."""
         done = self.start(*words)
-        out, err = done.communicate(timeout=400)
+        out, err = done.communicate(timeout=900)
         assert done.returncode == code, f"{words}\n{out}\n{err[-4000:]}"
         return f"{out}{err}"
 
@@ -189,7 +189,7 @@ def test_two_searches_share_it_and_nothing_is_measured_twice(lab: Lab) -> None:
     one, two = lab.search("one", seed=1), lab.search("two", seed=2)
     both = [lab.start("search", str(path)) for path in (one, two)]
     for search in both:
-        out, err = search.communicate(timeout=400)
+        out, err = search.communicate(timeout=900)
         assert search.returncode == 0, err[-4000:]
         assert "2 phones, 3 sessions" in out and "this one device only" in out
     runs = [read_run(lab.folder / "runs" / name) for name in ("one", "two")]
