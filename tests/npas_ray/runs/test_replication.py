@@ -54,6 +54,9 @@ def test_every_model_has_sessions_on_its_own_phones() -> None:
     assert over_budget(found, Objective({"P": 3.0})) is None
     over = over_budget(found, Objective({"P": 2.0, "Q": 9.0}))
     assert over is not None and over.startswith("2.0") and over.endswith("on P, budget 2 ms")
+    ms = over_budget(found, Objective({"Q": 5.05}))  # 5 ms, but not surely
+    assert ms is not None and ms.startswith("5 ms +- ")
+    assert over_budget(found, Objective({"Q": 5.05}, certainty=0.5)) is None
 
     kept = json.loads(json.dumps(to_json(found["P"])))
     assert replicated_from_json(kept["latency"]) == found["P"].latency and len(kept["sessions"]) == 4
