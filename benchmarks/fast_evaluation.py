@@ -1,10 +1,17 @@
-"""Does fast evaluation rank candidates as full training does, and what does it cost?
+"""Does fast evaluation rank candidates as full training does, what does it cost, and is a ladder worth it?
 
-    python benchmarks/fast_evaluation.py [--quick] [--json FILE]
+    python benchmarks/fast_evaluation.py [--quick] [--rows FILE] [--json FILE]
 
-Random legal candidates of the embedded task are evaluated at rungs of 0, 1 and 2 epochs and trained in full from the
-same inherited weights; from scratch is the peer. One torch thread in each of two processes. Times are CPU seconds of
-a candidate's process, which a busy machine disturbs least.
+Random legal candidates of the embedded task are evaluated at rungs of 0, 1 and 2 epochs and trained in full (as what
+ships: with distillation), all from the same inherited weights. Full training is done with two seeds: how well one seed
+ranks as the other one does is the most that any rung can reach. Every network is judged on the 1,000 validation images
+that a search sees and on those and 2,000 test images together, which tells noise of images from noise of training.
+
+Then the ladder is replayed over these candidates in random orders, as a random search would meet them: the full
+accuracy (all images, mean of seeds) of the candidate that is best after a given CPU time of training.
+
+One torch thread in each of two processes. Times are CPU seconds of a candidate's process, which a busy machine disturbs
+least. What is trained is kept in the file of rows, so that a run that was cut goes on there.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,20 +32,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._ladder_replay import Rungs, best_after
 from npas_ray.networks.backbone import DIGITS
-from npas_ray.networks.masking import network_masks
-from npas_ray.networks.module import build_module
 from npas_ray.networks.operators import dense_architecture
-from npas_ray.pruning.one_shot import MaskedParameters
+from npas_ray.search.ladder import Ladder
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
-from npas_ray.training.data import Task, digits_task
-from npas_ray.training.fast_evaluation import evaluate
-from npas_ray.training.optimise import Schedule, accuracy, fit
+from npas_ray.training.data import Dataset, Task, digits_task
+from npas_ray.training.fast_evaluation import evaluate, full_train
+from npas_ray.training.optimise import accuracy
 from npas_ray.training.teacher import Teacher, cached_teacher
 
 BLOCK_HEIGHT = 32
-RUNGS = (0, 1, 2)
+FULL_EPOCHS = 8
+
+Method = tuple[str, int, int]  # name, epochs, seed
+Row = dict[str, Any]
 
 
 @dataclass
@@ -56,32 +65,29 @@ def _start(directory: str) -> None:
     torch.set_num_threads(1)
     _worker.task = digits_task()
     _worker.teacher = cached_teacher(Path(directory), _worker.task, DIGITS)
-    _run(dense_architecture(DIGITS).to_json(), "inherited", 0, 0)  # torch's first calls are slow
+    _train(dense_architecture(DIGITS).to_json(), ("rung", 0, 0))  # torch's first calls are slow
 
 
-def _run(texts: list[str], method: str, epochs: int, seed: int) -> tuple[float, float]:
-    """Accuracy and CPU seconds of one training."""
+def _train(texts: list[str], method: Method) -> Row:
+    """One training: accuracy on the validation images, and on validation and test images; CPU seconds."""
     assert _worker.task is not None and _worker.teacher is not None
-    architecture = Architecture.from_json(texts)
+    architecture, (name, epochs, seed) = Architecture.from_json(texts), method
+    common: dict[str, Any] = {"task": _worker.task, "teacher": _worker.teacher, "block_height": BLOCK_HEIGHT}
     started = time.process_time()
-    if method == "inherited":
-        value = evaluate(
-            architecture,
-            task=_worker.task,
-            teacher=_worker.teacher,
-            block_height=BLOCK_HEIGHT,
-            epochs=epochs,
-            seed=seed,
-            early_stop=None,
-        ).evaluation.accuracy
+    if name == "full":
+        trained = full_train(architecture, epochs=epochs, seed=seed, **common)
     else:
-        torch.manual_seed(seed)
-        network = build_module(DIGITS, architecture)
-        masks = network_masks(network, DIGITS, architecture, block_height=BLOCK_HEIGHT)
-        masked = MaskedParameters(network.named_parameters(), masks)
-        fit(network, _worker.task.train, Schedule(epochs), seed=seed, after_step=masked.enforce)
-        value = accuracy(network, _worker.task.validation)
-    return value, time.process_time() - started
+        trained = evaluate(architecture, epochs=epochs, seed=seed, early_stop=None, **common)
+    cpu_s = time.process_time() - started
+    validation, test = _worker.task.validation, _worker.task.test
+    images = Dataset(torch.cat([validation.images, test.images]), torch.cat([validation.labels, test.labels]))
+    return {
+        "key": architecture.key,
+        "method": [name, epochs, seed],
+        "validation": trained.evaluation.accuracy,
+        "all": accuracy(trained.network, images),
+        "cpu_s": cpu_s,
+    }
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
@@ -94,74 +100,171 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
+def interval(a: Sequence[float], b: Sequence[float], *, draws: int = 1000) -> tuple[float, float]:
+    """95 % interval of `spearman` over redrawn candidates."""
+    rng, x, y = np.random.default_rng(0), np.asarray(a), np.asarray(b)
+    values = [spearman(x[i].tolist(), y[i].tolist()) for i in (rng.integers(0, len(x), len(x)) for _ in range(draws))]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def collected(
+    candidates: Sequence[Architecture], methods: Sequence[Method], *, rows: Path, teacher: Path, processes: int
+) -> dict[Method, dict[str, Row]]:
+    """Every method's row of every candidate, by key; what is in the file of rows is not trained again."""
+    found: dict[Method, dict[str, Row]] = {method: {} for method in methods}
+    if rows.exists():
+        for line in filter(None, rows.read_text().splitlines()):
+            row = json.loads(line)
+            found.setdefault((row["method"][0], row["method"][1], row["method"][2]), {})[row["key"]] = row
+    jobs = [(c.to_json(), m) for m in methods for c in candidates if c.key not in found[m]]
+    if jobs:
+        with (
+            rows.open("a") as file,
+            ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start, initargs=(str(teacher),)) as pool,
+        ):
+            for done, row in enumerate(pool.map(_train, *zip(*jobs, strict=True)), start=1):
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                found[(row["method"][0], row["method"][1], row["method"][2])][row["key"]] = row
+                print(f"\r  {done} of {len(jobs)} trainings", end="", file=sys.stderr)
+        print(file=sys.stderr)
+    keys = [candidate.key for candidate in candidates]
+    return {method: {key: found[method][key] for key in keys} for method in methods}
+
+
+def rank_table(results: dict[Method, dict[str, Row]], full: Method, again: Method) -> list[dict[str, Any]]:
+    """A line for each method: how it ranks as full training does, which has two seeds."""
+
+    def column(method: Method, name: str) -> list[float]:
+        return [row[name] for row in results[method].values()]
+
+    truth = [(a + b) / 2 for a, b in zip(column(full, "all"), column(again, "all"), strict=True)]
+    good = [index for index, value in enumerate(truth) if value >= statistics.median(truth)]
+    table = []
+    for method in results:
+        validation = column(method, "validation")
+        # a seed of full training is compared with the other one: with itself it would agree too well
+        target = {full: column(again, "all"), again: column(full, "all")}.get(method, truth)
+        table.append(
+            {
+                "evaluation": f"{method[0]}, {method[1]} epochs, seed {method[2]}",
+                "spearman": spearman(validation, target),
+                "interval": interval(validation, target),
+                "spearman_of_better_half": spearman([validation[i] for i in good], [target[i] for i in good]),
+                "spearman_all_images": spearman(column(method, "all"), target),
+                "spearman_one_seed": spearman(validation, column(again if method == full else full, "validation")),
+                "mean_accuracy": statistics.mean(validation),
+                "std_accuracy": statistics.stdev(validation),
+                "min_accuracy": min(validation),
+                "max_accuracy": max(validation),
+                "mean_cpu_s": statistics.mean(column(method, "cpu_s")),
+            }
+        )
+    return table
+
+
+def ladder_table(
+    rungs: Rungs, truth: dict[str, float], *, ladders: Sequence[Ladder], budgets_s: Sequence[float], orders: int = 400
+) -> list[dict[str, Any]]:
+    """Mean full accuracy of what is found within each CPU budget, for each ladder, and how many candidates it met."""
+    table = []
+    for ladder in ladders:
+        line: dict[str, Any] = {"rungs": ladder.rungs, "keep": ladder.keep}
+        for budget_s in budgets_s:
+            ended = [best_after(rungs, ladder, budget_s=budget_s, seed=seed) for seed in range(orders)]
+            values = [truth[key] for key, _ in ended if key is not None]
+            line[f"{budget_s:g} s"] = {
+                "accuracy": statistics.mean(values),
+                "standard_error": statistics.stdev(values) / len(values) ** 0.5,
+                "met": statistics.mean(met for _, met in ended),
+            }
+        table.append(line)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="24 candidates, 10 epochs of full training, no peer")
+    parser.add_argument("--quick", action="store_true", help="24 candidates")
+    parser.add_argument("--rows", type=Path, help="file of the trainings, kept and taken up again")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--candidates", type=int)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--teacher", type=Path, help="directory of a cached teacher (default: a temporary one)")
     options = parser.parse_args()
     count = options.candidates or (24 if options.quick else 60)
-    full_epochs = 10 if options.quick else 25
 
     torch.set_num_threads(1)
     space = SearchSpace(DIGITS)
     rng = np.random.default_rng(0)
     candidates = list({space.sample(rng): None for _ in range(count)})
+    full: Method = ("full", FULL_EPOCHS, 0)
+    again: Method = ("full", FULL_EPOCHS, 1)
+    methods: list[Method] = [("rung", 0, 0), ("rung", 1, 0), ("rung", 2, 0), ("rung", 2, 1), full, again]
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.teacher or Path(temporary)
         teacher = cached_teacher(directory, digits_task(), DIGITS)
         print(f"teacher: accuracy {teacher.accuracy:.3f}, {teacher.wall_s:.1f} s with all operators (one thread)")
-        methods = [("inherited", epochs, 0) for epochs in RUNGS]
-        methods += [("inherited", 2, 1), ("scratch", 2, 0), ("inherited", full_epochs, 7)]
-        if options.quick:
-            methods.remove(("scratch", 2, 0))
-        with ProcessPoolExecutor(
-            options.processes, get_context("spawn"), initializer=_start, initargs=(str(directory),)
-        ) as pool:
-            futures = {
-                method: [pool.submit(_run, candidate.to_json(), *method) for candidate in candidates]
-                for method in methods
-            }
-            results = {}
-            for method, waiting in futures.items():
-                results[method] = [future.result() for future in waiting]
-                print(f"  done: {method}", file=sys.stderr)
-
-    full = [value for value, _ in results[methods[-1]]]
-    rows = []
-    print(f"{len(candidates)} random legal candidates against {full_epochs} epochs\n")
-    print(f"{'evaluation':28} {'Spearman':>8} {'mean':>6} {'min':>6} {'max':>6} {'CPU s':>6} {'p90 s':>6}")
-    for method, listed in results.items():
-        values, seconds = [v for v, _ in listed], [s for _, s in listed]
-        name = f"{method[0]}, {method[1]} epochs, seed {method[2]}"
-        row = {
-            "evaluation": name,
-            "spearman": spearman(values, full),
-            "mean_accuracy": statistics.mean(values),
-            "min_accuracy": min(values),
-            "max_accuracy": max(values),
-            "median_cpu_s": statistics.median(seconds),
-            "p90_cpu_s": float(np.quantile(seconds, 0.9)),
-        }
-        rows.append(row)
-        print(
-            f"{name:28} {row['spearman']:8.3f} {row['mean_accuracy']:6.3f} {row['min_accuracy']:6.3f} "
-            f"{row['max_accuracy']:6.3f} {row['median_cpu_s']:6.2f} {row['p90_cpu_s']:6.2f}"
+        results = collected(
+            candidates,
+            methods,
+            rows=options.rows or Path(temporary) / "rows.jsonl",
+            teacher=directory,
+            processes=options.processes,
         )
-    two = [results["inherited", 2, seed] for seed in (0, 1)]
-    between = statistics.mean(abs(a - b) for (a, _), (b, _) in zip(*two, strict=True))
-    print(f"\ntwo seeds of 2 epochs differ by {between:.4f} on average")
+
+    table = rank_table(results, full, again)
+    print(
+        f"\n{len(candidates)} random legal candidates against {FULL_EPOCHS} epochs, mean of two seeds, 3,000 images\n"
+    )
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "evaluation": lambda r: f"{r['evaluation']:24}",
+        "Spearman": lambda r: f"{r['spearman']:8.3f}",
+        "95 %": lambda r: f"{r['interval'][0]:.2f}..{r['interval'][1]:.2f}",
+        "better half": lambda r: f"{r['spearman_of_better_half']:11.3f}",
+        "3,000 images": lambda r: f"{r['spearman_all_images']:12.3f}",
+        "one seed": lambda r: f"{r['spearman_one_seed']:8.3f}",
+        "mean": lambda r: f"{r['mean_accuracy']:.3f}",
+        "std": lambda r: f"{r['std_accuracy']:.3f}",
+        "CPU s": lambda r: f"{r['mean_cpu_s']:5.2f}",
+    }
+    for row in [dict.fromkeys(table[0]), *table]:
+        cells = [name if row["evaluation"] is None else said(row) for name, said in columns.items()]
+        widths = [len(said(table[0])) for said in columns.values()]
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
+    between = {
+        str(epochs): statistics.mean(
+            abs(results[name, epochs, 0][key]["validation"] - results[name, epochs, 1][key]["validation"])
+            for key in results[name, epochs, 0]
+        )
+        for name, epochs in (("rung", 2), ("full", FULL_EPOCHS))
+    }
+    print(f"\ntwo seeds differ on average by {', '.join(f'{v:.4f} at {k} epochs' for k, v in between.items())}")
+
+    truth = {key: (row["all"] + results[again][key]["all"]) / 2 for key, row in results[full].items()}
+    rungs = {
+        key: {e: (results["rung", e, 0][key]["validation"], results["rung", e, 0][key]["cpu_s"]) for e in (0, 1, 2)}
+        for key in truth
+    }
+    ladders = [Ladder((2,)), Ladder((1,)), Ladder((0,))]
+    ladders += [Ladder(r, k) for r in ((0, 2), (1, 2), (0, 1, 2), (0, 1)) for k in (0.25, 0.5)]
+    budgets_s = [10.0, 20.0, 40.0]
+    replayed = ladder_table(rungs, truth, ladders=ladders, budgets_s=budgets_s)
+    print("\nrandom search: full accuracy of the best after so much training (candidates met), 400 orders\n")
+    for line in replayed:
+        name = " -> ".join(map(str, line["rungs"])) + (f", keep {line['keep']:g}" if len(line["rungs"]) > 1 else "")
+        said = [f"{line[f'{b:g} s']['accuracy']:.4f} ({line[f'{b:g} s']['met']:.0f})" for b in budgets_s]
+        print(f"{name:24}" + "".join(f"{text:>16}" for text in said))
     if options.json:
         report = {
             "candidates": len(candidates),
-            "full_epochs": full_epochs,
+            "full_epochs": FULL_EPOCHS,
             "teacher": {"accuracy": teacher.accuracy, "wall_s": teacher.wall_s},
-            "rows": rows,
+            "rows": table,
             "between_seeds": between,
+            "ladders": replayed,
         }
-        options.json.write_text(json.dumps(report, indent=2))
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

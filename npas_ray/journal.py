@@ -2,7 +2,7 @@
 
 One SQLite file, one writer. Every method that writes has committed to disk (WAL, synchronous=FULL) when it returns,
 so what was acknowledged survives kill -9. Facts are appended to `events` and never changed; `candidates` holds one row
-for each architecture key, so that nothing can be concluded twice.
+for each architecture key, so that nothing can be concluded twice (what was stopped can be promoted, once).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CREATE TABLE candidates (
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
-    kind TEXT NOT NULL,    -- session, proposed, measured, trained, concluded, note
+    kind TEXT NOT NULL,    -- session, proposed, measured, trained, concluded, promoted, note
     key TEXT,              -- of the candidate
     data TEXT NOT NULL
 ) STRICT;
@@ -72,10 +72,28 @@ class Candidate:
         return self.architecture.key
 
     @property
+    def epochs(self) -> int | None:
+        """Of its longest training; None if it was never trained, or nothing says for how long."""
+        return max((e["epochs"] for e in self.evaluations if "epochs" in e), default=None)
+
+    @property
+    def best_trained(self) -> tuple[dict[str, Any], ...]:
+        """Its evaluations after the most epochs, one for each seed: those that say how good it is."""
+        return tuple(e for e in self.evaluations if e.get("epochs", self.epochs) == self.epochs)
+
+    @property
     def accuracy(self) -> float | None:
-        """Mean over its evaluations (seeds), a fraction; None if it was never trained."""
-        values = [evaluation["accuracy"] for evaluation in self.evaluations]
+        """Mean over the seeds of its longest training, a fraction; None if it was never trained."""
+        values = [evaluation["accuracy"] for evaluation in self.best_trained]
         return sum(values) / len(values) if values else None
+
+    @property
+    def rungs(self) -> dict[int, float]:
+        """Accuracy by epochs of training: the first seed's below, the mean over the seeds after the most epochs."""
+        first = {e["epochs"]: e["accuracy"] for e in reversed(self.evaluations) if "epochs" in e}
+        if self.epochs is not None and self.accuracy is not None:
+            first[self.epochs] = self.accuracy
+        return dict(sorted(first.items()))
 
     @property
     def latency_ms(self) -> dict[str, float]:
@@ -85,12 +103,15 @@ class Candidate:
         """What a policy is told of it. Raises ValueError while it is under way."""
         if self.status is None:
             raise ValueError(f"candidate {self.key} is not concluded")
+        trained = self.status in (Status.DONE, Status.STOPPED)
+        rungs = self.rungs if trained else {}
         return Observation(
             architecture=self.architecture,
             status=self.status,
-            accuracy=self.accuracy if self.status is Status.DONE else None,
+            accuracy=self.accuracy if trained else None,
             latency_ms=self.latency_ms,
             latency_ci_ms={m: (v["ci_low_ms"], v["ci_high_ms"]) for m, v in self.measurements.items()},
+            rungs=rungs if self.status is Status.STOPPED or len(rungs) > 1 else {},
         )
 
 
@@ -220,6 +241,19 @@ class Journal:
             if done.rowcount == 0:
                 return False
             self._event(connection, "concluded", key, {"status": str(status), "reason": reason})
+        return True
+
+    def promote(self, key: str, *, reason: str | None = None) -> bool:
+        """A stopped candidate was trained to the end after all, so it is done. False if it was not stopped."""
+        with self._transaction() as connection:
+            self._require(connection, key)
+            promoted = connection.execute(
+                "UPDATE candidates SET status = ?, reason = ? WHERE key = ? AND status = ?",
+                (str(Status.DONE), reason, key, str(Status.STOPPED)),
+            )
+            if promoted.rowcount == 0:
+                return False
+            self._event(connection, "promoted", key, {"reason": reason})
         return True
 
     def note(self, kind: str, data: Any) -> None:

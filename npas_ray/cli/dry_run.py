@@ -22,6 +22,7 @@ class Plan:
     layers: int
     space_size: int
     left_out: int = 0  # choices that a calibration found slower than dense
+    warm_start: tuple[str, ...] = ()  # what it would begin with, in words
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -30,6 +31,7 @@ class Plan:
             "run_state": self.run_state,
             "digest": self.config.digest,
             "space": {"layers": self.layers, "size": self.space_size, "left_out": self.left_out},
+            "warm_start": list(self.warm_start),
             "config": self.config.to_json(),
         }
 
@@ -54,19 +56,21 @@ class Plan:
             "cluster": f"{config.cluster.address}, {config.cluster.cpus} CPUs",
             "digest": config.digest,
         }
-        return "\n".join([*(f"{name:11}{text}" for name, text in rows.items()), "Nothing was started."])
+        begins = [f"{'begins' if index == 0 else '':11}{line}" for index, line in enumerate(self.warm_start)]
+        return "\n".join([*(f"{name:11}{text}" for name, text in rows.items()), *begins, "Nothing was started."])
 
 
 def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     """Checks all that can be checked without starting anything.
 
     Raises SpaceError (no legal candidate), CalibrationUnusable, ConfigError (settings of the policy, a device's
-    precision), RunError (the run directory).
+    precision), RunError (the run directory, what it is to begin with).
     """
     from npas_ray.runs.calibrated import check_calibrations
     from npas_ray.runs.devices import settled
     from npas_ray.runs.directory import RunDirectory
     from npas_ray.runs.setting import make_objective, targets_of
+    from npas_ray.runs.warm_start import check_warm_start
     from npas_ray.search.registry import make_policy
 
     config = settled(config)
@@ -77,7 +81,8 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
         config, dict.fromkeys(config.models, 1.0)
     )  # what the dense network takes is not known yet
     make_policy(policy.policy, space, objective, seed=config.seed, settings=policy.settings)
-    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size, left_out)
+    said = check_warm_start(config, RunDirectory(run_dir), space).said
+    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size, left_out, said)
 
 
 def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:

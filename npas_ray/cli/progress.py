@@ -46,10 +46,11 @@ class Stopwatch:
         return Pace(per_s * 60, max(0, total - done) / per_s)
 
 
-def counts(done: int, total: int, *, over_budget: int, failed: int, best: str | None) -> str:
+def counts(done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0) -> str:
     """12/48 candidates, 3 over budget, 1 failed, best 91.2 % at 0.071 ms"""
     parts = [f"{done}/{total} candidates"]
     parts += [f"{over_budget} over budget"] if over_budget else []
+    parts += [f"{stopped} stopped early"] if stopped else []
     parts += [f"{failed} failed"] if failed else []
     parts += [f"best {printable(best)}"] if best else []
     return ", ".join(parts)
@@ -69,9 +70,11 @@ class PlainProgress:
         self._flush()
         self._say(text)
 
-    def update(self, done: int, total: int, *, over_budget: int, failed: int, best: str | None) -> None:
+    def update(
+        self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
+    ) -> None:
         pace = str(self._stopwatch.pace(done, total))
-        line = counts(done, total, over_budget=over_budget, failed=failed, best=best)
+        line = counts(done, total, over_budget=over_budget, failed=failed, best=best, stopped=stopped)
         self._latest = f"{line} ({pace})" if pace else line
         if self._clock() - self._said_at >= QUIET_S:
             self._flush()
@@ -115,9 +118,11 @@ class LiveProgress:
         self._phase = printable(text)
         self._bar.update(self._task, counts=self._phase)
 
-    def update(self, done: int, total: int, *, over_budget: int, failed: int, best: str | None) -> None:
+    def update(
+        self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
+    ) -> None:
         pace = str(self._stopwatch.pace(done, total))
-        line = counts(done, total, over_budget=over_budget, failed=failed, best=best)
+        line = counts(done, total, over_budget=over_budget, failed=failed, best=best, stopped=stopped)
         said = " · ".join(part for part in (line, pace, self._phase) if part)
         self._bar.update(self._task, completed=done, total=total, counts=said)
 

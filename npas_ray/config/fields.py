@@ -112,13 +112,15 @@ def member(enum: type[Name], *, without: tuple[Name, ...] = ()) -> BeforeValidat
     return BeforeValidator(check)
 
 
-def listed(what: str, *, sort: Callable[[Any], Any] | None = None) -> tuple[BeforeValidator, AfterValidator]:
-    """A list that is not empty and repeats nothing; with `sort` the order of writing means nothing."""
+def listed(
+    what: str, *, sort: Callable[[Any], Any] | None = None, least: int = 1
+) -> tuple[BeforeValidator, AfterValidator]:
+    """A list of at least so many that repeats nothing; with `sort` the order of writing means nothing."""
 
     def check(values: Any) -> Any:
-        if isinstance(values, list | tuple) and values:
+        if isinstance(values, list | tuple) and len(values) >= least:
             return values
-        raise refused(f"a list of {what}, at least one")
+        raise refused(f"a list of {what}" + (", at least one" if least else ""))
 
     def settle(values: tuple[Any, ...]) -> tuple[Any, ...]:
         for index, value in enumerate(values):

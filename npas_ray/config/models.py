@@ -31,6 +31,7 @@ from npas_ray.config.fields import (
     yes_or_no,
 )
 from npas_ray.config.section import Section
+from npas_ray.config.warm_start import WarmStartSource
 from npas_ray.networks.backbone import BACKBONES
 from npas_ray.search.axes import ENERGY, LATENCY, SIZE, latency_on, model_of
 from npas_ray.search.names import POLICY_NAMES
@@ -108,6 +109,8 @@ class PolicyConfig(Section):
     settings: Settings = Field(default_factory=dict)  # of that policy; it checks them
     predictor: CalibrationFile | None = None  # tells the policy latencies before they are measured, if it listens
     skip_over_budget: Annotated[bool, yes_or_no()] = False  # what surely exceeds a budget is not even compiled
+    # earlier runs and lists to begin with; see docs/warm_start.md
+    warm_start: Annotated[tuple[WarmStartSource, ...], *listed("sources", least=0)] = ()
 
     @model_validator(mode="after")
     def _skipping_needs_a_predictor(self) -> PolicyConfig:
@@ -138,11 +141,27 @@ class ObjectiveConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one."""
+    """How accuracy is found: `epochs` for every candidate, `final_epochs` for the best one.
+
+    With a ladder a candidate is first trained for the epochs of each of its rungs, and only the best `keep` of a rung
+    go on from there: see docs/fast_evaluation.md for when that pays.
+    """
 
     epochs: Annotated[int, whole(0, 1000)] = 2
+    ladder: Annotated[tuple[Annotated[int, whole(0, 1000)], ...], *listed("epochs", sort=int, least=0)] = ()
+    keep: Annotated[float, number("> 0 and < 1", lambda share: 0 < share < 1)] = 0.5  # of each rung
     workers: Count = "auto"
     final_epochs: Annotated[int, whole(0, 10_000)] = 20
+
+    @model_validator(mode="after")
+    def _rungs_lead_up_to_the_epochs(self) -> TrainingConfig:
+        for index, rung in enumerate(self.ladder):
+            if rung >= self.epochs:
+                expected = f"fewer epochs than training.epochs, which is {self.epochs} and the last rung"
+                raise misplaced(("ladder", index), expected, rung)
+        if not self.ladder and "keep" in self.model_fields_set and self.keep != type(self).model_fields["keep"].default:
+            raise misplaced(("keep",), "nothing here, as there is no training.ladder", self.keep)
+        return self
 
 
 class CompilationConfig(Section):

@@ -58,7 +58,7 @@ class Mark:
     candidate: Candidate
     x: float
     y: float
-    kind: str  # front, done, best, over-budget, failed
+    kind: str  # front, done, best, stopped, over-budget, failed
     clipped: bool = False  # it lies further to the right than the chart reaches
     x_low: float | None = None  # error bars
     x_high: float | None = None
@@ -112,7 +112,7 @@ def pareto_chart(data: RunData, model: str, frame: Frame) -> Chart | None:
         )
         marks.append(mark)
     marks.sort(
-        key=lambda mark: ("over-budget", "failed", "done", "front", "best").index(mark.kind)
+        key=lambda mark: ("over-budget", "failed", "stopped", "done", "front", "best").index(mark.kind)
     )  # drawn last: on top
     budget_ms = data.budgets_ms.get(model)
     budget_x = None if budget_ms is None or not x.low <= budget_ms <= x.high else x(budget_ms)

@@ -20,7 +20,7 @@ from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports import charts, front_charts
 from npas_ray.reports.fronts import WholeFront, said_cost, title_of
-from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of
+from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of, seeds_said
 from npas_ray.reports.short import SCHEMES, short
 from npas_ray.reports.text import counted
 from npas_ray.search.axes import label_of, model_of
@@ -125,7 +125,7 @@ def _cards(data: RunData) -> list[Card]:
     best, cards = data.best, []
     if best is not None and best.accuracy is not None:
         spread = accuracy_std(best)
-        seeds = f"± {100 * spread:.2f} over {len(best.evaluations)} seeds, " if spread is not None else ""
+        seeds = f"± {100 * spread:.2f}, {seeds_said(best)}, " if spread is not None else ""
         label = "best accuracy" if data.whole_front is None else "accuracy of the compromise"
         cards.append(Card(f"{100 * best.accuracy:.2f} %", label, f"{seeds}candidate #{best.ordinal}"))
         for model, latency_ms in best.latency_ms.items():
@@ -282,8 +282,10 @@ def _tip(candidate: Candidate, data: RunData) -> list[str]:
     spread = accuracy_std(candidate)
     lines = [f"#{candidate.ordinal} · {candidate.status or 'under way'}"]
     if candidate.accuracy is not None:
-        seeds = f" ± {100 * spread:.2f}" if spread is not None else ""
+        seeds = f" ± {100 * spread:.2f}, {seeds_said(candidate)}" if spread is not None else ""
         lines.append(f"{100 * candidate.accuracy:.2f} %{seeds}")
+        if len(candidate.rungs) > 1 or candidate.status is Status.STOPPED:
+            lines.append(", ".join(f"{100 * a:.2f} % after {e} epochs" for e, a in candidate.rungs.items()))
     for model, measurement in candidate.measurements.items():
         low, high = measurement.get("ci_low_ms"), measurement.get("ci_high_ms")
         interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""

@@ -36,7 +36,8 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def _columns(data: RunData) -> list[str]:
     latencies = [column for model in data.models for column in _latency_columns(model)]
-    fixed = ["ordinal", "key", "status", "reason", "accuracy", "accuracy_std", "seeds"]
+    fixed = ["ordinal", "key", "status", "reason", "accuracy", "accuracy_std", "seeds", "accuracy_in_search", "epochs"]
+    fixed += [_rung_column(epochs) for epochs in _rungs(data)]
     timed = ["macs", "kept_macs", "train_wall_s", "proposed_at", "wall_s"]
     chance = ["p_within_budgets"] if data.budgets_ms else []  # by the intervals of the measurements
     costs = [_COSTS[axis] for axis in data.whole_front.axes if axis in _COSTS] if data.whole_front else []
@@ -44,6 +45,16 @@ def _columns(data: RunData) -> list[str]:
 
 
 _COSTS = {SIZE: "size_bytes", ENERGY: "energy_proxy_uj"}
+
+
+def _rungs(data: RunData) -> list[int]:
+    """Epochs of the rungs of a run with a ladder, rising; empty for one without."""
+    rungs = sorted({epochs for candidate in data.candidates for epochs in candidate.rungs})
+    return rungs if len(rungs) > 1 else []
+
+
+def _rung_column(epochs: int) -> str:
+    return f"accuracy[{epochs} epochs]"
 
 
 def _latency_columns(model: str) -> list[str]:
@@ -60,13 +71,16 @@ def _row(candidate: Candidate, data: RunData) -> dict[str, Any]:
         "reason": None if candidate.reason is None else _text(candidate.reason),
         "accuracy": candidate.accuracy,
         "accuracy_std": accuracy_std(candidate),
-        "seeds": len({evaluation.get("seed") for evaluation in candidate.evaluations}),
+        "seeds": len(candidate.best_trained),
+        "accuracy_in_search": candidate.best_trained[0]["accuracy"] if candidate.best_trained else None,
+        "epochs": candidate.epochs,
         "macs": macs,
         "kept_macs": kept_macs,
         "train_wall_s": _total(evaluation.get("wall_s") for evaluation in candidate.evaluations),
         "proposed_at": pd.Timestamp(candidate.proposed_at, unit="s", tz="UTC").isoformat(timespec="milliseconds"),
         "wall_s": None if candidate.concluded_at is None else candidate.concluded_at - candidate.proposed_at,
     }
+    row |= {_rung_column(epochs): candidate.rungs.get(epochs) for epochs in _rungs(data)}
     for model, measurement in candidate.measurements.items():
         device = measurement.get("device") or {}
         values = (measurement["latency_ms"], measurement.get("ci_low_ms"), measurement.get("ci_high_ms"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports.fronts import WholeFront, said_cost
-from npas_ray.reports.run_data import RunData, accuracy_std
+from npas_ray.reports.run_data import RunData, accuracy_std, seeds_said
 from npas_ray.reports.short import SCHEMES, short
 from npas_ray.search.axes import label_of
 from npas_ray.search.policy import Status
@@ -21,7 +21,7 @@ def results(data: RunData, paths: ReportPaths) -> str:
     """The Pareto tables of all device models, and where the report lies."""
     whole = data.whole_front
     volume = None if whole is None else whole.describe()
-    ending = [counted(data), volume, shipped(data), f"report: {printable(str(paths.html))}"]
+    ending = [counted(data), volume, believed(data), shipped(data), f"report: {printable(str(paths.html))}"]
     tables = [pareto(data, model) for model in data.models] if whole is None else [front(data, whole)]
     return "\n\n".join([*tables, "\n".join(line for line in ending if line)])
 
@@ -59,12 +59,23 @@ def counted(data: RunData) -> str:
     """48 candidates: 30 done, 15 over budget, 3 failed"""
     counts = {
         "done": len(data.with_status(Status.DONE)),
+        "stopped early": len(data.with_status(Status.STOPPED)),
         "over budget": len(data.with_status(Status.OVER_BUDGET)),
         "failed": len(data.with_status(Status.FAILED)),
         "under way": len(data.with_status(None)),
     }
     said = [f"{count} {what}" for what, count in counts.items() if count]
     return f"{len(data.candidates)} candidates" + (f": {', '.join(said)}" if said else "")
+
+
+def believed(data: RunData) -> str | None:
+    """best: candidate #31, 91.60 % ± 0.52, mean of 5 seeds, the search saw 92.40 %"""
+    found = data.best
+    spread = None if found is None else accuracy_std(found)
+    if found is None or spread is None:
+        return None
+    accuracy = f"{100 * (found.accuracy or 0):.2f} % ± {100 * spread:.2f}"
+    return f"best: candidate #{found.ordinal}, {accuracy}, {seeds_said(found)}"
 
 
 def shipped(data: RunData) -> str | None:

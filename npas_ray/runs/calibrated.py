@@ -18,6 +18,7 @@ from npas_ray.errors import InfrastructureError, RunError
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.setting import cache_dir, make_space
+from npas_ray.runs.warm_start import warm_start_of
 from npas_ray.search.registry import make_policy, settings_of
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
@@ -62,7 +63,14 @@ def settle_calibrations(config: SearchConfig, run: RunDirectory, progress: Progr
 
 
 def policy_of(config: SearchConfig, run: RunDirectory, objective: Objective) -> ReplayablePolicy:
-    """The policy of a run, on its space and with its predictor. Raises SpaceError, ConfigError, RunError."""
+    """The policy of a run, on its space, with its predictor and what it begins with, ready to be restored.
+
+    Raises SpaceError, ConfigError, RunError, InvalidObservation.
+    """
+    return warm_start_of(config, run).apply(_cold_policy(config, run, objective))
+
+
+def _cold_policy(config: SearchConfig, run: RunDirectory, objective: Objective) -> ReplayablePolicy:
     space, _ = _space(config, _taken_up(run, BREAKEVEN) or {})
     settings = dict(config.search.settings)
     known = _taken_up(run, PREDICTOR) or {}

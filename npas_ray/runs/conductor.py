@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from npas_ray.journal import Candidate, Journal
+from npas_ray.search.ladder import Climb, Ladder
 from npas_ray.search.policy import Policy, Status
 from npas_ray.space.choices import Architecture
 
@@ -31,12 +32,18 @@ class Issued:
 class Conductor:
     """Issues candidates and takes their results; `candidates` is how many the run is to have.
 
-    Rebuilds the policy from the journal: candidates that were under way are issued again before new ones.
+    Rebuilds policy and climb from the journal: candidates that were under way are issued again before new ones, and go
+    on at the rung of the ladder that they had reached.
     """
 
-    def __init__(self, journal: Journal, policy: Policy, *, candidates: int, batch_size: int = 1) -> None:
+    def __init__(
+        self, journal: Journal, policy: Policy, *, candidates: int, ladder: Ladder, batch_size: int = 1
+    ) -> None:
         self._journal = journal
         self._policy = policy
+        self._climb = Climb(ladder)
+        for _, _, key, evaluation in journal.events("trained"):
+            self._record(str(key), evaluation)
         self._wanted = candidates
         self._batch_size = batch_size
         known = journal.candidates()
@@ -75,8 +82,27 @@ class Conductor:
         self._journal.measured(key, model=model, measurement=measurement)
 
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
-        """An accuracy of a candidate; on disk when this returns."""
-        self._journal.trained(key, evaluation=evaluation)
+        """An accuracy of a candidate; on disk when this returns. Saying it twice changes nothing."""
+        if not any(_same_training(known, evaluation) for known in self._journal.candidate(key).evaluations):
+            self._journal.trained(key, evaluation=evaluation)
+            self._record(key, evaluation)
+
+    def _record(self, key: str, evaluation: Mapping[str, Any]) -> None:
+        top = self._climb.ladder.top  # what was journaled before there were ladders was trained to the end
+        self._climb.record(key, epochs=evaluation.get("epochs", top), accuracy=evaluation["accuracy"])
+
+    def next_rung(self, key: str) -> int | None:
+        """Epochs that a candidate is to be trained for next; None if it is finished or stopped."""
+        return self._climb.next_rung(key)
+
+    def overlooked(self) -> list[str]:
+        """Keys of stopped candidates that all results together would let go on, the most promising first."""
+        open_or_failed = {c.key for c in self._journal.candidates() if c.status is not Status.STOPPED}
+        return [key for key in self._climb.overlooked() if key not in open_or_failed]
+
+    def promote(self, key: str, reason: str) -> None:
+        """A stopped candidate has been trained to the end after all; on disk when this returns."""
+        self._journal.promote(key, reason=reason)
 
     def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
         """The last word on a candidate; on disk when this returns. Saying it twice changes nothing."""
@@ -109,3 +135,7 @@ class Conductor:
     def note(self, kind: str, data: Any) -> None:
         """Anything else that the journal should remember."""
         self._journal.note(kind, data)
+
+
+def _same_training(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a.get(name) == b.get(name) for name in ("epochs", "seed"))

@@ -10,6 +10,7 @@ from npas_ray.journal import Journal
 from npas_ray.runs.calibrated import policy_of
 from npas_ray.runs.conductor import Conductor
 from npas_ray.runs.directory import RunDirectory
+from npas_ray.runs.setting import ladder_of
 from npas_ray.search.reward import Objective
 
 
@@ -22,5 +23,9 @@ class ConductorActor(Conductor):
         self._held.enter_context(run.writing())
         policy = policy_of(config, run, objective)
         super().__init__(
-            Journal.open(run.journal), policy, candidates=config.search.candidates, batch_size=policy.batch_size
+            Journal.open(run.journal),
+            policy,
+            candidates=config.search.candidates,
+            ladder=ladder_of(config),
+            batch_size=policy.batch_size,
         )

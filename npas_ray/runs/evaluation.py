@@ -1,4 +1,4 @@
-"""What happens to one candidate: measure, and train if it is fast enough. Pure; its parts are handed in."""
+"""What happens to one candidate: measure, train rung by rung if it is fast enough. Pure; its parts are handed in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from device_farm.errors import CompileError, InvalidGraph, Poisoned, RunnerFailed, UnsupportedOperator, WrongAnswer
 from npas_ray.journal import Candidate
-from npas_ray.search.policy import Status
+from npas_ray.search.policy import Observation, Status
 from npas_ray.search.reward import Intervals
 from npas_ray.space.choices import Architecture
 
@@ -22,6 +22,7 @@ class Book(Protocol):
 
     def measured(self, key: str, model: str, measurement: Mapping[str, Any]) -> None: ...
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None: ...
+    def next_rung(self, key: str) -> int | None: ...
     def conclude(self, key: str, status: Status, reason: str | None = None) -> None: ...
 
 
@@ -39,26 +40,30 @@ class Outcome:
 class Evaluator:
     """Evaluates candidates one at a time.
 
-    `measure(architecture, model)` gives the Measurement as JSON, `train(architecture)` starts a fast evaluation and
-    gives a future of its JSON. `budgets_ms` maps a device model to the latency above which nothing is trained;
-    models without a budget are measured all the same. Training starts beside the measurement only if no budget could
-    forbid it. `counted_ms(latency_ms, latency_ci_ms)` says which latency counts against a budget: see Objective.
+    `measure(architecture, model)` gives the Measurement as JSON, `train(architecture, epochs)` starts a fast evaluation
+    and gives a future of its JSON. The book says for how many epochs, and after each training whether there is another
+    one; `epochs` are those of a candidate that is finished. `budgets_ms` maps a device model to the latency above which
+    nothing is trained; models without a budget are measured all the same. Training starts beside the measurement only
+    if no budget could forbid it. `counted_ms(latency_ms, latency_ci_ms)` says which latency counts against a budget:
+    see Objective.
     """
 
     models: tuple[str, ...]
     budgets_ms: Mapping[str, float]
+    epochs: int
     measure: Callable[[Architecture, str], Mapping[str, Any]]
-    train: Callable[[Architecture], Future[Mapping[str, Any]]]
+    train: Callable[[Architecture, int], Future[Mapping[str, Any]]]
     book: Book
     counted_ms: Callable[[Mapping[str, float], Intervals], Mapping[str, float]] = lambda latency_ms, _: latency_ms
 
-    def evaluate(self, candidate: Candidate) -> Outcome:
+    def evaluate(self, candidate: Candidate, *, on_rung: Callable[[Observation], None] = lambda _: None) -> Outcome:
         """Measures and trains what is not known yet, writes each fact down when it is there, concludes.
 
+        `on_rung` is told of each training that another one follows, as if the candidate had been stopped there.
         Raises whatever the farm or the trainer raises about itself (not about the candidate): try again later.
         """
-        known = candidate.evaluations
-        training = self.train(candidate.architecture) if not known and not self.budgets_ms else None
+        rung = self.book.next_rung(candidate.key)
+        training = self.train(candidate.architecture, rung) if rung is not None and not self.budgets_ms else None
         try:
             latency_ms, intervals_ms = self._latencies(candidate)
         except CANDIDATE_FAULTS as error:
@@ -68,11 +73,19 @@ class Evaluator:
         if over:
             reason = ", ".join(_over(m, latency_ms[m], counted_ms[m], self.budgets_ms[m]) for m in over)
             return self._conclude(candidate, Status.OVER_BUDGET, None, latency_ms, reason)
-        if known:
-            return self._conclude(candidate, Status.DONE, known[-1]["accuracy"], latency_ms, None)
-        evaluation = (training or self.train(candidate.architecture)).result()
-        self.book.trained(candidate.key, evaluation)
-        return self._conclude(candidate, Status.DONE, evaluation["accuracy"], latency_ms, None)
+        rungs, accuracy, epochs = dict(candidate.rungs), candidate.accuracy, candidate.epochs
+        while rung is not None:
+            evaluation = (training or self.train(candidate.architecture, rung)).result()
+            self.book.trained(candidate.key, evaluation)
+            accuracy, epochs, training = float(evaluation["accuracy"]), rung, None
+            rungs[epochs] = accuracy
+            rung = self.book.next_rung(candidate.key)
+            if rung is not None:
+                on_rung(Observation(candidate.architecture, Status.STOPPED, accuracy, latency_ms, rungs=dict(rungs)))
+        if accuracy is not None and epochs is not None and epochs < self.epochs:
+            reason = f"{accuracy:.1%} after {epochs} of {self.epochs} epochs; others were better by then"
+            return self._conclude(candidate, Status.STOPPED, accuracy, latency_ms, reason)
+        return self._conclude(candidate, Status.DONE, accuracy, latency_ms, None)
 
     def _latencies(self, candidate: Candidate) -> tuple[dict[str, float], Intervals]:
         """By device model the latency, and its interval where the measurement says."""

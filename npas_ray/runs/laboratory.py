@@ -33,7 +33,8 @@ class Laboratory:
     """Measures and trains architectures of one backbone. Serialisable: every trial gets a copy.
 
     `block_height` is the number of filters that share a tap list, the same for masks and kernels;
-    `tap_unit` says whether a tap is one channel or four.
+    `tap_unit` says whether a tap is one channel or four. `epochs` is how long a finished candidate was trained; what
+    the ladder stops was trained for less.
     """
 
     backbone: Backbone
@@ -56,10 +57,10 @@ class Laboratory:
         """Measurement of what ships, with its own weights, as JSON. Raises FarmError."""
         return measurement_to_json(self.farm.measure(graph, model=model, weights=weights))
 
-    def train(self, architecture: Architecture, *, seed: int | None = None) -> Future[Evaluation]:
-        """Starts a fast evaluation and returns at once; its result has "accuracy", "seed" and more."""
+    def train(self, architecture: Architecture, epochs: int, *, seed: int | None = None) -> Future[Evaluation]:
+        """Starts a fast evaluation and returns at once; its result has "accuracy", "epochs", "seed" and more."""
         seed = self.seed if seed is None else seed
-        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=self.epochs, seed=seed)
+        result = cast(Any, self.trainers).call.remote("evaluate", architecture.to_json(), epochs=epochs, seed=seed)
         return cast("Future[Evaluation]", result.future())
 
     def train_in_full(self, architecture: Architecture, *, epochs: int) -> tuple[Evaluation, bytes]:
@@ -74,6 +75,7 @@ class Laboratory:
         return Evaluator(
             self.models,
             self.objective.budgets_ms,
+            self.epochs,
             self.measure,
             self.train,
             ConductorBook(conductor),
@@ -92,6 +94,9 @@ class ConductorBook:
 
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
         ray.get(self._conductor.trained.remote(key, evaluation))
+
+    def next_rung(self, key: str) -> int | None:
+        return cast("int | None", ray.get(self._conductor.next_rung.remote(key)))
 
     def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
         ray.get(self._conductor.conclude.remote(key, status, reason))

@@ -11,8 +11,10 @@ class Progress(Protocol):
     def phase(self, text: str) -> None:
         """What is being done now, such as "training the teacher"."""
 
-    def update(self, done: int, total: int, *, over_budget: int, failed: int, best: str | None) -> None:
-        """`done` of `total` candidates are concluded; among them are those over budget and failed."""
+    def update(
+        self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
+    ) -> None:
+        """`done` of `total` candidates are concluded, some of them over budget, failed, or stopped by the ladder."""
 
     def log(self, text: str) -> None:
         """One line that stays."""

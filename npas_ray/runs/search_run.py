@@ -18,6 +18,7 @@ from npas_ray.runs.ray_session import in_a_line, prepare_ray
 from npas_ray.runs.reach import none_feasible
 from npas_ray.runs.setting import make_space, targets_of
 from npas_ray.runs.tally import Tally
+from npas_ray.runs.warm_start import check_warm_start
 
 
 def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: Progress) -> None:
@@ -28,14 +29,16 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
     Raises:
         SpaceError: a layer has no legal choice.
         CalibrationUnusable: a calibration that the configuration names is damaged, stale or of something else.
-        RunError: the directory cannot be used, or holds a run of another configuration.
+        RunError: the directory cannot be used, or holds a run of another configuration; or what the search is to begin
+            with is missing or damaged.
         InfrastructureError: an adb server, Ray, the farm or the trainers broke down; resume later.
         NoFeasibleCandidate: no candidate kept the budgets.
     """
     config = settled(config)
     make_space(config)  # refuses what cannot be searched before anything is made
     targets_of(config)  # and devices that cannot compute as they are asked to
-    check_calibrations(config, RunDirectory(run_dir))
+    space, _ = check_calibrations(config, RunDirectory(run_dir))
+    check_warm_start(config, RunDirectory(run_dir), space)
     run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():
         concluded = _take_up(run, config)
@@ -73,7 +76,7 @@ def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress
                 progress.phase("searching")
                 progress.update(*tally.counts, **tally.details)
                 _tune(run, lab=lab, conductor=conductor, on_result=_teller(tally, progress))
-            if not tally.feasible:
+            if not tally.feasible and not tally.stopped:
                 raise none_feasible(ray.get(conductor.candidates.remote()), lab.objective)
             ship(config, run, lab=lab, conductor=conductor, progress=progress)
     except RayError as error:

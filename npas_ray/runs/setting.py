@@ -17,6 +17,7 @@ from npas_ray.networks.backbone import BACKBONES, Backbone
 from npas_ray.networks.costs import NetworkCosts
 from npas_ray.networks.operators import dense_architecture
 from npas_ray.search.axes import ENERGY, SIZE, latency_on
+from npas_ray.search.ladder import Ladder
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
 
@@ -43,6 +44,11 @@ def backbone_of(config: SearchConfig) -> Backbone:
 def task_of(config: SearchConfig) -> dict[str, int]:
     """The arguments of digits_task."""
     return {"seed": config.seed, "train_images": config.task.train_images}
+
+
+def ladder_of(config: SearchConfig) -> Ladder:
+    """The trainings that a candidate goes through, the last one for `training.epochs`."""
+    return Ladder((*config.training.ladder, config.training.epochs), config.training.keep)
 
 
 def make_space(config: SearchConfig) -> SearchSpace:

@@ -6,26 +6,20 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from device_farm.compiler import TARGETS, compile_network
 from npas_ray.config import SearchConfig
 from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
+from npas_ray.runs.confirmation import confirm, confirm_front
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.reach import trained_candidate
 from npas_ray.runs.setting import cache_dir, task_of
 from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
-from npas_ray.search.hypervolume import nondominated
-from npas_ray.search.policy import Status
-from npas_ray.search.reward import Mode, Objective
-
-# two seeds of one candidate differ by about a point, and the best of many is the luckiest of many
-SEEDS_TO_BELIEVE = 3
-SEEDS_OF_A_FRONT = 2
-FINALISTS = 3
+from npas_ray.search.reward import Mode
 
 
 def ship(
@@ -76,6 +70,7 @@ def ship(
     summary = identity | {
         "ordinal": winner.ordinal,
         "search_accuracy": winner.accuracy,
+        "search_accuracies": [e["accuracy"] for e in winner.best_trained],  # the first is what the search went by
         "search_latency_ms": winner.latency_ms,
         "validation_accuracy": evaluation["accuracy"],
         "test_accuracy": _test_accuracy(Shipped(new)),
@@ -84,66 +79,6 @@ def ship(
     _write_json(new / SUMMARY, summary)
     replace_directory(run.best, new=new)
     ray.get(conductor.note.remote("final", summary))
-
-
-def confirm(lab: Laboratory, conductor: Any) -> Candidate:
-    """The best candidate within the budgets whose accuracy several seeds agree on.
-
-    Evaluates the front runners with further seeds until the one in front has `SEEDS_TO_BELIEVE` of them; a candidate
-    that was only lucky falls back on the way.
-    """
-    import ray
-
-    while True:
-        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-        ranked = ranking(known, lab.objective)
-        if len(ranked[0].evaluations) >= SEEDS_TO_BELIEVE:
-            return ranked[0]
-        short = [candidate for candidate in ranked[:FINALISTS] if len(candidate.evaluations) < SEEDS_TO_BELIEVE]
-        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
-        for key, evaluation in pending.items():
-            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
-
-
-def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """Trained candidates within the budgets, best first: by mean accuracy, then speed, then age.
-
-    Of a front: by how large a share of the box up to the reference a candidate dominates alone (`Objective.reward`).
-    That is a compromise: neither the slowest nor the smallest has a large one.
-    """
-
-    def goodness(candidate: Candidate) -> float:
-        if objective.mode is Mode.BEST:
-            return candidate.accuracy or 0.0
-        return objective.reward(candidate.observation()) or 0.0
-
-    feasible = [c for c in candidates if c.status is Status.DONE and objective.keeps(c.observation())]
-    return sorted(feasible, key=lambda c: (-goodness(c), sum(c.latency_ms.values()), c.ordinal))
-
-
-def confirm_front(lab: Laboratory, conductor: Any) -> None:
-    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds.
-
-    A member that was only lucky falls behind the front, and what it hid comes forward and is evaluated too.
-    """
-    import ray
-
-    while True:
-        known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
-        short = [c for c in front_members(known, lab.objective) if len(c.evaluations) < SEEDS_OF_A_FRONT]
-        if not short:
-            return
-        pending = {c.key: lab.train(c.architecture, seed=lab.seed + len(c.evaluations)) for c in short}
-        for key, evaluation in pending.items():
-            ray.get(conductor.trained.remote(key, dict(evaluation.result())))
-
-
-def front_members(candidates: list[Candidate], objective: Objective) -> list[Candidate]:
-    """The trained candidates that no other one beats in accuracy and every axis."""
-    points = {c.key: objective.point(c.observation()) for c in candidates if c.status is Status.DONE}
-    known = [(c, point) for c in candidates if (point := points.get(c.key)) is not None]
-    kept = nondominated([point for _, point in known])
-    return [candidate for (candidate, _), on in zip(known, kept, strict=True) if on]
 
 
 def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:

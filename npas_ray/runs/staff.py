@@ -37,6 +37,7 @@ from npas_ray.runs.setting import (
     tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
+from npas_ray.runs.warm_start import settle_warm_start
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture
 
@@ -70,6 +71,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             farm_of(config, reserved=plan.measuring, progress=progress, journal=run.farm_journal) as farm,
         ):
             objective = _objective(config, run, farm=farm, progress=progress)
+            settle_warm_start(config, run, check_calibrations(config, run)[0], objective, progress)
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),

@@ -15,7 +15,7 @@ class Tally:
 
     def __init__(self, objective: Objective, *, wanted: int) -> None:
         self.wanted = wanted
-        self.done = self.over_budget = self.failed = 0
+        self.done = self.over_budget = self.failed = self.stopped = 0
         self.feasible = 0
         self._objective = objective
         self._best: tuple[float, str] | None = None
@@ -58,6 +58,7 @@ class Tally:
         self.done += 1
         self.over_budget += status is Status.OVER_BUDGET
         self.failed += status is Status.FAILED
+        self.stopped += status is Status.STOPPED
         if status is not Status.DONE or accuracy is None or not feasible:
             return
         self.feasible += 1
@@ -75,4 +76,4 @@ class Tally:
     def details(self) -> dict[str, Any]:
         """The keywords of Progress.update."""
         best = self._best[1] if self._best else None
-        return {"over_budget": self.over_budget, "failed": self.failed, "best": best}
+        return {"over_budget": self.over_budget, "failed": self.failed, "stopped": self.stopped, "best": best}

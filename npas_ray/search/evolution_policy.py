@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from npas_ray.search.encoding import Encoding
-from npas_ray.search.fitness import fitness
 from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate, LearnedLatency, PredictedLatency
 from npas_ray.search.policy import Observation
 from npas_ray.search.replayable import ReplayablePolicy
@@ -16,6 +17,8 @@ from npas_ray.space.search_space import SearchSpace
 
 #: children that are drawn for each one that is wanted, before one that is too slow or known is taken all the same
 _DRAWS = 30
+#: children that are drawn at the most at a time; what is missing is random
+_MOST_DRAWS = 3000
 
 
 class EvolutionPolicy(ReplayablePolicy):
@@ -24,6 +27,8 @@ class EvolutionPolicy(ReplayablePolicy):
     The population is the latest results that earned a reward, so a lucky one dies as well. A child differs from its
     parent by one small step of one layer (`SearchSpace.near_neighbours`), sometimes by any. Children that are known, or
     that surely exceed a budget, are not born.
+
+    In mode front the best is the best within a target that is drawn for every batch.
 
     Args:
         population_size: results that live.
@@ -67,30 +72,33 @@ class EvolutionPolicy(ReplayablePolicy):
             if latency_predictor is None
             else PredictedLatency(objective, self._encoding, latency_predictor)
         )
-        self._population: list[tuple[Architecture, float]] = []  # the latest results, oldest first
+        self._population: list[Observation] = []  # the latest results, oldest first
 
     def _learn(self, observation: Observation) -> None:
-        value = fitness(self.objective, observation)
-        if value is None:
+        if self.objective.reward(observation) is None:
             return
-        self._population = [*self._population, (observation.architecture, value)][-self._population_size :]
-        self._latency.learn(self._encoding.encode([observation.architecture])[0], observation.latency_ms)
+        self._population = [*self._population, observation][-self._population_size :]
+        row = self._encoding.encode([observation.architecture])[0]
+        self._latency.learn(row, self.objective.learned_ms(observation))
 
     def _candidates(self, count: int, rng: np.random.Generator) -> list[Architecture]:
-        start = not self._population or len(self._proposed) < self._initial_random
+        objective = self.objective.towards(rng, self._population)
+        members = [(member.architecture, objective.reward(member) or 0.0) for member in self._population]
+        start = not members or self.experience < self._initial_random
         drawn: dict[Architecture, None] = {}
-        for _ in range(_DRAWS * count):
-            child = self.space.sample(rng) if start else self._child(rng)
+        for _ in range(min(_DRAWS * count, _MOST_DRAWS)):
+            child = self.space.sample(rng) if start else self._child(members, rng)
             if not self.is_known(child):
                 drawn[child] = None
-        if not drawn or not self.objective.budgets_ms or self._least_chance == 0:
+        if not drawn or not objective.budgets_ms or self._least_chance == 0:
             return list(drawn)
         self._latency.refresh()
+        self._latency.budgets_ms = dict(objective.budgets_ms)
         chance = np.exp(self._latency.log_feasible(self._encoding.encode(drawn)))
-        doomed = chance < self._least_chance
-        return [child for child, no in sorted(zip(drawn, doomed, strict=True), key=lambda pair: bool(pair[1]))]
+        doomed = dict(zip(drawn, chance < self._least_chance, strict=True))
+        return sorted(drawn, key=lambda child: bool(doomed[child]))  # in their order, the doomed last
 
-    def _child(self, rng: np.random.Generator) -> Architecture:
-        picks = rng.integers(len(self._population), size=self._tournament_size)
-        parent, _ = max((self._population[i] for i in picks), key=lambda member: member[1])
+    def _child(self, members: Sequence[tuple[Architecture, float]], rng: np.random.Generator) -> Architecture:
+        picks = rng.integers(len(members), size=self._tournament_size)
+        parent, _ = max((members[i] for i in picks), key=lambda member: member[1])
         return self.space.mutate(parent, rng, near=bool(rng.random() < self._near))

@@ -110,7 +110,7 @@ class NpasPolicy(ReplayablePolicy):
             return True
         if observation.status is not Status.FAILED:
             row = self._encoding.encode([observation.architecture])[0]
-            self._latency.learn(row, observation.latency_ms)
+            self._latency.learn(row, self.objective.learned_ms(observation))
             self._learn_accuracy(row, observation, feasible=False)  # nobody knows
         return False
 

@@ -5,8 +5,9 @@ that what these policies say depends on proposals and observations alone, like w
 to a study:
 
 - done, over budget: complete. Its value is the reward of `Objective`; how far it exceeds each budget is a constraint.
+  In mode front the values are the accuracy and the costs on all axes: the samplers know what to do with a front.
 - stopped by the ladder: pruned, with the accuracies of its rungs as intermediate values, where the sampler knows that
-  (TPE); else complete with the accuracy that it got.
+  (TPE on one value); else complete with the accuracy that it got.
 - failed: failed, which samplers pass over.
 - under way: running, which TPE and the Gaussian process take into account.
 
@@ -17,6 +18,7 @@ taken: a sampler that has converged goes on near where it stands.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -26,11 +28,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from npas_ray.search.fitness import fitness
 from npas_ray.search.parameters import Parameters, parametrised
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.replayable import ReplayablePolicy
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.search.settings import fraction, whole, yes_or_no
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
@@ -73,6 +74,7 @@ class OptunaPolicy(ReplayablePolicy):
         self._constraints = yes_or_no("constraints", constraints)
         self._said = parametrised(space, Parameters(parameters))
         self._trials: list[FrozenTrial] = []
+        self._worth: list[float] = []  # the reward of each
         self._study: Study | None = None
         self._in_study = 0
         self._distributions: dict[str, BaseDistribution] = {}
@@ -86,20 +88,38 @@ class OptunaPolicy(ReplayablePolicy):
     def _learn(self, observation: Observation) -> None:
         from optuna.trial import TrialState, create_trial
 
-        value = fitness(self.objective, observation)
-        if value is None:
+        worth = self.objective.reward(observation)
+        values = None if worth is None else self._values(observation, worth)
+        if worth is None or values is None:
             return
-        pruned = observation.status is Status.STOPPED and self.knows_pruned
+        pruned = observation.status is Status.STOPPED and self.knows_pruned and len(values) == 1
         trial = create_trial(
             state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
-            value=value,
+            values=values,
             params=self._params(observation.architecture),
             distributions=self._space_of_optuna(),
-            intermediate_values=(dict(observation.rungs) or {1: value}) if pruned else None,
+            intermediate_values=(dict(observation.rungs) or {1: values[0]}) if pruned else None,
         )
+        counted_ms = self.objective.counted_ms(observation.latency_ms, observation.latency_ci_ms)
         for model, budget_ms in self.objective.budgets_ms.items() if self._constraints else ():
-            trial.set_constraint(model, observation.latency_ms.get(model, budget_ms) / budget_ms - 1)
+            trial.set_constraint(model, counted_ms.get(model, budget_ms) / budget_ms - 1)
         self._trials.append(trial)
+        self._worth.append(worth)
+
+    def _values(self, observation: Observation, worth: float) -> list[float] | None:
+        """What the study is told; None where a cost is not known. Costs beyond the reference are all alike."""
+        if self.objective.mode is Mode.BEST:
+            return [worth]
+        shares = self.objective.shares(observation)
+        accuracy = self.objective.chance if observation.accuracy is None else observation.accuracy
+        return [accuracy, *(min(share, 1.0) for share in shares)] if all(map(math.isfinite, shares)) else None
+
+    def _new_study(self) -> Study:
+        import optuna
+
+        costs = len(self.objective.axes) if self.objective.mode is Mode.FRONT else 0
+        minimised = [optuna.study.StudyDirection.MINIMIZE] * costs
+        return optuna.create_study(directions=[optuna.study.StudyDirection.MAXIMIZE, *minimised])
 
     def _space_of_optuna(self) -> dict[str, BaseDistribution]:
         from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -159,10 +179,8 @@ class OptunaPolicy(ReplayablePolicy):
 
     def _current_study(self) -> Study:
         """The study with all observations."""
-        import optuna
-
         if self._study is None:
-            self._study = optuna.create_study(direction="maximize")
+            self._study = self._new_study()
         self._study.add_trials(self._trials[self._in_study :])
         self._in_study = len(self._trials)
         return self._study
@@ -190,7 +208,7 @@ class TPEPolicy(OptunaPolicy):
     Args:
         n_startup_trials: random candidates at first.
         n_ei_candidates: among which each suggestion is chosen.
-        multivariate: whether parameters are sampled together.
+        multivariate: whether parameters are sampled together; None is Optuna's choice: yes, but not for a front.
         constant_liar: whether candidates under way are kept away from.
     """
 
@@ -205,7 +223,7 @@ class TPEPolicy(OptunaPolicy):
         seed: int,
         n_startup_trials: int = 10,
         n_ei_candidates: int = 24,
-        multivariate: bool = True,
+        multivariate: bool | None = None,
         constant_liar: bool = True,
         parameters: str = "factors",
         constraints: bool = True,
@@ -217,7 +235,7 @@ class TPEPolicy(OptunaPolicy):
         self._settings: dict[str, Any] = {
             "n_startup_trials": whole("n_startup_trials", n_startup_trials, least=1),
             "n_ei_candidates": whole("n_ei_candidates", n_ei_candidates, least=1),
-            "multivariate": yes_or_no("multivariate", multivariate),
+            "multivariate": None if multivariate is None else yes_or_no("multivariate", multivariate),
             "constant_liar": yes_or_no("constant_liar", constant_liar),
         }
 
@@ -322,15 +340,13 @@ class GPPolicy(OptunaPolicy):
 
     def _current_study(self) -> Study:
         """A study of the results that it learns from."""
-        import optuna
-
         trials = self._trials
         if len(trials) > self._max_results:
             latest = self._max_results // 2
-            older = sorted(range(len(trials) - latest), key=lambda i: -(trials[i].value or 0.0))
+            older = sorted(range(len(trials) - latest), key=lambda i: -self._worth[i])
             best = sorted(older[: self._max_results - latest])
             trials = [trials[i] for i in best] + trials[-latest:]
-        study = optuna.create_study(direction="maximize")
+        study = self._new_study()
         study.add_trials(trials)
         return study
 

@@ -19,6 +19,10 @@ class ReplayedNSGAII(NSGAIISampler):
     def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         return self._complete(study)[generation * self._size : (generation + 1) * self._size]
 
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """In the order of the study; Optuna's own is another one when it is asked for the first time."""
+        return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
     @property
     def _size(self) -> int:
         return self.population_size or 1

@@ -56,7 +56,7 @@ class ReplayablePolicy(Policy):
         self._observations: list[Observation] = []
         self._prior: list[Observation] = []
         self._start_with: list[Architecture] = []
-        self._known_before = 0
+        self._learned_prior: list[Observation] = []  # those that are as good as its own
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
@@ -74,17 +74,18 @@ class ReplayablePolicy(Policy):
         here, and a candidate that was not trained because of another budget. A policy that can use a part overrides.
         """
         objective, latency_ms = self.objective, observation.latency_ms
-        complete = observation.status is not Status.FAILED and objective.budgets_ms.keys() <= latency_ms.keys()
+        complete = observation.status is not Status.FAILED and all(model in latency_ms for model in objective.models)
         if observation.status is Status.OVER_BUDGET:
             complete = complete and objective.excess(latency_ms) > 0
         if complete:
             self._learn(observation)
+            self._learned_prior.append(observation)
         return complete
 
     @property
     def experience(self) -> int:
         """Candidates that were proposed or that it knew from the start: what random ones are there for at first."""
-        return len(self._proposed) + self._known_before
+        return len(self._proposed) + len(self._learned_prior)
 
     @property
     def prior(self) -> Sequence[Observation]:
@@ -97,13 +98,15 @@ class ReplayablePolicy(Policy):
         return self._observations
 
     def rewards(self, rng: np.random.Generator) -> dict[Architecture, float]:
-        """Mean reward of every architecture that did not fail, in the order of their first observations.
+        """Mean reward of every architecture that did not fail, in the order of their first observations; the prior's
+        come before all.
 
         In mode front towards a target that is drawn from `rng`, see `Objective.towards`: another one for every batch.
         """
-        objective = self.objective.towards(rng, self._observations)
+        known = [*self._learned_prior, *self._observations]
+        objective = self.objective.towards(rng, known)
         found: dict[Architecture, list[float]] = {}
-        for observation in self._observations:
+        for observation in known:
             reward = objective.reward(observation)
             if reward is not None:
                 found.setdefault(observation.architecture, []).append(reward)
@@ -150,7 +153,8 @@ class ReplayablePolicy(Policy):
         self._prior = list(prior)
         self._start_with = list(dict.fromkeys(start_with))
         with _threads().limit(limits=1):
-            self._known_before = sum([self._learn_prior(observation) for observation in self._prior])
+            for observation in self._prior:
+                self._learn_prior(observation)
         return self
 
     def propose(self, count: int) -> list[Architecture]:
@@ -230,7 +234,8 @@ class ReplayablePolicy(Policy):
 
     def _check_prior(self, observation: Observation) -> None:
         """As `_check`, but latencies may be missing."""
-        believed = dataclasses.replace(observation, latency_ms={**self.objective.budgets_ms, **observation.latency_ms})
+        some_ms = dict.fromkeys(self.objective.models, 1.0)
+        believed = dataclasses.replace(observation, latency_ms={**some_ms, **observation.latency_ms})
         self._check(believed)
 
     def _not_in_space(self, architecture: Architecture) -> str:

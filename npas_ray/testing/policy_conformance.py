@@ -16,6 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,12 @@ from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
 from npas_ray.space.search_space import SearchSpace
 
 MakePolicy = Callable[[SearchSpace, Objective, int], Policy]
+
+#: settings by policy with which one passes in seconds that takes them for a suggestion on fifty layers by its own
+QUICK: dict[str, dict[str, Any]] = {
+    "optuna-gp": {"n_startup_trials": 14, "preliminary_samples": 16, "local_searches": 2, "max_results": 16},
+    "optuna-tpe": {"multivariate": True},
+}
 
 MODEL = "phone"
 OBJECTIVE = Objective({MODEL: 4.0}, chance=0.1)

@@ -68,6 +68,7 @@ class Evaluation:
     """What a training found. All but the times is the same for the same seed."""
 
     accuracy: float  # fraction of the validation images
+    epochs: int  # that were asked for: the rung of a ladder
     epochs_run: int
     stopped_early: bool
     train_loss: float | None  # mean of the last epoch; None without epochs
@@ -170,6 +171,7 @@ def _train(
     compacted.restore()
     evaluation = Evaluation(
         accuracy=validation_accuracy,
+        epochs=schedule.epochs,
         epochs_run=result.epochs_run,
         stopped_early=stopper is not None and stopper.stopped,
         train_loss=result.train_loss if result.epochs_run else None,

@@ -94,8 +94,12 @@ def build_run(
     reason: str = "RunnerFailed: the runner ended with signal 4",
     config: dict[str, Any] | None = None,
     seed: int = 0,
+    ladder: bool = False,
 ) -> Path:
-    """A run of invented candidates: some over budget, some failed, the best two trained with a second seed."""
+    """A run of invented candidates: some over budget, some failed, the best two trained with a second seed.
+
+    With a ladder some were stopped after no epoch.
+    """
     rng = random.Random(seed)
     path.mkdir(parents=True, exist_ok=True)
     default = SearchConfig.from_json({"name": "example", "search": {"candidates": wanted}}).to_json()
@@ -120,6 +124,11 @@ def build_run(
                 journal.conclude(key, status=Status.OVER_BUDGET, reason=over)
                 continue
             accuracy = 0.93 - 0.35 * math.exp(-latency_ms / 0.03) - 0.12 * rng.random() + 0.03 * index / 48
+            if ladder:
+                journal.trained(key, evaluation={"accuracy": accuracy / 3, "seed": 0, "epochs": 0, "wall_s": 0.2})
+                if accuracy < 0.75:
+                    journal.conclude(key, status=Status.STOPPED, reason="others were better")
+                    continue
             journal.trained(key, evaluation={"accuracy": accuracy, "seed": 0, "epochs": 2, "wall_s": 1.3})
             trained.append((accuracy, key))
             journal.conclude(key, status=Status.DONE)

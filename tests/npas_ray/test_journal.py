@@ -147,3 +147,33 @@ def test_what_was_acknowledged_survives_kill_9(journal: Journal) -> None:
         candidates = survivor.candidates()
     assert len(acknowledged) <= len(candidates) <= len(acknowledged) + 1
     assert [candidate.ordinal for candidate in candidates] == list(range(1, len(candidates) + 1))
+
+
+def test_what_was_stopped_can_be_promoted_once_and_nothing_else_can(journal: Journal) -> None:
+    journal.propose(A)
+    journal.propose(B)
+    journal.measured(A.key, model="local", measurement=MEASUREMENT)
+    journal.trained(A.key, evaluation={"accuracy": 0.3, "seed": 0, "epochs": 0})
+    journal.conclude(A.key, status=Status.STOPPED, reason="others were better")
+    journal.conclude(B.key, status=Status.FAILED, reason="crashed")
+    stopped = journal.candidate(A.key).observation()
+    assert (stopped.status, stopped.accuracy, stopped.rungs) == (Status.STOPPED, 0.3, {0: 0.3})
+    journal.trained(A.key, evaluation={"accuracy": 0.9, "seed": 0, "epochs": 2})
+    assert journal.promote(A.key, reason="a second look")
+    assert not journal.promote(A.key)
+    assert not journal.promote(B.key)
+    promoted, failed = journal.observations()  # in the order of their conclusions, as before
+    assert (promoted.status, promoted.accuracy, promoted.rungs) == (Status.DONE, 0.9, {0: 0.3, 2: 0.9})
+    assert (failed.status, failed.rungs) == (Status.FAILED, {})
+    with pytest.raises(JournalError, match="no candidate 'stranger'"):
+        journal.promote("stranger")
+
+
+def test_accuracy_is_the_mean_over_the_seeds_of_the_longest_training(journal: Journal) -> None:
+    journal.propose(A)
+    for epochs, seed, accuracy in ((0, 0, 0.3), (2, 0, 0.9), (2, 1, 0.8)):
+        journal.trained(A.key, evaluation={"accuracy": accuracy, "seed": seed, "epochs": epochs})
+    candidate = journal.candidate(A.key)
+    assert candidate.accuracy == pytest.approx(0.85)
+    assert candidate.rungs == {0: 0.3, 2: pytest.approx(0.85)}
+    assert [e["seed"] for e in candidate.best_trained] == [0, 1]

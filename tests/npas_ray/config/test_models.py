@@ -8,6 +8,8 @@ from npas_ray.config import SearchConfig, difference
 from npas_ray.config.words import duration, nearest, printable, shown
 from npas_ray.errors import ConfigError
 from npas_ray.networks.backbone import DIGITS
+from npas_ray.runs.setting import ladder_of
+from npas_ray.search.ladder import Ladder
 from npas_ray.space.search_space import SearchSpace
 
 
@@ -55,6 +57,7 @@ def test_where_and_how_wide_it_runs_is_not_its_identity(same: dict[str, object])
         ({"search": {"settings": {"batch_size": 3}}}, "search.settings.batch_size: null -> 3"),
         ({"objective": {"budgets_ms": {"local": 2}}}, "objective.budgets_ms.local: null -> 2.0"),
         ({"training": {"epochs": 1}}, "training.epochs: 2 -> 1"),
+        ({"training": {"ladder": [0]}}, "training.ladder: [] -> [0]"),
         ({"measurement": {"min_time_s": 1}}, "measurement.min_time_s: 0.2 -> 1.0"),
         ({"space": {"layers": {"block0": {"rates": [1]}}}}, "space.layers.block0.rates: null -> [1.0]"),
     ],
@@ -76,6 +79,29 @@ def test_a_device_at_another_precision_is_another_model() -> None:
 
 def test_measurement_is_the_protocol() -> None:
     assert config().measurement.protocol() == Protocol()
+
+
+def test_a_ladder_leads_up_to_the_epochs() -> None:
+    given = config(training={"epochs": 4, "ladder": [2, 0], "keep": 0.25})
+    assert ladder_of(given) == Ladder((0, 2, 4), keep=0.25)
+    assert SearchConfig.from_json(given.to_json()) == given
+    assert ladder_of(config()) == Ladder((2,))
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"ladder": [0, 2]}, r"training\.ladder\[1\]: expected fewer epochs than training\.epochs, which is 2"),
+        ({"ladder": [1, 1]}, r"training\.ladder\[1\]: expected every item once; got 1"),
+        ({"ladder": 1}, r"training\.ladder: expected a list of epochs; got 1"),
+        ({"ladder": [0.5]}, r"training\.ladder\[0\]: expected a whole number in 0\.\.1000; got 0\.5"),
+        ({"keep": 0.25}, r"training\.keep: expected nothing here, as there is no training\.ladder; got 0\.25"),
+        ({"ladder": [0], "keep": 1}, r"training\.keep: expected a number > 0 and < 1; got 1"),
+    ],
+)
+def test_a_ladder_that_leads_nowhere_is_refused_in_words(training: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(training=training)
 
 
 def test_the_default_space_is_the_default_of_the_search_space() -> None:

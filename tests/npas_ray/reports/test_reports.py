@@ -256,3 +256,33 @@ def test_a_report_that_may_not_be_written(
     with ordinary_user(), refused:
         write_text(tmp_path / "report.html", "x")
     tmp_path.chmod(0o700)
+
+
+def test_what_the_ladder_stopped_is_shown_as_that(make_run: MakeRun) -> None:
+    run_dir = make_run(ladder=True)
+    table = pd.read_csv(write_reports(run_dir).candidates_csv)
+    stopped, done = (table[table["status"] == status] for status in ("stopped", "done"))
+    assert len(stopped) and len(done)
+    assert set(stopped["epochs"]) == {0} and set(done["epochs"]) == {2}
+    assert (stopped["accuracy[0 epochs]"] == stopped["accuracy"]).all() and stopped["accuracy[2 epochs]"].isna().all()
+    assert (done["accuracy[2 epochs]"] == done["accuracy"]).all() and (done["accuracy[0 epochs]"] < 0.4).all()
+    data = read_run(run_dir)
+    assert data.summary()["stopped"] == len(stopped)
+    assert f"{len(stopped)} stopped early" in text.counted(data)
+    assert all(candidate.status is Status.DONE for candidate in data.front("local"))
+    shown = page(run_dir)
+    assert "after 0 epochs" in shown.words and "after the fewer epochs that it got" in shown.words
+    assert ("data-filter", "stopped") in shown.attributes
+
+
+def test_a_winner_that_was_lucky_says_so(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    data = read_run(run_dir)
+    lucky = next(c for c in data.done if len(c.best_trained) > 1)
+    first, second = (e["accuracy"] for e in lucky.best_trained)
+    assert lucky.accuracy == pytest.approx((first + second) / 2) and lucky.accuracy < first
+    table = pd.read_csv(write_reports(run_dir).candidates_csv).set_index("key")
+    row = table.loc[lucky.key]
+    assert row["seeds"] == 2
+    assert row["accuracy_in_search"] == pytest.approx(first)
+    assert f"2 seeds, search {100 * first:.2f} %" in page(run_dir).words

@@ -9,6 +9,7 @@ import pytest
 
 from npas_ray.journal import Journal
 from npas_ray.runs.conductor import MAX_FAILURES_IN_A_ROW, Conductor
+from npas_ray.search.ladder import Ladder
 from npas_ray.search.policy import Observation, Policy, Status
 from npas_ray.space.choices import RATES, Architecture, LayerChoice, Operator, Scheme
 
@@ -43,9 +44,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite"
 
 
-def conductor(path: Path, *, candidates: int = 4, batch_size: int = 1) -> tuple[Conductor, Counting]:
-    policy = Counting()
-    return Conductor(Journal.open(path), policy, candidates=candidates, batch_size=batch_size), policy
+def conductor(
+    path: Path, *, candidates: int = 4, batch_size: int = 1, rungs: tuple[int, ...] = (2,)
+) -> tuple[Conductor, Counting]:
+    policy, journal = Counting(), Journal.open(path)
+    return Conductor(journal, policy, candidates=candidates, ladder=Ladder(rungs), batch_size=batch_size), policy
 
 
 def finish(conductor: Conductor, key: str, accuracy: float = 0.5) -> None:
@@ -121,3 +124,75 @@ def test_losses_in_a_row_stop_the_run_and_stay_open(path: Path) -> None:
     second, _ = conductor(path, candidates=6)
     again = [second.issue() for _ in range(MAX_FAILURES_IN_A_ROW)]
     assert again == issued
+
+
+def rung(conductor: Conductor, key: str, epochs: int, accuracy: float) -> int | None:
+    conductor.trained(key, {"accuracy": accuracy, "epochs": epochs, "seed": 0})
+    return conductor.next_rung(key)
+
+
+def test_a_candidate_goes_on_after_a_crash_at_the_rung_that_it_had_reached(path: Path) -> None:
+    first, _ = conductor(path, rungs=(0, 1, 2))
+    one, two, three = first.issue(), first.issue(), first.issue()
+    assert one and two and three
+    assert first.next_rung(one.key) == 0
+    assert rung(first, one.key, 0, 0.3) == 1
+    assert rung(first, one.key, 1, 0.8) == 2
+    assert rung(first, two.key, 0, 0.2) is None
+    second, _ = conductor(path, rungs=(0, 1, 2))  # the first one is gone: nobody was concluded
+    assert second.next_rung(one.key) == 2
+    assert second.next_rung(two.key) is None
+    assert second.next_rung(three.key) == 0
+    assert rung(second, one.key, 2, 0.9) is None
+    second.conclude(one.key, Status.DONE)
+    assert second.recall(one.key).rungs == {0: 0.3, 1: 0.8, 2: 0.9}
+
+
+def test_a_training_that_is_told_twice_is_journaled_once(path: Path) -> None:
+    first, _ = conductor(path, rungs=(0, 1))
+    one = first.issue()
+    assert one
+    assert [rung(first, one.key, 0, 0.3) for _ in range(2)] == [1, 1]  # Ray calls an actor again after a crash
+    second, _ = conductor(path, rungs=(0, 1))
+    assert rung(second, one.key, 0, 0.3) == 1
+    assert [e["epochs"] for e in second.recall(one.key).evaluations] == [0]
+
+
+def test_a_stopped_candidate_is_learned_from_and_may_be_promoted(path: Path) -> None:
+    first, policy = conductor(path, rungs=(0, 2))
+    issued = [first.issue() for _ in range(4)]
+    for index, (candidate, accuracy) in enumerate(zip(issued, (0.30, 0.28, 0.2, 0.1), strict=True)):
+        assert candidate
+        first.measured(candidate.key, "local", {"latency_ms": 1.0, "ci_low_ms": 1.0, "ci_high_ms": 1.0})
+        goes_on = rung(first, candidate.key, 0, accuracy) is not None
+        assert goes_on == (index == 0)
+        if goes_on:
+            rung(first, candidate.key, 2, 0.9)
+        first.conclude(candidate.key, Status.DONE if goes_on else Status.STOPPED)
+    assert [(o.status, o.accuracy, o.rungs) for o in policy.told[:2]] == [
+        (Status.DONE, 0.9, {0: 0.30, 2: 0.9}),
+        (Status.STOPPED, 0.28, {0: 0.28}),
+    ]
+    unlucky = issued[1]
+    assert unlucky and first.overlooked() == [unlucky.key]  # second of two was too little, second of four is not
+    rung(first, unlucky.key, 2, 0.95)
+    first.promote(unlucky.key, "why not")
+    first.promote(issued[0].key if issued[0] else "", "done already")
+    again, policy = conductor(path, rungs=(0, 2))
+    assert again.overlooked() == []
+    assert [o.status for o in policy.told] == [Status.DONE, Status.DONE, Status.STOPPED, Status.STOPPED]
+    assert policy.told[1].rungs == {0: 0.28, 2: 0.95}
+
+
+def test_what_was_journaled_before_there_were_ladders_was_trained_to_the_end(path: Path) -> None:
+    first, _ = conductor(path)
+    one = first.issue()
+    assert one
+    first.trained(one.key, {"accuracy": 0.5, "seed": 0})
+    assert first.next_rung(one.key) is None
+    first.conclude(one.key, Status.DONE)
+    first.trained(one.key, {"accuracy": 0.7, "seed": 1, "epochs": 2})
+    known = first.recall(one.key)
+    assert known.accuracy == pytest.approx(0.6)
+    assert len(known.best_trained) == 2
+    assert not known.observation().rungs

@@ -14,6 +14,7 @@ import pytest
 
 from npas_ray.errors import JournalError
 from npas_ray.journal import Journal
+from npas_ray.search.ladder import Climb, Ladder
 from npas_ray.search.policy import Status
 
 ROOT = Path(__file__).parents[3]
@@ -61,23 +62,37 @@ def assert_nothing_lost_nothing_twice(run_dir: Path) -> None:
     with Journal.open(run_dir / "journal.sqlite", read_only=True) as journal:
         candidates = journal.candidates()
         proposed = [key for _, _, key, _ in journal.events("proposed")]
-        trained = Counter((key, data["seed"]) for _, _, key, data in journal.events("trained"))
+        trained = Counter((key, data["seed"], data["epochs"]) for _, _, key, data in journal.events("trained"))
         measured = Counter((key, data["model"]) for _, _, key, data in journal.events("measured"))
         ended = Counter(key for _, _, key, _ in journal.events("concluded"))
     assert len(candidates) == CANDIDATES
     assert Counter(proposed) == Counter(candidate.key for candidate in candidates), "a key was proposed twice"
-    assert [candidate.status for candidate in candidates] == [Status.DONE] * CANDIDATES
+    assert {candidate.status for candidate in candidates} <= {Status.DONE, Status.STOPPED}
     assert ended == Counter(candidate.key for candidate in candidates), "a candidate was concluded twice, or never"
     assert set(trained.values()) == {1}, f"trained twice: {[k for k, n in trained.items() if n > 1]}"
     assert set(measured.values()) == {1}, f"measured twice: {[k for k, n in measured.items() if n > 1]}"
-    assert {key for key, _ in trained} == {key for key, _ in measured} == set(ended)
+    assert {key for key, _, _ in trained} == {key for key, _ in measured} == set(ended)
+
+
+def assert_everybody_climbed_in_order(run_dir: Path) -> None:
+    """Every decision of the ladder is the one that the journal's order of results asks for."""
+    climb = Climb(Ladder((0, 1)))
+    with Journal.open(run_dir / "journal.sqlite", read_only=True) as journal:
+        seed = journal.config["seed"]
+        for _, kind, key, data in journal.events():
+            if kind == "trained" and data["seed"] == seed:
+                climb.record(str(key), epochs=data["epochs"], accuracy=data["accuracy"])
+            elif kind == "concluded":
+                stopped = data["status"] == Status.STOPPED
+                assert (climb.next_rung(str(key)), climb.is_finished(str(key))) == (None, not stopped)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_three_kills_of_the_driver_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ladder", [False, True])
+def test_three_kills_of_the_driver_lose_nothing_and_repeat_nothing(tmp_path: Path, ladder: bool) -> None:
     config = tmp_path / "crash.yaml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.replace("epochs: 1", "epochs: 1, ladder: [0]", 1) if ladder else CONFIG)
     run_dir = tmp_path / "crash"
     for count in (3, 6, 10):
         search = start(config, run_dir)
@@ -88,6 +103,8 @@ def test_three_kills_of_the_driver_lose_nothing_and_repeat_nothing(tmp_path: Pat
     search = start(config, run_dir)
     assert search.wait(timeout=300) == 0, run_dir.with_suffix(".log").read_text()[-3000:]
     assert_nothing_lost_nothing_twice(run_dir)
+    if ladder:
+        assert_everybody_climbed_in_order(run_dir)
     assert (run_dir / "best" / "summary.json").is_file()
     assert (run_dir / "report.html").is_file()
 

@@ -15,7 +15,7 @@ from npas_ray.search.registry import POLICIES, make_policy
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
-from npas_ray.testing.policy_conformance import CHECKS, MODEL, MakePolicy, evaluate
+from npas_ray.testing.policy_conformance import CHECKS, MODEL, QUICK, MakePolicy, evaluate
 
 
 def _costs(architecture: Architecture) -> Mapping[str, float]:
@@ -31,7 +31,7 @@ def front_of(objective: Objective) -> Objective:
 
 def maker(name: str) -> MakePolicy:
     def make(space: SearchSpace, objective: Objective, seed: int) -> Policy:
-        return make_policy(name, space, front_of(objective), seed=seed)
+        return make_policy(name, space, front_of(objective), seed=seed, settings=QUICK.get(name, {}))
 
     return make
 

@@ -22,6 +22,7 @@ from npas_ray.testing.policy_conformance import (
     FIFTY_LAYERS,
     MODEL,
     OBJECTIVE,
+    QUICK,
     SPACES,
     MakePolicy,
     evaluate,
@@ -34,9 +35,7 @@ def _predict(architectures: Sequence[Architecture]) -> dict[str, Any]:
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in POLICIES},
-    # its own settings take seconds for a suggestion on fifty layers
-    "optuna-gp": ("optuna-gp", {"n_startup_trials": 8, "preliminary_samples": 32, "local_searches": 2}),
+    **{name: (name, QUICK.get(name, {})) for name in POLICIES},
     "paper small": ("paper", {"pool_size": 3, "initial_random": 0, "mutate_fraction": 0.0, "wl_depth": 0}),
     "npas small": ("npas", {"pool_size": 4, "rounds": 0, "initial_random": 2, "parents": 1, "max_results": 10}),
     "npas with predictor": ("npas", {"latency_predictor": _predict}),

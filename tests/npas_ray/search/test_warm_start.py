@@ -9,19 +9,35 @@ import numpy as np
 import pytest
 
 from npas_ray.networks.backbone import DIGITS
+from npas_ray.search.axes import latency_on
 from npas_ray.search.registry import POLICIES, make_policy
 from npas_ray.search.replayable import ReplayablePolicy
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.search_space import SearchSpace
-from npas_ray.testing.policy_conformance import OBJECTIVE, search
-from npas_ray.testing.warm_start_checks import WARM_START_CHECKS, MakeReplayable
+from npas_ray.testing.policy_conformance import MODEL, OBJECTIVE, QUICK, search
+from npas_ray.testing.warm_start_checks import (
+    WARM_START_CHECKS,
+    MakeReplayable,
+    check_prior_of_any_kind,
+    check_warm_restored_equals_live,
+)
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("check", WARM_START_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_conformance(check: Callable[[MakeReplayable], None], name: str) -> None:
     def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
-        return make_policy(name, space, objective, seed=seed)
+        return make_policy(name, space, objective, seed=seed, settings=QUICK.get(name, {}))
+
+    check(make)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("check", [check_warm_restored_equals_live, check_prior_of_any_kind])
+def test_conformance_in_mode_front(check: Callable[[MakeReplayable], None], name: str) -> None:
+    def make(space: SearchSpace, objective: Objective, seed: int) -> ReplayablePolicy:
+        front = dataclasses.replace(objective, mode=Mode.FRONT, axes=(latency_on(MODEL),))
+        return make_policy(name, space, front, seed=seed, settings=QUICK.get(name, {}))
 
     check(make)
 
