@@ -141,7 +141,7 @@ class NpasPolicy(ReplayablePolicy):
         rows = self._moves.random(20 * count, rng)
         order = np.argsort(self._macs(rows), kind="stable")
         picks = order[np.unique(np.linspace(0, len(order) / 2, count).astype(np.int64))]
-        return rows[np.concatenate([picks, np.setdiff1d(order, picks)])]
+        return np.asarray(rows[np.concatenate([picks, np.setdiff1d(order, picks)])])
 
     def _improvements(self, count: int, rng: np.random.Generator) -> IntArray:
         """`count` rows with the best expected improvement within the budgets, chosen together."""
@@ -159,7 +159,7 @@ class NpasPolicy(ReplayablePolicy):
         pending = self._encoding.encode(self.pending)
         points = np.concatenate([pool, pending])
         chosen = goal.choose(points, *belief.joint(points), noise=belief.noise, count=count, pending=len(pending))
-        return np.asarray(pool[chosen])
+        return pool[chosen]
 
     def _goal(self, belief: AccuracyBelief, rng: np.random.Generator) -> BestAcquisition | FrontAcquisition:
         """What is to be gained: accuracy of the best, or volume under the front."""
