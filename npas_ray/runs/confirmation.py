@@ -70,20 +70,22 @@ def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate
     return sorted(feasible, key=lambda c: (-goodness(c), sum(c.latency_ms.values()), c.ordinal))
 
 
-def confirm_front(lab: Laboratory, conductor: Any) -> None:
-    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds.
+def confirm_front(lab: Laboratory, conductor: Any) -> bool:
+    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds; whether there was any to do.
 
     A member that was only lucky falls behind the front, and what it hid comes forward and is evaluated too.
     """
     import ray
 
     _promote(lab, conductor)
+    trained = False
     while True:
         known = cast("list[Candidate]", ray.get(conductor.candidates.remote()))
         short = [c for c in front_members(known, lab.objective) if len(c.best_trained) < SEEDS_OF_A_FRONT]
         if not short:
-            return
+            return trained
         _train_again([(candidate, 1) for candidate in short], lab, conductor)
+        trained = True
 
 
 def front_members(candidates: list[Candidate], objective: Objective) -> list[Candidate]:

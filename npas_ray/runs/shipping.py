@@ -44,9 +44,9 @@ def ship(
     if chosen is not None:
         winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
-        if lab.objective.mode is Mode.FRONT:
-            confirm_front(lab, conductor)
         winner = confirm(lab, conductor)
+        while lab.objective.mode is Mode.FRONT and confirm_front(lab, conductor):
+            winner = confirm(lab, conductor)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from npas_ray.journal import Candidate
-from npas_ray.runs.shipping import front_members, ranking
+from npas_ray.runs.confirmation import front_members, ranking
 from npas_ray.search.policy import Status
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture, LayerChoice, Operator
