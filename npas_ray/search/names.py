@@ -9,4 +9,5 @@ POLICY_NAMES = (
     "optuna-tpe",
     "optuna-nsga2",
     "optuna-gp",
+    "tune",
 )

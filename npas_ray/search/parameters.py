@@ -92,14 +92,14 @@ class _Factors:
         self._operators = list(dict.fromkeys(choice.operator for choice in choices))
         self._schemes = list(dict.fromkeys(c.scheme for c in choices if c.scheme is not Scheme.DENSE))
         self._rates = sorted({choice.rate for choice in choices})
-        self._names = [f"{layer}/{factor}" for factor in ("operator", "scheme", "rate")]
+        self._names = [f"{layer}.{factor}" for factor in ("operator", "scheme", "rate")]
         values = (
             tuple(map(str, self._operators)),
             tuple(map(str, self._schemes)),
             tuple(f"{rate:g}" for rate in self._rates),
         )
         self.parameters = tuple(
-            Parameter(name, of, ordered=name.endswith("/rate"))
+            Parameter(name, of, ordered=name.endswith(".rate"))
             for name, of in zip(self._names, values, strict=True)
             if len(of) > 1
         )

@@ -18,6 +18,7 @@ from npas_ray.search.q_learning import QLearningSettings
 from npas_ray.search.random_policy import RandomPolicy
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
+from npas_ray.search.tune_policy import TunePolicy
 from npas_ray.space.search_space import SearchSpace
 
 POLICIES: dict[str, type[ReplayablePolicy]] = {
@@ -33,6 +34,9 @@ POLICIES: dict[str, type[ReplayablePolicy]] = {
         GPPolicy,
     )
 }
+
+#: policies of others, which cannot keep every promise of ours
+GUESTS: dict[str, type[ReplayablePolicy]] = {TunePolicy.name: TunePolicy}
 
 #: what every policy takes; the rest of its constructor's keywords are its settings
 _COMMON = {"self", "space", "objective", "seed"}
@@ -68,9 +72,10 @@ def make_policy(
 
 
 def _policy(name: str) -> type[ReplayablePolicy]:
-    if name not in POLICIES:
-        raise ConfigError(f"unknown searcher {name!r}{_nearest(name, list(POLICIES))}; known: {', '.join(POLICIES)}")
-    return POLICIES[name]
+    every = POLICIES | GUESTS
+    if name not in every:
+        raise ConfigError(f"unknown searcher {name!r}{_nearest(name, list(every))}; known: {', '.join(every)}")
+    return every[name]
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], of: str) -> None:

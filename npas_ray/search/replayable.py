@@ -47,6 +47,9 @@ class ReplayablePolicy(Policy):
     #: set before the first proposal. What it refuses is proposed only if nothing else can be found
     veto: Veto | None = None
 
+    #: set by a subclass that has nothing more to say: then random ones no longer take the place of what is missing
+    finished: bool = False
+
     def __init__(self, space: SearchSpace, objective: Objective, *, seed: int) -> None:
         self.space = space
         self.objective = objective
@@ -173,11 +176,11 @@ class ReplayablePolicy(Policy):
                         break
                     if candidate in self.space and candidate not in chosen and not self.is_known(candidate):
                         chosen[candidate] = None
-        if len(chosen) < count and self.veto is not None:
+        if len(chosen) < count and self.veto is not None and not self.finished:
             known = {**self._proposed, **self._observed, **chosen}
             drawn = unseen(self.space, known=known, count=_DRAWS * (count - len(chosen)), rng=rng)
             chosen.update(dict.fromkeys(list(self._allowed(drawn))[: count - len(chosen)]))
-        if len(chosen) < count:
+        if len(chosen) < count and not self.finished:
             known = {**self._proposed, **self._observed, **chosen}
             chosen.update(dict.fromkeys(unseen(self.space, known=known, count=count - len(chosen), rng=rng)))
         self._proposed.update(chosen)
@@ -201,6 +204,19 @@ class ReplayablePolicy(Policy):
                 self._observed[observation.architecture] = None
                 self._observations.append(observation)
                 self._learn(observation)
+
+    def recommend(self, count: int) -> list[Architecture]:
+        """By the mean of what was observed. Of equal ones the first. Changes nothing."""
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            if (
+                observation.status is Status.DONE
+                and observation.accuracy is not None
+                and self.objective.keeps(observation)
+            ):
+                found.setdefault(observation.architecture, []).append(observation.accuracy)
+        mean = {architecture: sum(accuracies) / len(accuracies) for architecture, accuracies in found.items()}
+        return sorted(mean, key=lambda architecture: -mean[architecture])[:count]
 
     def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
         if self._proposed or self._observations:

@@ -7,7 +7,7 @@ import pytest
 from npas_ray.errors import ConfigError
 from npas_ray.networks.backbone import DIGITS
 from npas_ray.search.names import POLICY_NAMES
-from npas_ray.search.registry import POLICIES, make_policy, settings_of
+from npas_ray.search.registry import GUESTS, POLICIES, make_policy, settings_of
 from npas_ray.search.reward import Objective
 from npas_ray.space.search_space import SearchSpace
 
@@ -15,7 +15,7 @@ SPACE = SearchSpace(DIGITS)
 
 
 def test_names() -> None:
-    assert tuple(POLICIES) == POLICY_NAMES
+    assert (*POLICIES, *GUESTS) == POLICY_NAMES
     for name in POLICIES:
         policy = make_policy(name, SPACE, Objective(), seed=0)
         assert policy.name == name
