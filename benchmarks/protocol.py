@@ -193,8 +193,9 @@ def sentinel(quick: bool) -> dict[str, Any]:
         plain = Meter(device)
         loose = Protocol(max_correction=1.0, max_drift=5.0)
         meter.measure(candidate, loose)
-        readings, costs = [], {"with": [], "without": []}  # type: ignore[var-annotated]
-        spins = []
+        costs: dict[str, list[float]] = {"with": [], "without": []}
+        readings: list[float] = []
+        spins: list[float] = []
         for _ in range(5 if quick else 40):
             reading = measure(device, artifact, SENTINEL_PROTOCOL, known_issue_ratio=meter.issue_ratio)
             readings.append(reading.latency_ms)

@@ -2,7 +2,7 @@
 
     python benchmarks/warm_start.py [--seeds N] [--policy NAME ...] [--source NAME ...] [--json FILE]
 
-Analytic landscapes as in benchmarks/searchers.py, one a seed, the same for all that are compared (paired). The source
+Analytic landscapes as in benchmarks/_landscapes.py, one a seed, the same for all that are compared (paired). The source
 is a search of 60 evaluations by the same policy with another seed. What of it is learned and what is measured first is
 decided by the code that decides it in a run (npas_ray/runs/warm_start_fit.py):
 
@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.searchers import Landscape, run
+from benchmarks._landscapes import Analytic as Landscape
+from benchmarks._races import search
 from npas_ray.config import SearchConfig
 from npas_ray.networks.backbone import DIGITS
 from npas_ray.runs.warm_start_fit import fit
 from npas_ray.runs.warm_start_sources import Found, Source
 from npas_ray.search.policy import Status
 from npas_ray.search.registry import make_policy
-from npas_ray.search.reward import Objective
 from npas_ray.space.choices import RATES, Operator
 from npas_ray.space.search_space import SearchSpace
 
@@ -48,7 +48,8 @@ CHECKPOINTS = (10, 25, 50, 100)
 SOURCE_EVALUATIONS = 60
 EPOCHS = 2
 SPACE = SearchSpace(DIGITS)
-NARROWER = SearchSpace(DIGITS, operators=[o for o in Operator if o not in (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)])
+LACKING = (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)
+NARROWER = SearchSpace(DIGITS, operators=[operator for operator in Operator if operator not in LACKING])
 WIDER = SearchSpace(DIGITS, rates=(*RATES, 1.5, 4))
 LONGER = 1.5
 CONFIG = SearchConfig.from_json(
@@ -68,7 +69,6 @@ def landscape(space: SearchSpace, like: Landscape, seed: int) -> Landscape:
 
 def _with_budget(scape: Landscape, budget_ms: float) -> Landscape:
     scape.budget_ms = budget_ms
-    scape.objective = Objective({"device": budget_ms}, chance=scape.objective.chance)
     return scape
 
 
@@ -90,7 +90,7 @@ def another_device(here: Landscape, seed: int) -> Source:
     for layer, choices in enumerate(scape.encoding.choices):
         speed = {operator: 2 ** rng.uniform(-1, 1) for operator in Operator}
         scape._latency[layer] = scape._latency[layer] * np.array([speed[choice.operator] for choice in choices])
-    budget_ms = float(np.quantile(scape.latency_ms(scape._random(4000, rng)), 0.15))
+    budget_ms = float(np.quantile(scape.latency_ms(scape.random(4000, rng)), 0.15))
     return _searched(_with_budget(scape, budget_ms), CONFIG, {}, seed)
 
 
@@ -119,7 +119,7 @@ SOURCES: dict[str, Callable[[Landscape, int], Source]] = {
 def _searched(scape: Landscape, config: SearchConfig, dense: dict[str, Any], seed: int) -> Source:
     """What a search of SOURCE_EVALUATIONS on that landscape leaves."""
     policy = make_policy(POLICY, scape.space, scape.objective, seed=seed + 500)
-    run(scape, policy, seed=seed + 500, evaluations=SOURCE_EVALUATIONS)
+    search(scape, policy, seed=seed + 500, evaluations=SOURCE_EVALUATIONS)
     found = [
         Found(
             result.architecture,
@@ -144,7 +144,7 @@ def regrets(source: str | None, seeds: int) -> Floats:
             found = SOURCES[source](here, seed)
             taken = fit(found, config=CONFIG, space=SPACE, objective=here.objective, dense=DENSE)
             policy.warm_start(prior=taken.prior, start_with=taken.start_with)
-        curve, _ = run(here, policy, seed=seed, evaluations=CHECKPOINTS[-1])
+        curve, _ = search(here, policy, seed=seed, evaluations=CHECKPOINTS[-1])
         rows.append([100 * (optimum - curve[checkpoint - 1]) for checkpoint in CHECKPOINTS])
     return np.array(rows)
 

@@ -1,12 +1,13 @@
 """Says what is to be trained and measured next: appends a file to the plan.
 
-    python -m benchmarks.tables.choose WORK FILE --space digits --kind uniform|near|evolved|again|checked --count 500
+    python -m benchmarks.tables.choose WORK FILE --space digits --kind evolved --count 500
 
 - uniform: any architecture with equal probability;
 - near: random ones a little below latencies from the fastest to the middle of the space;
 - evolved: what searches would find: evolution under surrogates fitted to what is known so far, for many budgets and
   many lengths, some of it optimistic about what the surrogates' members disagree on;
 - again: other seeds of the best known at any latency, and of as many random ones;
+- known: the best of those that were trained already (for other epochs), and as many random ones of them;
 - checked: the surrogates' own optima at the benchmark's budgets, with three seeds.
 
 WORK/plan/FILE.jsonl is written; the order of names is the order of work.
@@ -26,15 +27,19 @@ from benchmarks._landscapes import Floats
 from benchmarks.tables.landscape import SHARES, Tabular
 from benchmarks.tables.pack import pack
 from benchmarks.tables.spaces import SPACES
-from benchmarks.tables.table import Table
-from npas_ray.search.encoding import IntArray
+from benchmarks.tables.table import EPOCHS, Table
+from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.moves import Moves
 
 SEEDS_TO_CHECK = (0, 1, 2)
 
 
 def uniform(table: Table, count: int, rng: np.random.Generator) -> IntArray:
-    return rng.integers(table.features.encoding.sizes, size=(count, table.space.layers))
+    return _random(table.features.encoding, count, rng)
+
+
+def _random(encoding: Encoding, count: int, rng: np.random.Generator) -> IntArray:
+    return rng.integers(encoding.sizes, size=(count, encoding.layers))
 
 
 def near(table: Table, count: int, rng: np.random.Generator) -> IntArray:
@@ -87,13 +92,30 @@ def _score(table: Table, rows: IntArray, budget_ms: float, luck: Floats) -> Floa
 
 def again(table: Table, count: int, rng: np.random.Generator) -> IntArray:
     """Half of them the best at their latency or a little more, half of them any."""
-    accuracy, known = table.accuracy(table.rows), np.flatnonzero(table._means[1] > 0)
+    accuracy, known = table.accuracy(table.rows), _trained(table)
     latency_ms = table.latency(table.rows)
     order = known[np.argsort(latency_ms[known], kind="stable")]
     short = np.maximum.accumulate(accuracy[order]) - accuracy[order]  # of the best that is as fast
     best = order[np.argsort(short, kind="stable")[: count // 2]]
-    others = rng.choice(np.setdiff1d(known, best), count - len(best), replace=False)
-    return table.rows[np.concatenate([best, others])]
+    return table.rows[_and_others(best, known, count, rng)]
+
+
+def known(table: Table, count: int, rng: np.random.Generator) -> IntArray:
+    """Half of them the most accurate, half of them any."""
+    trained = _trained(table)
+    best = trained[np.argsort(-table.accuracy(table.rows[trained]), kind="stable")[: count // 2]]
+    return table.rows[_and_others(best, trained, count, rng)]
+
+
+def _trained(table: Table) -> IntArray:
+    """Their places in the table."""
+    ours = table.evaluations[:, [epochs == EPOCHS for epochs, _ in table.columns]]
+    return np.flatnonzero(np.isfinite(ours).any(axis=1))
+
+
+def _and_others(best: IntArray, places: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    others = np.setdiff1d(places, best)
+    return np.concatenate([best, rng.choice(others, min(len(others), count - len(best)), replace=False)])
 
 
 def checked(table: Table, count: int, rng: np.random.Generator) -> IntArray:
@@ -102,13 +124,15 @@ def checked(table: Table, count: int, rng: np.random.Generator) -> IntArray:
     return np.unique(np.concatenate(each), axis=0)
 
 
-KINDS = {"uniform": uniform, "near": near, "evolved": evolved, "again": again, "checked": checked}
+KINDS = {"uniform": uniform, "near": near, "evolved": evolved, "again": again, "known": known, "checked": checked}
 
 
-def write_plan(path: Path, table: Table, rows: IntArray, *, epochs: Iterable[int], seeds: Iterable[int]) -> None:
+def write_plan(
+    path: Path, name: str, encoding: Encoding, rows: IntArray, *, epochs: Iterable[int], seeds: Iterable[int]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        {"space": table.name, "layers": table.features.encoding.decode(row).to_json(), "epochs": e, "seed": s}
+        {"space": name, "layers": encoding.decode(row).to_json(), "epochs": e, "seed": s}
         for row in rows
         for e in epochs
         for s in seeds
@@ -128,11 +152,14 @@ def main() -> None:
     parser.add_argument("--draw", type=int, default=0, help="seed of the choice")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    table, _ = pack(arguments.work, arguments.space)
     rng = np.random.default_rng([arguments.draw, *arguments.kind.encode()])
-    rows = KINDS[arguments.kind](table, arguments.count, rng)
+    encoding = Encoding(SPACES[arguments.space].space)
+    if arguments.kind == "uniform":  # that needs no table
+        rows = _random(encoding, arguments.count, rng)
+    else:
+        rows = KINDS[arguments.kind](pack(arguments.work, arguments.space)[0], arguments.count, rng)
     path = arguments.work / "plan" / f"{arguments.file}.jsonl"
-    write_plan(path, table, rows, epochs=arguments.epochs, seeds=arguments.seeds)
+    write_plan(path, arguments.space, encoding, rows, epochs=arguments.epochs, seeds=arguments.seeds)
     print(f"{path}: {len(rows)} architectures")
 
 

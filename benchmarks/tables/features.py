@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +26,15 @@ class Features:
         works = [np.array([_work(block, choice) for choice in choices]) for block, choices in layers]
         unit = np.mean([work[:, 0].mean() for work in works])
         self._works = [work / unit for work in works]
+        kinds = sorted({(choice.operator, choice.scheme) for _, choices in layers for choice in choices})
+        self._kinds = [np.array([kinds.index((c.operator, c.scheme)) for c in choices]) for _, choices in layers]
         self._times = [
-            np.concatenate([work[:, :1] * traits, work[:, 1:] * traits[:, : len(Operator)]], axis=1)
-            for traits, work in zip(self._traits, self._works, strict=True)
+            np.concatenate([np.eye(len(kinds))[kind] * amount for amount in (1.0, *work.T[:, :, None])], axis=1)
+            for kind, work in zip(
+                self._kinds, (_with_outputs(work, layers[i][0]) for i, work in enumerate(self._works)), strict=True
+            )
         ]
+        self._operators = [np.array([list(Operator).index(c.operator) for c in choices]) for _, choices in layers]
 
     def __call__(self, rows: IntArray) -> Floats:
         """`[m, d]`: each layer's operator, scheme, rate and work, and the sums of them."""
@@ -36,14 +43,27 @@ class Features:
         return np.concatenate([*traits, *works, *sums, np.log(sums[1] + 0.1)], axis=1)
 
     def of_time(self, rows: IntArray) -> Floats:
-        """`[m, e]`, those that a time is a sum of: the work of each kind, in all and of each layer, and each choice."""
+        """`[m, e]`, those that a time is a sum of.
+
+        Uses, work and outputs of each operator and scheme, in all and of each layer; which choice each layer is; and
+        which operators meet.
+        """
         times = self._look_up(self._times, rows)
         single = [np.eye(size)[rows[:, layer]] for layer, size in enumerate(self.encoding.sizes)]
-        return np.concatenate([*self._look_up(self._traits, rows), *times, np.sum(times, axis=0), *single], axis=1)
+        operators = self._look_up(self._operators, rows)
+        pairs = [a * len(Operator) + b for a, b in pairwise(operators)]
+        meet = np.sum([np.eye(len(Operator) ** 2)[pair] for pair in pairs], axis=0)
+        return np.concatenate([*times, np.sum(times, axis=0), *single, meet], axis=1)
 
     @staticmethod
     def _look_up(tables: list[Floats], rows: IntArray) -> list[Floats]:
         return [table[rows[:, layer]] for layer, table in enumerate(tables)]
+
+
+def _with_outputs(work: Floats, block: Block) -> Floats:
+    """Work `[k, 2]` and, relative to an image of 8x8x32, the values that the block gives."""
+    outputs = -(-block.height // block.stride) * -(-block.width // block.stride) * block.out_channels / 2048
+    return np.column_stack([work, np.full(len(work), outputs)])
 
 
 def _traits(choice: LayerChoice) -> list[float]:

@@ -6,7 +6,7 @@ python -m benchmarks.tables.pack WORK [--space digits ...]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,20 @@ def seeds_deviation(evaluations: Floats) -> float:
     return float(np.sqrt(np.nansum(np.where(np.isfinite(several), centred, 0) ** 2) / max(1, freedom)))
 
 
-def pack(work: Path, name: str) -> tuple[Table, dict[str, Any]]:
-    """The table and what is known about it."""
+def read_plan(path: Path) -> tuple[str, list[Key]]:
+    """The space and the architectures of a file of the plan."""
+    lines = list(read_lines(path))
+    return lines[0]["space"], list(dict.fromkeys(tuple(line["layers"]) for line in lines))
+
+
+def pack(work: Path, name: str, *, without: Collection[Key] = ()) -> tuple[Table, dict[str, Any]]:
+    """The table and what is known about it, as if those of `without` had never been evaluated."""
     latencies, latency_noise, noisy = read_latencies(work, name)
+    latencies = {key: latency_ms for key, latency_ms in latencies.items() if key not in without}
     trained: dict[Key, dict[tuple[int, int], float]] = {}
     cpu_s: dict[int, list[float]] = {}
     for line in read_lines(work / "trained.jsonl"):
-        if line["space"] == name:
+        if line["space"] == name and tuple(line["layers"]) not in without:
             trained.setdefault(tuple(line["layers"]), {})[line["epochs"], line["seed"]] = line["accuracy"]
             cpu_s.setdefault(line["epochs"], []).append(line["cpu_s"])
     keys = sorted(set(trained) | set(latencies))
@@ -114,14 +121,15 @@ def pack(work: Path, name: str) -> tuple[Table, dict[str, Any]]:
     wrong = np.abs(guessed_ms / latency_ms[measured] - 1)
     facts = {
         "architectures": len(keys),
-        "trained": {f"{e} epochs, seed {s}": int(np.isfinite(evaluations[:, c]).sum()) for c, (e, s) in enumerate(columns)},
+        "trained": {
+            f"{epochs} epochs, seed {seed}": int(np.isfinite(evaluations[:, place]).sum())
+            for place, (epochs, seed) in enumerate(columns)
+        },
         "cpu_s_a_training": {f"{epochs} epochs": float(np.mean(s)) for epochs, s in sorted(cpu_s.items())},
         "measured": int(measured.sum()),
         "measured_on_a_shared_core": noisy,
-        "accuracy": {q: float(np.quantile(mean, f)) for q, f in (("min", 0), ("median", 0.5), ("p90", 0.9), ("max", 1))},
-        "latency_ms": {
-            q: float(np.quantile(latency_ms[measured], f)) for q, f in (("min", 0), ("median", 0.5), ("max", 1))
-        },
+        "accuracy": _quantiles(mean),
+        "latency_ms": _quantiles(latency_ms[measured]),
         "cross_validated": {
             "accuracy_spearman": float(spearmanr(guessed, mean).statistic),
             "accuracy_spearman_best_quarter": float(spearmanr(guessed[best], mean[best]).statistic),
@@ -139,6 +147,11 @@ def pack(work: Path, name: str) -> tuple[Table, dict[str, Any]]:
         "machine": machine(),
     }  # fmt: skip
     return table, facts
+
+
+def _quantiles(values: Floats) -> dict[str, float]:
+    named = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
+    return {name: float(np.quantile(values, share)) for name, share in named.items()}
 
 
 def _luck(evaluations: Floats) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from npas_ray.search.encoding import IntArray
 #: of the networks: how many, hidden units, steps of training, rows of a step
 MEMBERS, HIDDEN, STEPS, BATCH = 4, 32, 250, 256
 #: what the squares of the line's weights cost (accuracy, latency), per row of the table
-PENALTY, TIME_PENALTY = 0.06, 0.003
+PENALTY, TIME_PENALTY = 0.06, 0.02
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class Surrogate:
             return np.asarray(times * np.exp(np.clip(error, -0.5, 0.5)))
         return expit(seen @ self.line + self.level + error)
 
-    def arrays(self, prefix: str) -> dict[str, NDArray[np.float32]]:
-        """To be kept in a file."""
-        return {prefix + f.name: np.asarray(getattr(self, f.name), dtype=np.float32) for f in fields(self)}
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """To be kept in a file: the bulk with three digits."""
+        kinds = {f.name: np.float16 if f.name == "first" else np.float32 for f in fields(self)}
+        return {prefix + name: np.asarray(getattr(self, name), dtype=kind) for name, kind in kinds.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]], prefix: str) -> Surrogate:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Surrogate:
         return cls(**{f.name: np.asarray(arrays[prefix + f.name], dtype=np.float64) for f in fields(cls)})
 
 
@@ -84,8 +86,12 @@ def _ridge(x: Floats, wanted: Floats, *, penalty: float, weights: Floats) -> tup
     scale = np.where(scale > 1e-9, scale, np.inf)  # what never changes explains nothing
     level = float(np.average(wanted, weights=weights))
     z = (x - centre) / scale
-    gram = z.T @ (weights[:, None] * z) + penalty * np.eye(z.shape[1])
-    line = np.linalg.solve(gram, z.T @ (weights * (wanted - level))) / scale
+    left = wanted - level
+    if len(z) > z.shape[1]:
+        line = np.linalg.solve(z.T @ (weights[:, None] * z) + penalty * np.eye(z.shape[1]), z.T @ (weights * left))
+    else:  # the same, where there are fewer rows than slopes
+        line = z.T @ np.linalg.solve(z @ z.T + penalty * np.diag(1 / weights), left)
+    line = line / scale
     return line, level - float(centre @ line)
 
 

@@ -94,7 +94,9 @@ def time_variants(
     artifacts: list[Artifact] = []
     for index, variant in enumerate(variants):
         tell(f"compiling {variant.label} ({index + 1}/{len(variants)})")
-        artifacts.append(compile_network(variant.graph, target=target, out_dir=work_dir, cache_dir=cache_dir))
+        artifacts.append(
+            compile_network(variant.graph, target=target, out_dir=work_dir, cache_dir=cache_dir, threads=facts.threads)
+        )
     tell("compiling the kernel that measures the peak")
     peak_artifact = compile_peak(target, out_dir=work_dir, cache_dir=cache_dir)
     meter, strict = Meter(device), protocol or Protocol()
@@ -124,7 +126,8 @@ def time_variants(
     *networks, peaks = taken
     now = max(2 * peak_artifact.macs / m.latency_ms / 1e6 for m in peaks if m is not None)
     timed = tuple(Timed(variant, tuple(ms)) for variant, ms in zip(variants, networks, strict=True))
-    return Timings(facts, target.name, Peak(now, _best_known(cache_dir, facts, target, now)), timed)
+    known = _best_known(cache_dir, facts, target, now)  # of one core, like `now`
+    return Timings(facts, target.name, Peak(facts.threads * now, facts.threads * known), timed)
 
 
 def _rotated(count: int, turn: int) -> list[int]:

@@ -302,8 +302,8 @@ async def _start(
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
     # What runs in a child needs a fork of this whole process: 11 ms of processor time where vfork and setpriv take 2.
-    by_itself = max_file_bytes is None and _SETPRIV is not None and _can_run(arguments[0])
-    command = [_SETPRIV, "--pdeathsig", "KILL", *arguments] if by_itself else arguments
+    by_itself = _SETPRIV is not None and max_file_bytes is None and _can_run(arguments[0])
+    command = [str(_SETPRIV), "--pdeathsig", "KILL", *arguments] if by_itself else arguments
     stdin, stdout, stderr = descriptors
     for attempt in range(200):
         try:

@@ -49,6 +49,7 @@ class Request:
     priority: int = 0
     replicate: int = 0
     caller: Caller | None = None
+    avoid: tuple[str, ...] = ()  # serials that measure only where no other device of the model can
 
 
 @dataclass(frozen=True)
@@ -141,4 +142,11 @@ class Asking:
         """A model's name may mean another device one day: what it is made of is in the key, too."""
         kind = hashlib.sha256(kind_of(facts).encode()).hexdigest()[:12]
         key = f"{compiled.artifact.key}/{request.model}/{kind}/{self.config.protocol_key}/{request.replicate}"
-        return Job(key, compiled.artifact.key, request.model, client=request.client, priority=request.priority)
+        return Job(
+            key,
+            compiled.artifact.key,
+            request.model,
+            client=request.client,
+            priority=request.priority,
+            avoid=frozenset(request.avoid),
+        )

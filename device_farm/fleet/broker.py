@@ -15,7 +15,9 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import ray
 
 from device_farm.fleet.asking import Asking, Leave, Request
 from device_farm.fleet.clients import Clients
@@ -31,7 +33,7 @@ from device_farm.fleet.recorder import Recorder
 from device_farm.fleet.remembering import RememberingFleet
 from device_farm.fleet.sentinels import Sentinels
 from device_farm.fleet.staffing import DevicePool, compiler_serials, compilers_of, device_policy
-from device_farm.fleet.views import FarmDevice, view
+from device_farm.fleet.views import FarmDevice, FarmStatus, view
 from device_farm.fleet.words import Outcome
 from device_farm.measurement.types import Measurement
 
@@ -153,6 +155,20 @@ class Broker:
 
     async def config(self) -> FarmConfig:
         return self._config
+
+    async def status(self) -> FarmStatus:
+        parts = self._start()
+        compiling = parts.asking.compiling.pool.fleet.load().values()
+        return FarmStatus(
+            node=cast(Any, ray).util.get_node_ip_address(),
+            pid=os.getpid(),
+            clients=len(parts.clients),
+            load=parts.devices.fleet.load(),
+            compiling=sum(load.waiting + load.leased for load in compiling),
+            journal=str(parts.journal.path),
+            answers=parts.journal.count_answers(),
+            complaints=dict(parts.hosts.complaints),
+        )
 
     async def host_complaints(self) -> dict[str, str]:
         """By host, why its devices cannot be told."""

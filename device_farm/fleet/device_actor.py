@@ -82,7 +82,7 @@ class DeviceActor:
         threading.Event().wait()
 
     def watch_over(
-        self, artifact: Artifact, program: bytes, baseline_ms: float | None, model_ms: float | None
+        self, artifact: Artifact, program: bytes, baseline: Baseline | None, model_ms: float | None
     ) -> FarmError | None:
         """From now on this sentinel runs beside every measurement. Its executable stays while this actor lives."""
         with self._lock:
@@ -90,7 +90,7 @@ class DeviceActor:
                 folder = self._work_dir / "sentinel"
                 folder.mkdir(parents=True, exist_ok=True)
                 here = _written(folder, artifact, program)
-                self._sentinel = Sentinel(here, baseline_ms=baseline_ms, model_ms=model_ms)
+                self._sentinel = Sentinel.remembering(here, baseline, model_ms=model_ms)
                 if self._transport is not None:
                     self._meter = self._make_meter(self._transport)
             except FarmError as error:

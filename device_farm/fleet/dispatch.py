@@ -96,6 +96,10 @@ class Dispatch:
     def untried_left(self, record: Record) -> bool:
         return _reaches_beyond(self._roster.model(record.job.model).usable, self.tried(record))
 
+    def _last_resort(self, record: Record) -> set[str]:
+        """Devices that get the job only if no other one is usable."""
+        return self.tried(record).union(record.job.avoid)
+
     def _queue(self, record: Record, model: Model, *, now: float) -> None:
         model.queue.push(record.job, record.sequence, now=now)
         self._roster.touched[model.name] = None
@@ -113,14 +117,14 @@ class Dispatch:
                 model.parking.park_exposed(record.entry, record.job.artifact_key)
                 self._parked[record.job.artifact_key][model.name] = None
             else:
-                model.parking.park_tried(record.entry, self.tried(record))
+                model.parking.park_tried(record.entry, self._last_resort(record))
         if artifact_key is not None:
             self.offer_exposed(artifact_key, now=now)
 
     def _pick(self, record: Record, model: Model) -> str | None:
         """An idle device that this job may have: an untried one, or a tried one when all usable ones are tried."""
         exposed = self._evidence.exposed(record.job.artifact_key)
-        tried = self.tried(record)
+        tried = self._last_resort(record)
         others = _reaches_beyond(model.usable, tried)
         # Whoever runs it now may come to harm too, so they count already.
         if len(exposed) >= self._policy.poison_devices:

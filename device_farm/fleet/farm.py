@@ -32,7 +32,7 @@ from device_farm.fleet.devices import DeviceSpec, LocalDevice
 from device_farm.fleet.entries import Entry
 from device_farm.fleet.faults import result_of
 from device_farm.fleet.host_watcher import PhoneHost
-from device_farm.fleet.views import FarmDevice
+from device_farm.fleet.views import FarmDevice, FarmStatus
 from device_farm.fleet.words import Outcome, check_share
 from device_farm.measurement.types import Measurement
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DeviceSpec | PhoneHost")
 
-__all__ = ["Farm", "FarmConfig", "FarmDevice", "LocalDevice", "PendingMeasurement", "PhoneHost"]
+__all__ = ["Farm", "FarmConfig", "FarmDevice", "FarmStatus", "LocalDevice", "PendingMeasurement", "PhoneHost"]
 
 # As many calls as a broker lets wait at once.
 _WAITING_CALLS = 10_000
@@ -111,11 +111,13 @@ class Farm:
         timeout_s: float | None = None,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> Measurement:
         """Compiles the graph for a device of the model and measures it there. Blocks; not for an async actor.
 
         Without `weights` they are made on the device from `seed`. Equal requests are measured once, in the life of the
-        journal; another `replicate` (0, 1, 2, ...) is another session, kept apart.
+        journal; another `replicate` (0, 1, 2, ...) is another session, kept apart. Serials in `avoid` measure it only
+        where no other device of the model is usable: a session on another phone; or, avoiding all but one, on that.
 
         Raises:
             InvalidGraph, UnsupportedOperator, CompileError: it cannot be compiled.
@@ -127,7 +129,9 @@ class Farm:
             LeaseError: the farm has been stopped, or its compilers died on every attempt.
             JournalError: it was measured, but cannot be written down: asking again tries that again.
         """
-        pending = self.submit(graph, model=model, weights=weights, seed=seed, priority=priority, replicate=replicate)
+        pending = self.submit(
+            graph, model=model, weights=weights, seed=seed, priority=priority, replicate=replicate, avoid=avoid
+        )
         return pending.result(timeout_s)
 
     def submit(
@@ -139,10 +143,11 @@ class Farm:
         seed: int = 0,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> PendingMeasurement:
         """Like `measure`, but returns at once."""
         return self.submit_each(
-            graph, models=[model], weights=weights, seed=seed, priority=priority, replicate=replicate
+            graph, models=[model], weights=weights, seed=seed, priority=priority, replicate=replicate, avoid=avoid
         )[model]
 
     def submit_each(
@@ -154,15 +159,16 @@ class Farm:
         seed: int = 0,
         priority: int = 0,
         replicate: int = 0,
+        avoid: Iterable[str] = (),
     ) -> dict[str, PendingMeasurement]:
         """Like `submit` on each of several models, by model: side by side, and each with an outcome of its own."""
         broker = self._broker
         key = hashlib.sha256(f"{graph.key} {_digest(weights)} {seed}".encode()).hexdigest()
         stored = None if weights is None else ray.put({name: np.asarray(array) for name, array in weights.items()})
         caller = caller_of_this_process(broker)
-        pending = {}
+        pending, away = {}, tuple(avoid)
         for model in models:
-            request = Request(key, graph, model, stored, seed, self.client, priority, replicate, caller)
+            request = Request(key, graph, model, stored, seed, self.client, priority, replicate, caller, away)
             pending[model] = PendingMeasurement(self, request, broker.measure.remote(request))
         return pending
 
@@ -171,6 +177,14 @@ class Farm:
     def devices(self) -> list[FarmDevice]:
         """All devices with their facts and health. This and what follows raise LeaseError if the farm is gone."""
         return cast(list[FarmDevice], self._call("devices"))
+
+    def config(self) -> FarmConfig:
+        """What the farm is made of, and how it measures."""
+        return cast(FarmConfig, self._call("config"))
+
+    def status(self) -> FarmStatus:
+        """What goes on: who asks, what waits, where its journal lies."""
+        return cast(FarmStatus, self._call("status"))
 
     def host_complaints(self) -> dict[str, str]:
         """Of the hosts whose devices cannot be told now: why, by entry of `FarmConfig.hosts` and node."""

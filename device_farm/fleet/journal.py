@@ -129,6 +129,12 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(self.path, f"the answer for {key} is not understood: {error}") from error
 
+    def count_answers(self) -> int:
+        """Measurements and final failures."""
+        with _guard(self.path):
+            row = self._reader.execute("SELECT count(*) FROM log WHERE kind IN ('measured', 'failed')").fetchone()
+        return int(row[0])
+
     def history(self, serial: str, *, limit: int = 100) -> list[Entry]:
         """The last `limit` entries of a device, the oldest first."""
         with _guard(self.path):

@@ -217,7 +217,7 @@ class RayDevice(_RayWorker):
         order = await self._sentinels.order(self._facts)
         if order is not None and not order.is_like(self._order):
             try:
-                await self._call("watch_over", order.artifact, order.program, order.baseline_ms, order.model_ms)
+                await self._call("watch_over", order.artifact, order.program, order.baseline, order.model_ms)
             except InputLost:
                 self._sentinels.lost(self._facts)
                 raise
@@ -228,8 +228,7 @@ class RayDevice(_RayWorker):
         """Remembers the baseline. Raises the FarmError that the answer is."""
         assert self._facts is not None
         if answer.baseline is not None:
-            baseline = answer.baseline
-            self._sentinels.observed(self._facts, artifact_key=baseline.artifact_key, baseline_ms=baseline.baseline_ms)
+            self._sentinels.observed(self._facts, answer.baseline)
         if isinstance(answer.result, FarmError):
             raise answer.result
         return answer

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from device_farm.fleet.config import imported
 from device_farm.fleet.entries import Entry, Kind
-from device_farm.measurement.drift import baseline_of_model
+from device_farm.measurement.drift import Baseline, baseline_of_model
 from device_farm.measurement.types import DeviceFacts
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class SentinelOrder:
     program: ray.ObjectRef[bytes]
     baseline_ms: float | None
     model_ms: float | None
+    spin_ns: float | None = None  # the core's clock beside that baseline
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What the device takes for it at its best, if that is known."""
+        return None if self.baseline_ms is None else Baseline(self.artifact.key, self.baseline_ms, self.spin_ns)
 
     def is_like(self, other: SentinelOrder | None) -> bool:
         """A meter made for the other one does for this one, too."""
@@ -52,6 +58,7 @@ class _Known:
     artifact_key: str
     model: str
     baseline_ms: float
+    spin_ns: float | None = None  # journals from before it was kept do not have it
 
 
 class Sentinels:
@@ -81,20 +88,21 @@ class Sentinels:
         compiled = await asyncio.shield(self._compile(facts))
         key = compiled.artifact.key
         known = self._known.get(facts.serial)
-        baseline_ms = known.baseline_ms if known is not None and known.artifact_key == key else None
-        return SentinelOrder(compiled.artifact, compiled.program, baseline_ms, self._model_ms(facts.model, key))
+        model_ms = self._model_ms(facts.model, key)
+        if known is None or known.artifact_key != key:
+            return SentinelOrder(compiled.artifact, compiled.program, None, model_ms)
+        return SentinelOrder(compiled.artifact, compiled.program, known.baseline_ms, model_ms, known.spin_ns)
 
     def lost(self, facts: DeviceFacts) -> None:
         """The executable was lost with the node that had it: it is compiled again when it is next asked for."""
         self._compiled.pop((facts.target, facts.threads), None)
 
-    def observed(self, facts: DeviceFacts, *, artifact_key: str, baseline_ms: float) -> None:
+    def observed(self, facts: DeviceFacts, baseline: Baseline) -> None:
         """What a device's meter takes for its baseline now."""
-        known = _Known(artifact_key, facts.model, baseline_ms)
+        known = _Known(baseline.artifact_key, facts.model, baseline.baseline_ms, baseline.spin_ns)
         if self._known.get(facts.serial) != known:
             self._known[facts.serial] = known
-            data = {"artifact_key": artifact_key, "model": facts.model, "baseline_ms": baseline_ms}
-            self._tell(Entry(Kind.BASELINE, serial=facts.serial, data=data))
+            self._tell(Entry(Kind.BASELINE, serial=facts.serial, data=asdict(known)))
 
     def _compile(self, facts: DeviceFacts) -> asyncio.Task[Compiled]:
         key = (facts.target, facts.threads)

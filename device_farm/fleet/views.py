@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from device_farm.fleet.devices import DeviceSpec
-from device_farm.fleet.words import DeviceState, DeviceStatus
+from device_farm.fleet.words import DeviceState, DeviceStatus, Load
 from device_farm.measurement.types import DeviceFacts
 
 
@@ -26,6 +27,20 @@ class FarmDevice:
     quarantines: int = 0  # in close succession
     ends_in_s: float | None = None  # when its state ends by itself
     pinned_to: str = ""  # the resource or the node that it belongs to
+
+
+@dataclass(frozen=True)
+class FarmStatus:
+    """What goes on in the farm as a whole."""
+
+    node: str  # the address of the node that its broker is on
+    pid: int
+    clients: int  # living processes that have asked for something
+    load: Mapping[str, Load]  # by model
+    compiling: int  # networks that wait for a compiler, or have one
+    journal: str  # the file, on that node
+    answers: int  # measurements and final failures in it
+    complaints: Mapping[str, str]  # by host, why its devices cannot be told; "journal": what is wrong with that
 
 
 def view(

@@ -54,7 +54,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """Run `artifact_key` on some device of `model`. Equal keys are one job.
+    """Run `artifact_key` on some device of `model`, on none of `avoid` while another is usable. Equal keys are one job.
 
     Higher priorities go first; within one, devices are shared between the clients (searches) by their weights.
     """
@@ -64,6 +64,7 @@ class Job:
     model: str
     client: str = ""
     priority: int = 0
+    avoid: frozenset[str] = frozenset()  # serials
 
 
 @dataclass(frozen=True)

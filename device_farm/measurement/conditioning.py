@@ -47,10 +47,10 @@ def clock_between(measurement: Measurement, reading: Measurement, rules: Admissi
 
     It finds what begins after one reading and is over before the next.
     """
-    clocks = [best_spin_ns(m) for m in (reading, measurement)]
-    if None in clocks or not all(clocks):
+    beside, within = best_spin_ns(reading), best_spin_ns(measurement)
+    if not beside or not within:
         return None
-    ratio = clocks[0] / clocks[1]  # type: ignore[operator]
+    ratio = beside / within
     if abs(ratio - 1) <= rules.max_clock_change:
         return None
     word = "slower" if ratio < 1 else "faster"

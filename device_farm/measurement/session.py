@@ -49,7 +49,9 @@ def measure(
     deadline = Deadline(protocol.deadline_s, f"measurement of {artifact.key}")
     facts = transport.facts(timeout_s=deadline.remaining_s)
     reports: list[BenchReport] = []
+    longest_s = 0.0  # of the attempts so far
     while True:
+        left_s = deadline.remaining_s
         options = _options(artifact, protocol, facts=facts, known_issue_ratio=known_issue_ratio)
         completed = run_artifact(transport, artifact, ["bench", "--profile", *options], deadline, look=look)
         report = parse_report(BenchReport, completed, key=artifact.key)
@@ -62,10 +64,12 @@ def measure(
         stable = summary.own_half_width <= protocol.max_relative_ci
         if stable and summary.quiet:
             break
-        if len(reports) >= protocol.attempts:
+        longest_s = max(longest_s, left_s - deadline.remaining_s)
+        # Another attempt that cannot end in time would tell less than these: only that it was late.
+        if len(reports) >= protocol.attempts or deadline.remaining_s < longest_s:
             if stable and not protocol.require_quiet:
                 break  # the samples agree, and the interval says what a shared core does to them
-            raise _unstable(summary, protocol, known_issue_ratio)
+            raise _unstable(summary, protocol, known_issue_ratio, attempts=len(reports))
     return _measurement(artifact, facts, protocol, reports, summary, error)
 
 
@@ -203,7 +207,7 @@ def _check_answer(report: BenchReport, artifact: Artifact) -> float:
     return float(errors[worst])
 
 
-def _unstable(summary: Summary, protocol: Protocol, known_issue_ratio: float | None) -> Unstable:
+def _unstable(summary: Summary, protocol: Protocol, known_issue_ratio: float | None, *, attempts: int) -> Unstable:
     found = (
         f"latency {summary.latency_ns / _NS_PER_MS:.4g} ms +- {100 * summary.own_half_width:.1f} %"
         f" (at most {100 * protocol.max_relative_ci:.1f} % is allowed)"
@@ -211,7 +215,7 @@ def _unstable(summary: Summary, protocol: Protocol, known_issue_ratio: float | N
     if not summary.quiet:
         quiet = "never repeats itself" if known_issue_ratio is None else f"is {known_issue_ratio:.4f} when quiet"
         found += f"; something shares the core all the time: its issue ratio is {summary.issue_ratio:.4f} and {quiet}"
-    return Unstable(f"not stable in {protocol.attempts} attempts: {found}")
+    return Unstable(f"not stable in {attempts} attempts: {found}")
 
 
 def _measurement(

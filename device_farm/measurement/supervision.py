@@ -37,6 +37,7 @@ class Measure(typing.Protocol):
 
 
 _RETAKES = 2  # of a reading that is off for no reason that the clock tells
+_TESTIMONY_S = 8.0  # a lease lasts 15 s longer than the deadline of what is measured under it
 _BROKEN_S = 600.0  # a device that computes wrongly, or kills what it runs, is not mended by resting a little
 
 
@@ -84,31 +85,59 @@ class Supervisor:
     def measure(self, artifact: Artifact, protocol: Protocol) -> Measurement:
         """Raises what a session raises, and Unfit."""
         deadline = Deadline(protocol.deadline_s, f"measurement of {artifact.key}")
-        for attempt in range(1, protocol.attempts + 1):
-            before = self._admitted(deadline)
-            first = self._before(protocol, deadline)
+        found: list[str] = []  # what was wrong with the device in each attempt
+        while True:
+            left_s = deadline.remaining_s
             try:
-                measurement = self._measure(artifact, _within(protocol, deadline))
-            except (WrongAnswer, RunnerFailed) as error:
-                self._whose_fault(error, deadline)
+                measurement = self._attempt(artifact, protocol, deadline, found)
+            except DeadlineExceeded as error:
+                if found:  # it answers, so it is not that which is the matter with it
+                    raise self._not_itself(found, "and no time was left for another") from error
                 raise
-            except Unstable:
-                self._last = None  # nobody knows what came over it
-                raise
+            if measurement is not None:
+                return measurement
+            if len(found) >= protocol.attempts:
+                raise self._not_itself(found)
+            if deadline.remaining_s < left_s - deadline.remaining_s:
+                raise self._not_itself(found, "and no time was left for another")
+
+    def _attempt(
+        self, artifact: Artifact, protocol: Protocol, deadline: Deadline, found: list[str]
+    ) -> Measurement | None:
+        """A session between two looks; None: the device was not itself, and `found` has one reason more."""
+        before = self._admitted(deadline)
+        first = self._before(protocol, deadline)
+        try:
+            measurement = self._measure(artifact, _within(protocol, deadline))
+        except (WrongAnswer, RunnerFailed) as error:
+            self._last = None
+            self._check_testimony(error, artifact, protocol)
+            raise
+        except Unstable:
+            self._last = None  # nobody knows what came over it
+            raise
+        noisy = shared(measurement, self._limits)
+        try:
             second = self._after(protocol, deadline)
             after = self._seen if second is not None else None
             if after is None:
                 after = self._look(deadline)
-            found = self._what_changed(before, after, measurement, [r for r in (first, second) if r is not None])
-            if found is None:
-                return self._judged(measurement, first, second, before, after, protocol)
-            self._last = None
-            # Too hot by now, or off its baseline: no further attempt, and it says for how long.
-            self._admitted(deadline)
-            if attempt == protocol.attempts:
-                times = f"in each of {attempt} attempts" if attempt > 1 else "during the session"
-                raise Unfit(f"not itself {times}: {found}", retry_after_s=self._limits.cool_s)
-        raise AssertionError("a protocol has at least one attempt")
+        except DeadlineExceeded:
+            found += [] if noisy is None else [noisy]
+            raise
+        readings = [reading for reading in (first, second) if reading is not None]
+        changed = self._what_changed(before, after, measurement, readings)
+        if changed is None:
+            return self._judged(measurement, first, second, before, after, protocol)
+        found.append(changed)
+        self._last = None
+        self._admitted(deadline)  # too hot by now: no further attempt, and it says for how long
+        return None
+
+    def _not_itself(self, found: list[str], why_no_more: str = "") -> Unfit:
+        times = f"in each of {len(found)} attempts" if len(found) > 1 else "during the session"
+        text = f"not itself {times}: {found[-1]}" + (f" ({why_no_more})" if why_no_more else "")
+        return Unfit(text, retry_after_s=self._limits.cool_s)
 
     def calibrate(self, protocol: Protocol) -> Baseline:
         """Takes the baseline anew, of a device that is admitted. Raises ValueError (no sentinel), Unfit."""
@@ -251,17 +280,31 @@ class Supervisor:
             f"{found} ({allowed})", retry_after_s=self._limits.cool_s * (1 if drift.verdict is Verdict.OFF else 0.5)
         )
 
-    def _whose_fault(self, error: MeasurementError, deadline: Deadline) -> None:
-        """Raises Unfit if the device fails its sentinel, too: then nothing is said about the artifact."""
-        self._last = None
+    def _check_testimony(self, error: MeasurementError, artifact: Artifact, protocol: Protocol) -> None:
+        """Returns if what the device says against the artifact is to be believed.
+
+        Its sentinel must run well, and a wrong answer must be wrong again. Two devices that say the same poison an
+        artifact for good, so there is some time for it beyond the deadline. Raises Unfit if the sentinel fails,
+        Unstable for a device that contradicts itself, and what the transport raises: then nothing is said about the
+        artifact.
+        """
         if self._sentinel is None:
             return
+        deadline = Deadline(_TESTIMONY_S, f"sentinel after {artifact.key} failed")
         try:
             self._reading(deadline)
         except Unfit as unfit:
             raise unfit from error
-        except DeadlineExceeded:
+        if not isinstance(error, WrongAnswer):
+            return  # what crashes is not let loose on it again
+        short = dataclasses.replace(
+            protocol, min_time_s=min(protocol.min_time_s, 0.05), attempts=1, max_relative_ci=1.0
+        )
+        try:
+            self._measure(artifact, _within(short, deadline))
+        except WrongAnswer:
             return
+        raise Unstable(f"it contradicts itself: the same program, run again, gave the right answer; before, {error}")
 
     def _what_changed(
         self, before: DeviceConditions, after: DeviceConditions, measurement: Measurement, readings: list[Reading]

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from device_farm.errors import FarmError, InvalidGraph, UnsupportedOperator
-from npas_ray.cli import bench, calibrate, devices, report, search, ship, status, verify, version
+from npas_ray.cli import bench, calibrate, devices, farm, report, search, ship, status, verify, version
 from npas_ray.errors import InfrastructureError, NpasError, UserError
 
 _EXIT_CODES = """exit codes:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (search, bench, calibrate, devices, status, report, ship, verify, version):
+    for module in (search, bench, calibrate, devices, farm, status, report, ship, verify, version):
         module.add_parser(commands, common)
     return parser
 

@@ -59,6 +59,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="the adb server that has it (default: that of this machine)"
     )
+    parser.add_argument("--threads", metavar="N", default="1", help="of the network, each on a core (default: 1)")
     parser.add_argument("--target", metavar="NAME", help="what to compile for (default: the device's own)")
     parser.add_argument("--input", metavar="HxWxC", help="the image, where the network does not say: 224x224x3")
     parser.add_argument("--top", metavar="N", help="print the N slowest rows only; all are in the JSON")
@@ -80,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     top = None if arguments.top is None else _whole(arguments.top, "--top", 1, 1_000_000)
     rounds = _whole(arguments.rounds, "--rounds", 1, 100)
     target = _target(arguments.target)
-    device = single_device(arguments.device, server=arguments.server)
+    threads = _whole(arguments.threads, "--threads", 1, 64)
+    device = single_device(arguments.device, server=arguments.server, threads=threads)
     _check_output(arguments.json)
     Reference.parse(arguments.network)
     with contextlib.closing(make_progress()) as progress:
@@ -130,7 +132,7 @@ def _bench(
     loaded = load_network(network, shape)
     with (
         tempfile.TemporaryDirectory(prefix="npas-bench-") as name,
-        _reserved_core(progress) as reserved,
+        _reserved_cores(device, progress) as reserved,
         contextlib.closing(device.spec(reserved).open(Path(name) / "device")) as transport,
     ):
         facts = transport.facts()
@@ -157,11 +159,17 @@ def _bench(
 
 
 @contextlib.contextmanager
-def _reserved_core(progress: Progress) -> Iterator[tuple[int, ...]]:
-    """The core for measurements, which this process and its compilers leave alone meanwhile."""
+def _reserved_cores(device: SingleDevice, progress: Progress) -> Iterator[tuple[int, ...]]:
+    """The cores of this machine that measure, which this process and its compilers leave alone meanwhile."""
     from device_farm.transport import cores
 
-    plan = cores.reserve()
+    if not device.is_local:
+        yield ()
+        return
+    plan = cores.reserve(device.threads)
+    if len(plan.measuring) < device.threads and device.threads > 1:
+        cores.release(plan)
+        raise UserError(f"--threads: this machine has cores for {len(plan.measuring)}; got {device.threads}")
     try:
         progress.log(plan.describe())
         yield plan.measuring

@@ -40,6 +40,7 @@ def print_report(report: Report, *, top: int | None = None, stream: TextIO | Non
 def _head(report: Report) -> list[str]:
     timings, image = report.timings, report.rows[0].input_shape if report.rows else (0, 0, 0)
     device, peak = timings.device, timings.peak
+    threads = "one thread" if device.threads == 1 else f"{device.threads} threads"
     processor = device.details.get("processor")
     what = f"{device.serial}{f' ({processor})' if processor else ''}{', EMULATED' if device.emulated else ''}"
     known = (
@@ -47,7 +48,7 @@ def _head(report: Report) -> list[str]:
     )
     lines = [
         f"{report.network}: {_shape(image)}, {report.macs / 1e6:.1f} M multiply-adds, {len(report.rows)} rows",
-        f"on {what}, compiled for {timings.target}, one thread, peak {peak.gflops:.1f} GFLOP/s{known}",
+        f"on {what}, compiled for {timings.target}, {threads}, peak {peak.gflops:.1f} GFLOP/s{known}",
     ]
     if report.source_error is not None:
         lines.append(f"our graph against {report.checked_with}: relative difference {report.source_error:.1e}")

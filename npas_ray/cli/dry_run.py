@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from npas_ray.config import AdbDevice, LocalDevice, SearchConfig, difference
+from npas_ray.config import AdbDevice, FarmDevice, LocalDevice, SearchConfig, difference
 from npas_ray.errors import RunError
 from npas_ray.search.axes import label_of
 
@@ -113,7 +113,9 @@ def _goal(config: SearchConfig) -> str:
     return f"the front over accuracy, {', '.join(label_of(axis) for axis in config.axes)}"
 
 
-def _device(device: LocalDevice | AdbDevice) -> str:
+def _device(device: LocalDevice | AdbDevice | FarmDevice) -> str:
+    if isinstance(device, FarmDevice):
+        return f"{device.model} (of the farm {device.farm}, {device.target})"
     threads = f", {device.threads} threads" if device.threads > 1 else ""
     if isinstance(device, LocalDevice):
         return f"{device.model} (core {device.cpu}{threads})"

@@ -21,10 +21,10 @@ def run(arguments: argparse.Namespace) -> int:
     run_dir = find_run(arguments.run_dir)
     from npas_ray.reports import read_run, text, write_reports
 
-    paths = write_reports(run_dir)
     data = read_run(run_dir)
+    paths = write_reports(run_dir, data)
     if arguments.json:
-        print_json(data.summary() | {"reports": paths.to_json()})
+        print_json(data.summary() | {"baselines": data.baselines.to_json(), "reports": paths.to_json()})
     else:
         print(text.results(data, paths))
     return 0

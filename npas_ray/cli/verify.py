@@ -1,4 +1,4 @@
-"""`npas verify RUN`: does the artifact that ships say what torch says, over the whole test set?"""
+"""`npas verify RUN`: does the artifact that ships say what torch says, and is it as fast on its phone as was said?"""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "verify",
         parents=[common],
-        help="run the shipped artifact of the best candidate over the test set and compare with torch",
+        help="run what ships over the test set, on its phone if that is here, and compare with torch",
     )
     parser.add_argument("run_dir", metavar="RUN", help="a run's directory, or the name of one in runs/")
+    parser.add_argument("--device", metavar="MODEL", help="one of its device models (default: every one)")
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="the adb server with phones of it (default: as in the run's configuration)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
@@ -24,9 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     run_dir = find_run(arguments.run_dir)
     from npas_ray.runs.verification import verify_run
 
-    verification = verify_run(run_dir)
+    found = verify_run(run_dir, model=arguments.device, server=arguments.server)
+    passed = all(verification.passed for verification in found)
     if arguments.json:
-        print_json(dataclasses.asdict(verification) | {"passed": verification.passed})
+        each = [dataclasses.asdict(verification) | {"passed": verification.passed} for verification in found]
+        print_json(each[0] | {"passed": passed, "devices": each})
     else:
-        print(verification)
-    return 0 if verification.passed else 1
+        print("\n\n".join(map(str, found)))
+    return 0 if passed else 1

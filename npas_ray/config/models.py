@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from device_farm.measurement.admission import AdmissionRules
+from device_farm.measurement.finalists import Effort
 from device_farm.measurement.types import Protocol
-from npas_ray.config.devices import Device, LocalDevice
+from npas_ray.config.admission import AdmissionConfig
+from npas_ray.config.devices import Device, FarmDevice, LocalDevice
 from npas_ray.config.fields import (
     Count,
     NotNegative,
@@ -170,6 +173,16 @@ class CompilationConfig(Section):
     workers: Count = 1
 
 
+class FinalistsConfig(Section):
+    """Finalists are measured again, in other sessions and on other phones: device_farm.measurement.finalists.Effort."""
+
+    half_width: Annotated[float, number("> 0 and at most 1", lambda r: 0 < r <= 1)] = Effort.half_width
+    sessions: Annotated[int, whole(1, 100)] = Effort.most  # at most, on each device model; 1: the search's own
+
+    def effort(self) -> Effort:
+        return Effort(half_width=self.half_width, most=self.sessions)
+
+
 class MeasurementConfig(Section):
     """How a latency is taken: device_farm.measurement.types.Protocol."""
 
@@ -185,6 +198,8 @@ class MeasurementConfig(Section):
     max_correction: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_correction
     max_unexplained: Annotated[float, number("in 0..1", lambda r: 0 <= r <= 1)] = Protocol.max_unexplained
     max_drift: Annotated[float, number("> 0 and at most 10", lambda r: 0 < r <= 10)] = Protocol.max_drift
+    admission: AdmissionConfig = AdmissionConfig()  # when a phone may measure
+    finalists: FinalistsConfig = FinalistsConfig()  # how well the latency of what is reported must be known
 
     @model_validator(mode="after")
     def _possible(self) -> MeasurementConfig:
@@ -197,7 +212,10 @@ class MeasurementConfig(Section):
         return self
 
     def protocol(self) -> Protocol:
-        return Protocol(**self.model_dump())
+        return Protocol(**self.model_dump(exclude={"admission", "finalists"}))
+
+    def rules(self) -> AdmissionRules:
+        return self.admission.rules()
 
 
 class ClusterConfig(Section):
@@ -231,6 +249,19 @@ class SearchConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
+    def _one_farm(self) -> SearchConfig:
+        farms = {device.farm for device in self.devices if isinstance(device, FarmDevice)}
+        if not farms:
+            return self
+        if len(farms) > 1 or not all(isinstance(device, FarmDevice) for device in self.devices):
+            expected = "devices of one farm, and no others beside them: a search measures in one place"
+            raise misplaced(("devices",), expected, [getattr(device, "farm", device.kind) for device in self.devices])
+        if self.cluster.address == "local":
+            expected = f"the Ray cluster of the farm {farms.pop()!r}: HOST:PORT, or auto for the one of this machine"
+            raise misplaced(("cluster", "address"), expected, "local")
+        return self
+
+    @model_validator(mode="after")
     def _budgets_have_devices(self) -> SearchConfig:
         for kind in ("budgets_ms", "budgets_of_dense"):
             for model in getattr(self.objective, kind):
@@ -249,6 +280,11 @@ class SearchConfig(Section):
             if model in self.objective.budgets_ms:
                 raise misplaced(("objective", "budgets_of_dense", model), "no second budget beside budgets_ms", share)
         return self
+
+    @property
+    def farm(self) -> str | None:
+        """The name of the shared farm that measures; None: one of the search's own."""
+        return next((device.farm for device in self.devices if isinstance(device, FarmDevice)), None)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -287,6 +323,8 @@ class SearchConfig(Section):
             for section in sections:
                 inner = inner[section]
             del inner[last]
+        if self.measurement.admission == AdmissionConfig():  # as in journals from before there was a choice
+            del data["measurement"]["admission"]
         data["devices"] = list(dict.fromkeys(device.identity for device in self.devices))
         return data
 
@@ -305,6 +343,7 @@ _NOT_IDENTITY = (
     "search.candidates",
     "measurement.attempts",
     "measurement.deadline_s",
+    "measurement.finalists",
 )
 
 

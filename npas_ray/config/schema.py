@@ -11,10 +11,12 @@ from pydantic import BaseModel
 from npas_ray.config.models import SearchConfig
 from npas_ray.config.words import Loc
 
+Root = type[BaseModel]  # what a whole file is: a search, a farm
 
-def keys_at(loc: Loc) -> tuple[str, ...] | None:
+
+def keys_at(loc: Loc, root: Root = SearchConfig) -> tuple[str, ...] | None:
     """Names of the keys at a location; None where there are none or any will do."""
-    here = _sections_at(loc)
+    here = _sections_at(loc, root)
     return tuple(dict.fromkeys(name for section in here for name in section.model_fields)) or None
 
 
@@ -22,21 +24,25 @@ def is_free(loc: Loc) -> bool:
     """Whether the keys at a location are the user's own, such as models in `budgets_ms`."""
     if not loc or not isinstance(loc[-1], str):
         return False
-    fields = [section.model_fields[loc[-1]] for section in _sections_at(loc[:-1]) if loc[-1] in section.model_fields]
+    fields = [
+        section.model_fields[loc[-1]]
+        for section in _sections_at(loc[:-1], SearchConfig)
+        if loc[-1] in section.model_fields
+    ]
     return any(typing.get_origin(field.annotation) is Mapping for field in fields)
 
 
-def all_paths() -> tuple[str, ...]:
+def all_paths(root: Root = SearchConfig) -> tuple[str, ...]:
     """Every dotted path to a section or a value, such as "training.epochs"."""
-    return tuple(_paths(SearchConfig, ""))
+    return tuple(_paths(root, ""))
 
 
 _Sections = tuple[type[BaseModel], ...]  # one, or several where there is a choice
 
 
-def _sections_at(loc: Loc) -> _Sections:
+def _sections_at(loc: Loc, root: Root) -> _Sections:
     """The sections that may stand at a location; none at a single value."""
-    here: _Sections = (SearchConfig,)
+    here: _Sections = (root,)
     inside_list = False
     for part in loc:
         if inside_list:  # an index, or a name of the user's own

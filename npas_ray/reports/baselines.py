@@ -70,6 +70,11 @@ class Gap:
         """ahead, behind, or even where the interval includes 0."""
         return "ahead" if self.low > 0 else "behind" if self.high < 0 else "even"
 
+    def __str__(self) -> str:
+        side = "ahead of" if self.mean >= 0 else "behind"
+        interval = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        return f"{100 * abs(self.mean):.1f} points {side} {self.searcher} search ({interval})"
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -107,6 +112,16 @@ class Baselines:
             + (f", latency on {', '.join(errors)}" if errors else "")
         )
 
+    @property
+    def headline(self) -> str:
+        """The gaps at the end in a sentence."""
+        last = [gap for gap in self.gaps if gap.evaluations == self.evaluations[-1]]
+        if not last:
+            return ""
+        even = [f"{gap.searcher} search" for gap in last if gap.verdict == "even"]
+        doubt = f"; from {' and '.join(even)} it cannot be told apart" if even else ""
+        return f"After {self.evaluations[-1]} evaluations this run is {' and '.join(map(str, last))}{doubt}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; no curves, which are in baselines.csv."""
         return {
@@ -141,7 +156,7 @@ def simulate(data: RunData, *, seeds: int | None = None) -> Baselines:
     if np.ptp(accuracies) < 1e-9:
         return Baselines("all candidates are equally accurate")
     surrogate = LinearSurrogate.fit(features, rows, squash(accuracies), whole=features.whole)
-    noise, source = _noise(trained, accuracies - predicted)
+    noise, source = _noise(trained, fitted=surrogate.noise * squash.slope(accuracies))
     excess, latency_error = _excess(data, config, encoding, concluded)
     fit = Fit(
         len(trained),
@@ -197,6 +212,11 @@ class _Squash:
         share = np.clip((accuracies - self._chance) / (1 - self._chance), 0.01, 0.99)
         return np.asarray(np.log(share / (1 - share)))
 
+    def slope(self, accuracies: Floats) -> float:
+        """Accuracy for each unit, at the median."""
+        share = (float(np.median(accuracies)) - self._chance) / (1 - self._chance)
+        return (1 - self._chance) * max(share * (1 - share), 0.01)
+
     def back(self, values: Floats) -> Floats:
         return np.asarray(self._chance + (1 - self._chance) / (1 + np.exp(-np.clip(values, -30, 30))))
 
@@ -207,14 +227,14 @@ def _rank(predicted: Floats, results: Floats) -> float:
     return float(spearmanr(predicted, results).statistic)
 
 
-def _noise(trained: Sequence[Candidate], residuals: Floats) -> tuple[float, str]:
-    """Standard deviation of one evaluation: from candidates with several seeds, else at most what is unexplained."""
+def _noise(trained: Sequence[Candidate], *, fitted: float) -> tuple[float, str]:
+    """Standard deviation of one evaluation: from candidates with several seeds, else what the fit takes for noise."""
     groups = [[float(e["accuracy"]) for e in candidate.evaluations] for candidate in trained]
     squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in groups if len(group) > 1)
     freedom = sum(len(group) - 1 for group in groups)
     if freedom >= 3:
         return float(np.sqrt(squares / freedom)), "measured"
-    return float(np.median(np.abs(residuals))) * 0.5, "assumed"
+    return fitted, "fitted"
 
 
 def _excess(

@@ -18,11 +18,12 @@ from markupsafe import Markup
 
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
-from npas_ray.reports import charts, front_charts
+from npas_ray.reports import baselines_chart, charts, front_charts
 from npas_ray.reports.fronts import WholeFront, said_cost, title_of
 from npas_ray.reports.run_data import Note, RunData, accuracy_std, macs_of, seeds_said
 from npas_ray.reports.short import SCHEMES, short
-from npas_ray.reports.text import counted
+from npas_ray.reports.text import counted, replicated
+from npas_ray.runs.warm_start import WARM_START
 from npas_ray.search.axes import label_of, model_of
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Operator, Scheme
@@ -36,6 +37,7 @@ def render(data: RunData, *, now: float | None = None) -> str:
     """The page as text."""
     best = data.best
     rows = _rows(data)
+    gap_rows, gap_zero = baselines_chart.gap_rows(data.baselines)
     js = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         _environment()
@@ -53,6 +55,15 @@ def render(data: RunData, *, now: float | None = None) -> str:
             fronts=[_front(data, model) for model in data.models],
             whole=None if data.whole_front is None else _whole(data, data.whole_front),
             progress=[chart for frame in _FRAMES if (chart := charts.progress_chart(data, frame)) is not None],
+            baselines=data.baselines,
+            baseline_charts=[
+                curves
+                for frame in (baselines_chart.WIDE, baselines_chart.NARROW)
+                if (curves := baselines_chart.curve_chart(data.baselines, frame)) is not None
+            ],
+            gap_rows=gap_rows,
+            gap_zero=gap_zero,
+            gap_width=baselines_chart.GAP_WIDTH,
             strips=_strips(data),
             profile=_profile(best),
             rows=rows,
@@ -91,6 +102,7 @@ def _environment() -> Environment:
     environment.filters["clock"] = lambda at: time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
     environment.filters["duration"] = duration
     environment.filters["count"] = _short_count
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment
 
 
@@ -108,8 +120,12 @@ def _short_count(count: int) -> str:
 
 def _note(note: Note) -> dict[str, str]:
     """Its facts; the configuration of a session is that of the run, which the page shows anyway."""
-    shown = {k: v for k, v in note.data.items() if k != "config"} if isinstance(note.data, dict) else note.data
-    return _flat(shown)
+    if not isinstance(note.data, dict):
+        return _flat(note.data)
+    if note.kind == WARM_START:  # hundreds of results of other searches: their number will do
+        said = note.data.get("said", ())
+        return {str(index): str(line).strip() for index, line in enumerate(said, start=1)}
+    return _flat({k: v for k, v in note.data.items() if k != "config"})
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,10 @@ def _cards(data: RunData) -> list[Card]:
     if isinstance(final.get("test_accuracy"), int | float):
         epochs = f"after {final['epochs']} epochs" if "epochs" in final else ""
         cards.append(Card(f"{100 * final['test_accuracy']:.2f} %", "shipped network, test set", epochs))
+        latencies = final.get("latency_ms")
+        for model, ms in (latencies if isinstance(latencies, dict) else {}).items():
+            emulated = " (emulated)" if data.emulated(model) else ""
+            cards.append(Card(f"{ms:.4g} ms", f"shipped, on {model}{emulated}", replicated(final, model).strip()))
     wanted = f" of {data.wanted}" if data.wanted is not None else ""
     cards.append(Card(f"{len(data.concluded)}{wanted}", "candidates concluded", _pace(data)))
     if data.whole_front is not None:

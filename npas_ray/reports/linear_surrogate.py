@@ -26,7 +26,7 @@ _RATIOS: Floats = np.geomspace(1e-4, 30.0, 25)
 #: the scale is known as well as after so many observations of variance 1
 _PRIOR_WEIGHT = 2.0
 #: results that it is fitted to at most, evenly spaced
-MAX_RESULTS = 800
+MAX_RESULTS = 600
 
 
 class ChoiceFeatures:
@@ -102,11 +102,13 @@ class LinearSurrogate:
         n, best = len(y), (-np.inf, 0.0, 0.0)
         for detail in details:
             observed = np.concatenate([features(rows, detail), whole(rows)], axis=1)
-            values, vectors = np.linalg.eigh(observed @ observed.T)
-            power = (vectors.T @ y) ** 2
-            spectrum = np.maximum(values, 0.0)[:, None] + _RATIOS  # n x ratios
-            residual = (power[:, None] / spectrum).sum(axis=0)
-            evidence = -0.5 * (np.log(spectrum).sum(axis=0) + (n + _PRIOR_WEIGHT) * np.log(_PRIOR_WEIGHT + residual))
+            left, singular, _ = np.linalg.svd(observed, full_matrices=False)
+            power = (left.T @ y) ** 2
+            spectrum = singular[:, None] ** 2 + _RATIOS  # directions x ratios
+            outside = max(float(y @ y - power.sum()), 0.0)  # of the targets, in the directions without a feature
+            residual = (power[:, None] / spectrum).sum(axis=0) + outside / _RATIOS
+            volume = np.log(spectrum).sum(axis=0) + (n - len(power)) * np.log(_RATIOS)
+            evidence = -0.5 * (volume + (n + _PRIOR_WEIGHT) * np.log(_PRIOR_WEIGHT + residual))
             at = int(evidence.argmax())
             if evidence[at] > best[0]:
                 best = (float(evidence[at]), detail, float(_RATIOS[at]))

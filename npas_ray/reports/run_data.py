@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npas_ray.journal import Candidate, Journal
 from npas_ray.networks.backbone import BACKBONES
@@ -18,6 +18,9 @@ from npas_ray.reports.pareto import front, hypervolume
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.search.policy import Status
 from npas_ray.search.reward import Objective
+
+if TYPE_CHECKING:
+    from npas_ray.reports.baselines import Baselines
 
 # what candidates() tells already
 _OF_CANDIDATES = {"proposed", "measured", "trained", "concluded"}
@@ -163,6 +166,13 @@ class RunData:
         if not measured or reference_ms <= 0:
             return None
         return hypervolume(measured, accuracy=0.0, latency_ms=reference_ms) / reference_ms, reference_ms
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What simpler searches would have found, simulated; takes seconds."""
+        from npas_ray.reports.baselines import simulate
+
+        return simulate(self)
 
     def emulated(self, model: str | None = None) -> bool:
         """Whether any latency (of a model) was taken on an emulated device."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from device_farm.measurement.codec import replicated_from_json
 from npas_ray.config.words import duration, printable
 from npas_ray.journal import Candidate
 from npas_ray.reports.fronts import WholeFront, said_cost
@@ -14,6 +16,7 @@ from npas_ray.search.axes import label_of
 from npas_ray.search.policy import Status
 
 if TYPE_CHECKING:
+    from npas_ray.reports.baselines import Baselines
     from npas_ray.reports.write import ReportPaths
 
 
@@ -23,7 +26,8 @@ def results(data: RunData, paths: ReportPaths) -> str:
     volume = None if whole is None else whole.describe()
     ending = [counted(data), volume, believed(data), shipped(data), f"report: {printable(str(paths.html))}"]
     tables = [pareto(data, model) for model in data.models] if whole is None else [front(data, whole)]
-    return "\n\n".join([*tables, "\n".join(line for line in ending if line)])
+    compared = [baselines(data.baselines)] if data.concluded else []
+    return "\n\n".join([*tables, *compared, "\n".join(line for line in ending if line)])
 
 
 def front(data: RunData, whole: WholeFront) -> str:
@@ -53,6 +57,18 @@ def pareto(data: RunData, model: str) -> str:
     rows = [("", "#", "accuracy", "latency ms", "95 % interval", *data.layer_names)]
     rows += [_row(candidate, model, is_best=candidate == data.best) for candidate in members]
     return "\n".join([title, *_aligned(rows), f"  * best; {_legend(members)}"])
+
+
+def baselines(found: Baselines) -> str:
+    """How far the run is ahead of simulated random and local search, or why that cannot be said."""
+    if found.why_not is not None:
+        return f"Against simpler searches: {found.why_not}"
+    rows: list[tuple[str, ...]] = [("ahead of", "after", "points", "95 % of the seeds", "")]
+    for gap in found.gaps:
+        interval = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+        verdict = {"ahead": "ahead", "behind": "behind", "even": "cannot be told"}[gap.verdict]
+        rows.append((gap.searcher, str(gap.evaluations), f"{100 * gap.mean:+.1f}", interval, verdict))
+    return "\n".join([f"Against simpler searches, {found.basis}", *_aligned(rows)])
 
 
 def counted(data: RunData) -> str:
@@ -85,10 +101,23 @@ def shipped(data: RunData) -> str | None:
         return None
     latencies = final.get("latency_ms")
     said = [
-        f"{ms:.4g} ms on {printable(model)}" for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
+        f"{ms:.4g} ms{replicated(final, model)} on {printable(model)}"
+        for model, ms in (latencies if isinstance(latencies, dict) else {}).items()
     ]
     told = [f"candidate #{final.get('ordinal', '?')} after {final.get('epochs', '?')} epochs"]
     return "shipped: " + ", ".join([*told, f"test accuracy {100 * final['test_accuracy']:.2f} %", *said])
+
+
+def replicated(final: Mapping[str, Any], model: str) -> str:
+    """How well what ships is known there: " +- 2.1 % (3 phones, 6 sessions)"; nothing in runs from before."""
+    try:
+        latency = replicated_from_json(final["replicated"][model])
+    except (KeyError, TypeError, ValueError):
+        return ""
+    sessions = f"{latency.sessions} session{'s' if latency.sessions > 1 else ''}"
+    where = f"{latency.phones} phones" if latency.phones > 1 else "this one device only"
+    out = f", {len(latency.left_out)} left out" if latency.left_out else ""
+    return f" ± {100 * latency.half_width:.1f} % ({where}, {sessions}{out})"
 
 
 def best(data: RunData) -> str | None:

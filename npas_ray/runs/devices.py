@@ -16,6 +16,7 @@ from device_farm.errors import TransportError
 from device_farm.fleet.adb_phones import AdbPhones
 from device_farm.fleet.devices import AdbDevice, DeviceSpec, LocalDevice
 from device_farm.fleet.host_watcher import PhoneHost
+from device_farm.transport.adb.server import is_tcp
 from npas_ray import config
 from npas_ray.config.words import did_you_mean, printable, shown
 from npas_ray.errors import InfrastructureError, UserError
@@ -61,6 +62,7 @@ def _phones_of(device: config.AdbDevice) -> AdbPhones:
     half = device.target != "auto" and TARGETS[device.target].element is Element.FLOAT16
     return AdbPhones(
         server=device.server,
+        addresses=tuple(serial for serial in device.serials or () if is_tcp(serial)),
         only=device.serials,
         models=() if device.serials is None else tuple((serial, device.model) for serial in device.serials),
         cpu=None if device.cpu == "auto" else int(device.cpu),
@@ -75,20 +77,25 @@ class SingleDevice:
 
     serial: str
     server: str | None = None  # None: this machine
+    threads: int = 1
+
+    @property
+    def is_local(self) -> bool:
+        return self.server is None
 
     def spec(self, reserved: tuple[int, ...]) -> DeviceSpec:
         """What opens it. This machine measures on the reserved cores."""
         if self.server is None:
-            return spec_of(config.LocalDevice(), reserved=reserved)
-        return AdbDevice(self.serial, server=self.server, pinned=False)
+            return spec_of(config.LocalDevice(threads=self.threads), reserved=reserved)
+        return AdbDevice(self.serial, server=self.server, threads=self.threads, pinned=False)
 
 
-def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
+def single_device(serial: str, *, server: str | None = None, threads: int = 1) -> SingleDevice:
     """The device that a user means: "local", or a phone's serial. Raises UserError, InfrastructureError."""
     from device_farm.transport.adb.server import AdbServer
 
     if serial == "local" and server is None:
-        return SingleDevice("local")
+        return SingleDevice("local", threads=threads)
     address = server or f"127.0.0.1:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}"
     try:
         listed = [entry.serial for entry in AdbServer.at(address).devices(timeout_s=_PATIENCE_S)]
@@ -103,12 +110,12 @@ def single_device(serial: str, *, server: str | None = None) -> SingleDevice:
             f"--device: expected one of {', '.join(map(printable, known))};"
             f" got {shown(serial)}{did_you_mean(serial, known)}"
         )
-    return SingleDevice(serial, address)
+    return SingleDevice(serial, address, threads)
 
 
 def find_device(
-    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice]
-) -> config.LocalDevice | config.AdbDevice:
+    model: str, *, devices: Iterable[config.LocalDevice | config.AdbDevice | config.FarmDevice]
+) -> config.LocalDevice | config.AdbDevice | config.FarmDevice:
     """The device of that model. Raises UserError with the models that there are."""
     by_model = {device.model: device for device in devices}
     if model not in by_model:
@@ -125,8 +132,16 @@ def phone_count(search: config.SearchConfig) -> int:
 def settled(search: config.SearchConfig) -> config.SearchConfig:
     """The same search with what it leaves to its phones filled in: the targets that they are compiled for.
 
-    Raises InfrastructureError if an adb server does not answer, or has no such phone that does.
+    Raises InfrastructureError if an adb server does not answer, or has no such phone that does; of a shared farm what
+    `shared_farm.settled_by_farm` raises.
     """
+    if search.farm is not None:
+        from npas_ray.runs.ray_session import prepare_ray
+
+        prepare_ray()
+        from npas_ray.runs.shared_farm import settled_by_farm
+
+        return settled_by_farm(search)
     devices = tuple(
         device.model_copy(update={"target": _target_of(device)})
         if isinstance(device, config.AdbDevice) and device.target == "auto"

@@ -15,6 +15,7 @@ from device_farm.compiler.graph import Graph
 from device_farm.compiler.sparsity import TapUnit
 from device_farm.fleet.farm import Farm
 from device_farm.measurement.codec import measurement_to_json
+from npas_ray.journal import Candidate
 from npas_ray.networks.backbone import Backbone
 from npas_ray.networks.lowering import lower
 from npas_ray.runs.conductor import Conductor
@@ -84,7 +85,7 @@ class Laboratory:
 
 
 class ConductorBook:
-    """The conductor's actor as a Book: every call returns when the fact is on disk."""
+    """The conductor's actor as a Book, and as Books: every call returns when the fact is on disk."""
 
     def __init__(self, conductor: ActorHandle[Conductor]) -> None:
         self._conductor = cast(Any, conductor)
@@ -93,10 +94,19 @@ class ConductorBook:
         ray.get(self._conductor.measured.remote(key, model, measurement))
 
     def trained(self, key: str, evaluation: Mapping[str, Any]) -> None:
-        ray.get(self._conductor.trained.remote(key, evaluation))
+        ray.get(self._conductor.trained.remote(key, dict(evaluation)))
 
     def next_rung(self, key: str) -> int | None:
         return cast("int | None", ray.get(self._conductor.next_rung.remote(key)))
 
     def conclude(self, key: str, status: Status, reason: str | None = None) -> None:
         ray.get(self._conductor.conclude.remote(key, status, reason))
+
+    def candidates(self) -> list[Candidate]:
+        return cast("list[Candidate]", ray.get(self._conductor.candidates.remote()))
+
+    def overlooked(self) -> list[str]:
+        return cast("list[str]", ray.get(self._conductor.overlooked.remote()))
+
+    def promote(self, key: str, reason: str) -> None:
+        ray.get(self._conductor.promote.remote(key, reason))

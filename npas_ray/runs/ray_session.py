@@ -10,7 +10,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from npas_ray.errors import InfrastructureError
 
@@ -74,12 +75,43 @@ def ray_session(address: str, *, num_cpus: int, resources: Mapping[str, float] |
         else:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises whatever its layers raise
-        raise InfrastructureError(f"cannot use the Ray cluster {address!r}: {in_a_line(error)}") from error
+        said = f"cannot use the Ray cluster {address!r}: {in_a_line(error)}{_likely(address, error)}"
+        raise InfrastructureError(said) from error
     try:
         with _interruptible():
             yield
     finally:
         ray.shutdown()
+
+
+def clusters_here() -> list[str]:
+    """Addresses of the Ray clusters that this machine is a node of, as its processes tell; also of other users."""
+    found: dict[str, None] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words and words[0].endswith(b"/raylet"):
+                addresses = [word.partition(b"=")[2].decode() for word in words if word.startswith(b"--gcs-address=")]
+                found |= dict.fromkeys(addresses)
+    return sorted(found)
+
+
+def _likely(address: str, error: Exception) -> str:
+    """What to do, where that can be told."""
+    if address != "auto" or clusters_here():
+        return _TOKEN if "Failed to connect" in str(error) else ""  # somebody listens there
+    return (
+        "; no Ray cluster runs on this machine. Start one with `ray get-auth-token"
+        " --generate` (once) and `RAY_AUTH_MODE=token ray start --head --node-ip-address=127.0.0.2 --port=6379`"
+    )
+
+
+_TOKEN = (
+    "; it listens there, so the token is likely another one: RAY_AUTH_TOKEN, or ~/.ray/auth_token, must be that of the"
+    " machine that started the cluster (or its version of Ray is not this one)"
+)
 
 
 def _require_listener(address: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from device_farm.compiler import TARGETS, Target, host_target
 from device_farm.compiler.sparsity import TapUnit
 from device_farm.errors import CompileError
-from npas_ray.config import AdbDevice, SearchConfig
+from npas_ray.config import LocalDevice, SearchConfig
 from npas_ray.errors import ConfigError
 from npas_ray.journal import Journal
 from npas_ray.networks.backbone import BACKBONES, Backbone
@@ -120,7 +120,7 @@ def targets_of(config: SearchConfig) -> tuple[Target, ...]:
     """Of the devices, in their order. Raises ConfigError: a device cannot compute at the precision that it is asked."""
     targets = []
     for index, device in enumerate(config.devices):
-        if isinstance(device, AdbDevice):
+        if not isinstance(device, LocalDevice):
             if device.target == "auto":
                 raise ConfigError(
                     f"devices[{index}].target: it was not asked for yet; name one of {', '.join(TARGETS)}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUMMARY, ARCHITECTURE, WEIGHTS = "summary.json", "architecture.json", "weights.safetensors"
 ARTIFACT, MEASUREMENT = "network", "measurement.json"  # in a folder for each device model
+REPLICATES = "replicates.json"  # there, too: the latency of all sessions and phones, and those
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from device_farm.compiler import TARGETS, compile_network
+from device_farm.measurement.codec import measurement_to_json, replicated_to_json
+from device_farm.measurement.finalists import Believed, Effort
 from npas_ray.config import SearchConfig
 from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
-from npas_ray.runs.confirmation import confirm, confirm_front
+from npas_ray.runs.confirmation import confirm_front
 from npas_ray.runs.directory import RunDirectory
-from npas_ray.runs.laboratory import Laboratory
+from npas_ray.runs.laboratory import ConductorBook, Laboratory
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.reach import trained_candidate
+from npas_ray.runs.replication import believed_latencies, to_json
 from npas_ray.runs.setting import cache_dir, task_of
-from npas_ray.runs.shipped import ARCHITECTURE, ARTIFACT, MEASUREMENT, SUMMARY, WEIGHTS, Shipped, replace_directory
+from npas_ray.runs.shipped import (
+    ARCHITECTURE,
+    ARTIFACT,
+    MEASUREMENT,
+    REPLICATES,
+    SUMMARY,
+    WEIGHTS,
+    Shipped,
+    replace_directory,
+)
+from npas_ray.runs.winner import believed_winner
 from npas_ray.search.reward import Mode
 
 
@@ -45,8 +58,8 @@ def ship(
         winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
         if lab.objective.mode is Mode.FRONT:
-            confirm_front(lab, conductor)
-        winner = confirm(lab, conductor)
+            confirm_front(lab, ConductorBook(conductor))
+        winner = believed_winner(config, lab=lab, conductor=conductor, progress=progress)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:
         return
@@ -66,7 +79,7 @@ def ship(
         "task": {"name": config.task.name} | task_of(config),
     }
     _write_json(new / ARCHITECTURE, architecture)
-    latency_ms = _artifacts(new, winner, weights, lab=lab)
+    believed = _artifacts(new, winner, weights, lab=lab, effort=config.measurement.finalists.effort())
     summary = identity | {
         "ordinal": winner.ordinal,
         "search_accuracy": winner.accuracy,
@@ -74,15 +87,16 @@ def ship(
         "search_latency_ms": winner.latency_ms,
         "validation_accuracy": evaluation["accuracy"],
         "test_accuracy": _test_accuracy(Shipped(new)),
-        "latency_ms": latency_ms,
+        "latency_ms": {model: found.latency.latency_ms for model, found in believed.items()},
+        "replicated": {model: replicated_to_json(found.latency) for model, found in believed.items()},
     }
     _write_json(new / SUMMARY, summary)
     replace_directory(run.best, new=new)
     ray.get(conductor.note.remote("final", summary))
 
 
-def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) -> dict[str, float]:
-    """Compiles and measures the network for every device model; latency_ms by model."""
+def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory, effort: Effort) -> dict[str, Believed]:
+    """Compiles and measures the network for every device model, in several sessions and on several phones."""
     from npas_ray.networks.deploying import deploy
     from npas_ray.training.trainer_actor import unpack
 
@@ -90,9 +104,9 @@ def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) 
     graph, weights = deploy(
         network, lab.backbone, winner.architecture, masks, block_height=lab.block_height, tap_unit=lab.tap_unit
     )
-    latency_ms = {}
-    for model in lab.models:
-        measurement = lab.measure_deployed(graph, weights, model)
+    believed = believed_latencies(lab.farm, graph, models=lab.models, effort=effort, weights=weights)
+    for model, found in believed.items():
+        measurement = measurement_to_json(found.sessions[0])
         target = TARGETS[measurement["device"]["target"]]
         threads = measurement["device"].get("threads", 1)
         artifact = compile_network(
@@ -101,8 +115,8 @@ def _artifacts(new: Path, winner: Candidate, packed: bytes, *, lab: Laboratory) 
         artifact.path.with_name(f"{artifact.path.name}.json").rename(new / model / f"{ARTIFACT}.json")
         artifact.path.rename(new / model / ARTIFACT)
         _write_json(new / model / MEASUREMENT, measurement)
-        latency_ms[model] = float(measurement["latency_ms"])
-    return latency_ms
+        _write_json(new / model / REPLICATES, to_json(found))
+    return believed
 
 
 def _test_accuracy(shipped: Shipped) -> float:

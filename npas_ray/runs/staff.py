@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from device_farm.fleet.config import SENTINEL, FarmConfig
 from device_farm.fleet.farm import Farm
-from device_farm.measurement.admission import AdmissionRules
 from device_farm.measurement.codec import measurement_to_json
 from device_farm.transport import cores
 from npas_ray.config import LocalDevice, SearchConfig
@@ -22,7 +21,7 @@ from npas_ray.runs.devices import farm_devices, phone_count
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import Laboratory
 from npas_ray.runs.progress import Progress
-from npas_ray.runs.ray_session import ray_session
+from npas_ray.runs.ray_session import LOCAL, ray_session
 from npas_ray.runs.reach import check_reach
 from npas_ray.runs.setting import (
     DENSE,
@@ -37,7 +36,6 @@ from npas_ray.runs.setting import (
     tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
-from npas_ray.runs.warm_start import settle_warm_start
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture
 
@@ -63,15 +61,24 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
     try:
         workers = _workers(config, len(plan.others))
         measuring = sum(isinstance(device, LocalDevice) for device in config.devices) + phone_count(config)
-        progress.phase("starting Ray")
-        with (
-            # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
-            ray_session(config.cluster.address, num_cpus=workers + 1),
-            Trainers(config, run, workers=workers) as trainers,
-            farm_of(config, reserved=plan.measuring, progress=progress, journal=run.farm_journal) as farm,
-        ):
+        progress.phase("starting Ray" if config.cluster.address == LOCAL else "connecting to Ray")
+        # a trainer takes one CPU, a trial a sliver; the rest only wait, or run for a moment
+        with ray_session(config.cluster.address, num_cpus=workers + 1), ExitStack() as stack:
+            if config.cluster.address != LOCAL:
+                workers = _workers_there(config, workers, progress)
+            trainers = stack.enter_context(Trainers(config, run, workers=workers))
+            farm = stack.enter_context(
+                farm_of(
+                    config,
+                    reserved=plan.measuring,
+                    progress=progress,
+                    journal=run.farm_journal,
+                    client=run.name,
+                )
+            )
+            if config.farm is not None:
+                measuring = sum(d.facts is not None and d.facts.model in config.models for d in farm.devices())
             objective = _objective(config, run, farm=farm, progress=progress)
-            settle_warm_start(config, run, check_calibrations(config, run)[0], objective, progress)
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),
@@ -98,6 +105,20 @@ def _workers(config: SearchConfig, cores_left: int) -> int:
     return max(1, cores_left)
 
 
+def _workers_there(config: SearchConfig, workers: int, progress: Progress) -> int:
+    """On a cluster that others use, too: as told, else at most half of what is free, as another search may come."""
+    import ray
+
+    free = int(cast(Any, ray).available_resources().get("CPU", 0))
+    if config.training.workers == "auto" and config.cluster.cpus == "auto":
+        workers = max(1, min(workers, free // 2))
+    if free < workers:
+        progress.log(
+            f"the Ray cluster has {free} CPUs free, this search wants {workers} (training.workers): it waits for them"
+        )
+    return workers
+
+
 def _conductor(config: SearchConfig, run: RunDirectory, objective: Objective) -> Any:
     import ray
 
@@ -116,12 +137,22 @@ def farm_of(
     progress: Progress,
     compile_workers: int = 1,
     journal: Path | None = None,
+    client: str = "",
 ) -> Iterator[Farm]:
     """The device farm of a configuration, for the length of the with statement. Raises FarmError.
+
+    One that it shares with others is only asked, as `client`; it compiles and measures in its own way. Raises
+    InfrastructureError if it is not there.
 
     `compile_workers` is how many there are where the configuration leaves it to us. With phones every measurement
     stands beside a sentinel, and what happened to each phone is in `journal`.
     """
+    if config.farm is not None:
+        from npas_ray.runs.shared_farm import find_farm
+
+        address = config.cluster.address
+        yield find_farm(config.farm, address=address, client=client)
+        return
     progress.phase("starting the device farm")
     devices, hosts = farm_devices(config, reserved=reserved)
     workers = config.compilation.workers
@@ -131,7 +162,7 @@ def farm_of(
             hosts=hosts,
             journal=journal if hosts else None,
             sentinel=SENTINEL if hosts else None,
-            rules=AdmissionRules() if hosts else None,
+            rules=config.measurement.rules() if hosts else None,
             cache_dir=cache_dir(),
             compile_workers=compile_workers if workers == "auto" else workers,
             protocol=config.measurement.protocol(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -24,7 +25,7 @@ class Trainers:
     """
 
     def __init__(self, config: SearchConfig, run: RunDirectory, *, workers: int) -> None:
-        self._names = [f"trainer-{config.name}-{index}" for index in range(workers)]
+        self._names = [f"trainer-{config.name}-{uuid.uuid4().hex[:8]}-{index}" for index in range(workers)]
         self._backbone = backbone_of(config)
         self._directory = str(run.teacher.resolve())
         self._options = {

@@ -17,7 +17,7 @@ from typing import Any
 from npas_ray.config import SearchConfig
 from npas_ray.runs.warm_start_sources import Found, Source
 from npas_ray.search.policy import Observation, Status
-from npas_ray.search.reward import Objective
+from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture, LayerChoice
 from npas_ray.space.search_space import SearchSpace
 from npas_ray.space.steps import nearest_choice
@@ -210,12 +210,13 @@ def _best(source: Source, objective: Objective, models: Sequence[str], count: in
     """Up to `count` candidates that are worth measuring first, best first.
 
     Where the latencies hold: by reward. Where they do not, nobody knows where the budgets are among them, so they are
-    spread evenly over the source's own front. What somebody chose is in the order of the choice.
+    spread evenly over the source's own front; and so they are where a front is looked for. What somebody chose is in
+    the order of the choice.
     """
     if source.chosen:
         return list(source.found[:count])
     trained = sorted((f for f in source.found if f.accuracy is not None), key=lambda found: -(found.accuracy or 0.0))
-    if set(objective.budgets_ms) <= set(models):
+    if objective.mode is Mode.BEST and set(objective.budgets_ms) <= set(models):
 
         def reward(found: Found) -> float:
             known = {model: found.latency_ms[model] for model in models if model in found.latency_ms}

@@ -58,11 +58,22 @@ class GaussianProcess:
         return cls.given(grams[kernel], targets, noise_ratio=ratio, kernel=kernel)
 
     @classmethod
-    def given(cls, gram: Floats, targets: Floats, *, noise_ratio: float, kernel: int = 0) -> GaussianProcess:
-        """The posterior with a known ratio of noise to signal; the scale is still learned. Raises as `fit`."""
+    def given(
+        cls,
+        gram: Floats,
+        targets: Floats,
+        *,
+        noise_ratio: float,
+        known_ratio: Floats | float = 0.0,
+        kernel: int = 0,
+    ) -> GaussianProcess:
+        """The posterior with a known ratio of noise to signal; the scale is still learned. Raises as `fit`.
+
+        `known_ratio` `[n]`: of the noise that each target has beside that.
+        """
         y, offset, scale = _standardised([gram], targets)
         gram = np.asarray(gram, dtype=np.float64)
-        cholesky = _cholesky(gram + noise_ratio * np.eye(len(y)))
+        cholesky = _cholesky(gram + np.diag(np.broadcast_to(noise_ratio + known_ratio, y.shape)))
         weights = cho_solve((cholesky, True), y, check_finite=False)
         signal = (float(y @ weights) + _PRIOR_WEIGHT) / (len(y) + _PRIOR_WEIGHT)
         return cls(

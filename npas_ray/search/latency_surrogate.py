@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from npas_ray.networks.backbone import Backbone, Block
-from npas_ray.networks.operators import body_layers, head_layer, pruned_layers
+from npas_ray.networks.backbone import Backbone
+from npas_ray.search.capacity import searchable_blocks, work
 from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.reward import Objective
-from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
+from npas_ray.space.choices import Architecture, Operator, Scheme
 
 Floats = NDArray[np.float64]
 #: predicts `latency_ms [m]` by device model for `m` architectures
@@ -45,6 +44,11 @@ class LatencySurrogate(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Take what was learned into account from now on."""
+
+    @property
+    def known(self) -> bool:
+        """Whether anything can be said of the latency on every device model that matters."""
+        return all(self._latency_ms.values())
 
     def log_feasible(self, rows: IntArray) -> Floats:
         """log P(every budget is kept) `[m]`. Zeros where nothing is known."""
@@ -79,6 +83,8 @@ class LearnedLatency(LatencySurrogate):
     _DETAILS = (0.05, 0.2, 0.6)
     #: measurements that it learns from, the latest; more cost time and say nothing new
     _LATEST = 500
+    #: the scale is guessed from few measurements: variances count 1 + this / measurements times
+    _DOUBT = 8.0
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
@@ -101,7 +107,8 @@ class LearnedLatency(LatencySurrogate):
         process, observed, details = self._processes[model]
         features = self._features(rows, details)
         mean, std = process.predict(features @ observed.T, np.einsum("md,md->m", features, features))
-        return mean, np.sqrt(std**2 + process.noise)
+        few = 1 + self._DOUBT / len(observed)
+        return mean, np.sqrt(few * (std**2 + process.noise))
 
 
 class CostFeatures:
@@ -112,18 +119,20 @@ class CostFeatures:
     """
 
     #: prior deviations relative to the time of kept work: of all work (what pruning does not save), of a scheme, a use
-    ALL, SCHEME, USE = 0.3, 0.3, 0.2
+    ALL, SCHEME, USE = 0.3, 0.3, 0.5
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
-        blocks: list[Block | None] = [*backbone.blocks, *([None] if backbone.searchable_head else [])]
-        work = [  # per layer: k x (kept, all)
-            np.array([_work(backbone, block, choice) for choice in choices])
-            for block, choices in zip(blocks, encoding.choices, strict=True)
+        costs = [
+            [work(backbone, block, choice) for choice in choices]
+            for block, choices in zip(searchable_blocks(backbone), encoding.choices, strict=True)
         ]
-        unit = float(np.mean([table[:, 1].mean() for table in work])) or 1.0
+        tables = [
+            np.array([(cost.macs, cost.dense_macs) for cost in of_layer]) for of_layer in costs
+        ]  # per layer: k x 2
+        unit = float(np.mean([table[:, 1].mean() for table in tables])) or 1.0
         self._shared: list[Floats] = []  # per layer: k x d
         self._own: list[Floats] = []  # per layer: k x d of the layer
-        for table, choices in zip(work, encoding.choices, strict=True):
+        for table, choices in zip(tables, encoding.choices, strict=True):
             kept, full = table.T[:, :, None] / unit  # each k x 1
             operator = _one_hot([choice.operator for choice in choices], list(Operator))
             scheme = _one_hot([choice.scheme for choice in choices], list(Scheme))
@@ -145,22 +154,6 @@ def _one_hot(values: Sequence[object], kinds: Sequence[object]) -> Floats:
     return np.array([[value == kind for kind in kinds] for value in values], dtype=np.float64)
 
 
-def _work(backbone: Backbone, block: Block | None, choice: LayerChoice) -> tuple[float, float]:
-    """MACs of a layer that its pruning keeps, and without pruning."""
-    if block is None:
-        head = head_layer(backbone)
-        return head.in_channels * head.out_channels / choice.rate, float(head.in_channels * head.out_channels)
-    kept = dense = 0.0
-    height, width = block.height, block.width
-    pruned = pruned_layers(choice)
-    for layer in body_layers(block, choice.operator):
-        height, width = -(-height // layer.stride), -(-width // layer.stride)
-        macs = float(math.prod(layer.weight_shape) * height * width)
-        dense += macs
-        kept += macs / choice.rate if pruned is not None and layer.name in pruned.layers else macs
-    return kept, dense
-
-
 class PredictedLatency(LatencySurrogate):
     """A predictor's word, corrected by the bias and with the error that its predictions of measured candidates had.
 
@@ -176,15 +169,15 @@ class PredictedLatency(LatencySurrogate):
         self._encoding = encoding
         self._predictor = predictor
         self._error = error
-        self._known: dict[bytes, dict[str, float]] = {}
+        self._answers: dict[bytes, dict[str, float]] = {}
         self._correction: dict[str, tuple[float, float]] = {}
 
     def _ask(self, model: str, rows: IntArray) -> Floats:
         """The predictor's word `[m]` in ms, asked once for each architecture."""
-        if len(self._known) > 50_000:
-            self._known.clear()
+        if len(self._answers) > 50_000:
+            self._answers.clear()
         keys = [row.tobytes() for row in rows]
-        new = [i for i, key in enumerate(keys) if key not in self._known]
+        new = [i for i, key in enumerate(keys) if key not in self._answers]
         if new:
             answer = self._predictor([self._encoding.decode(rows[i]) for i in new])
             columns = {}
@@ -197,8 +190,12 @@ class PredictedLatency(LatencySurrogate):
                     )
                 columns[wanted] = column.tolist()
             for place, i in enumerate(new):
-                self._known[keys[i]] = {wanted: column[place] for wanted, column in columns.items()}
-        return np.array([self._known[key][model] for key in keys])
+                self._answers[keys[i]] = {wanted: column[place] for wanted, column in columns.items()}
+        return np.array([self._answers[key][model] for key in keys])
+
+    @property
+    def known(self) -> bool:
+        return True
 
     def refresh(self) -> None:
         for model, measured in self._latency_ms.items():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from npas_ray.search.acquisition import choose_batch, log_expected_improvement
+from npas_ray.search.accuracy_surrogate import AccuracyBelief, AccuracySurrogate
+from npas_ray.search.best_acquisition import BestAcquisition
+from npas_ray.search.capacity import Capacity
 from npas_ray.search.encoding import Encoding, IntArray
+from npas_ray.search.evolved_pool import evolve
 from npas_ray.search.front_acquisition import CostBeliefs, FrontAcquisition, spread_start
-from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate, LearnedLatency, PredictedLatency
 from npas_ray.search.moves import Moves
 from npas_ray.search.policy import Observation, Status
@@ -18,11 +20,8 @@ from npas_ray.search.q_learning import QLearning, QLearningSettings
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.search.settings import whole
-from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
-
-Floats = NDArray[np.float64]
 
 
 class NpasPolicy(ReplayablePolicy):
@@ -30,20 +29,19 @@ class NpasPolicy(ReplayablePolicy):
 
     What differs from the paper's method, which is `PaperPolicy`:
 
-    - the GP models the accuracy of trained candidates only; latency enters as the probability that every budget is
-      kept, from a predictor or from a surrogate learned online, and multiplies the expected improvement;
-    - the kernel grades how much alike choices are (`SoftKernel`);
+    - a surrogate models the accuracy of trained candidates only (`AccuracySurrogate`); latency enters as the
+      probability that every budget is kept, from a predictor or from a surrogate learned online, and multiplies the
+      expected improvement;
+    - there is no random start: as soon as anything is known of latency, the surrogate chooses by what it believes
+      beforehand, that networks which keep more of themselves are better;
     - the pool (mutations and crossovers of the best, the agent's rollouts, random ones) is evolved under the
       acquisition for several rounds before a batch is taken from it.
-
-    The kernel's parameters are fitted whenever the results have grown by 15 %, on all results of that moment.
 
     Args:
         pool_size: candidates of the first round, and about as many again in all later ones.
         rounds: of evolution.
         batch_size: how many the caller should ask for at a time.
-        initial_random: candidates before the surrogate chooses: random ones, near below the budget as soon as
-            anything is known of latency.
+        initial_random: in mode front, candidates before the surrogate chooses: spread over the front's costs.
         parents: best candidates whose variations start the pool.
         max_results: the accuracy surrogate learns from at most this many results, the best half and the latest half.
         latency_predictor: latency by device model for a batch of architectures; without it, latency is learned
@@ -64,7 +62,7 @@ class NpasPolicy(ReplayablePolicy):
         batch_size: int = 5,
         initial_random: int = 10,
         parents: int = 10,
-        max_results: int = 2000,
+        max_results: int = 1000,
         latency_predictor: LatencyPredictor | None = None,
         q_learning: QLearningSettings | None = None,
     ) -> None:
@@ -79,19 +77,23 @@ class NpasPolicy(ReplayablePolicy):
             raise ValueError(f"latency_predictor is a function of architectures, got {latency_predictor!r}")
         self._encoding = Encoding(space)
         self._moves = Moves(self._encoding)
-        self._kernel = SoftKernel(self._encoding)
+        capacity = Capacity(self._encoding, space.backbone)
+        self._accuracy = AccuracySurrogate(self._encoding, capacity, max_results=self._max_results)
+        self._macs = capacity.macs
         self._agent = QLearning(self._encoding.sizes, seed=seed, settings=q_learning)
         self._latency: LatencySurrogate = (
             LearnedLatency(objective, self._encoding, space.backbone)
             if latency_predictor is None
             else PredictedLatency(objective, self._encoding, latency_predictor)
         )
-        self._rows: list[IntArray] = []  # trained candidates, in the order of the observations
-        self._accuracies: list[float] = []
-        self._feasible: list[bool] = []
-        self._shares: list[list[float]] = []  # in mode front: costs / reference
         self._costs = CostBeliefs(objective, self._encoding, self._latency) if objective.mode is Mode.FRONT else None
-        self._fitted: tuple[int, SoftParameters] = (0, SoftParameters.prior(self._encoding.layers))
+        # of every result that the accuracy surrogate learned, in its order
+        self._feasible: list[bool] = []  # may win: trained to the end and within the budgets
+        self._shares: list[list[float]] = []  # in mode front: costs / reference
+        self._learned: list[Architecture] = []
+        self._known_rows: dict[Architecture, bytes] = {}
+
+    # --- learning ----------------------------------------------------------------------------------------------
 
     def _learn(self, observation: Observation) -> None:
         reward = self.objective.reward(observation)
@@ -100,152 +102,104 @@ class NpasPolicy(ReplayablePolicy):
         row = self._encoding.encode([observation.architecture])[0]
         self._agent.learn(row, reward)
         self._latency.learn(row, self.objective.learned_ms(observation))
-        if observation.status is Status.DONE and observation.accuracy is not None:
-            self._rows.append(row)
-            self._accuracies.append(observation.accuracy)
-            self._feasible.append(self.objective.keeps(observation))
-            self._shares.append(self.objective.shares(observation))
+        self._learn_accuracy(row, observation, feasible=self.objective.keeps(observation))
 
     def _learn_prior(self, observation: Observation) -> bool:
         """Accuracy and latency are learned apart, so each is of use without the other."""
         if super()._learn_prior(observation):
             return True
-        if observation.status is Status.FAILED:
-            return False
-        row = self._encoding.encode([observation.architecture])[0]
-        self._latency.learn(row, self.objective.learned_ms(observation))
-        if observation.status is Status.DONE and observation.accuracy is not None:
-            self._rows.append(row)
-            self._accuracies.append(observation.accuracy)
-            self._feasible.append(False)  # nobody knows
-            self._shares.append(self.objective.shares(observation))
+        if observation.status is not Status.FAILED:
+            row = self._encoding.encode([observation.architecture])[0]
+            self._latency.learn(row, self.objective.learned_ms(observation))
+            self._learn_accuracy(row, observation, feasible=False)  # nobody knows
         return False
+
+    def _learn_accuracy(self, row: IntArray, observation: Observation, *, feasible: bool) -> None:
+        complete = observation.status is Status.DONE
+        if observation.accuracy is not None and (complete or observation.status is Status.STOPPED):
+            self._accuracy.learn(row, observation.accuracy, complete=complete, rungs=observation.rungs)
+            self._learned.append(observation.architecture)
+            self._feasible.append(feasible and complete)
+            self._shares.append(self.objective.shares(observation) if self._costs is not None else [])
+
+    # --- proposing ---------------------------------------------------------------------------------------------
 
     def _candidates(self, count: int, rng: np.random.Generator) -> Iterable[Architecture]:
         self._latency.refresh()
-        if len(self._rows) < 2 or self.experience < self._initial_random:
-            rows = self._near_budget(count, rng)
-        else:
+        if self._costs is not None and (len(self._accuracy) < 2 or self.experience < self._initial_random):
+            rows = self._moves.random(20 * count, rng)
+            rows = rows[spread_start(self._costs(rows).mean, count)]
+        elif self._latency.known:
             rows = self._improvements(count, rng)
+        else:
+            rows = self._spread_over_work(count, rng)
         return [self._encoding.decode(row) for row in rows]
 
-    # --- the start ---------------------------------------------------------------------------------------------
-
-    def _near_budget(self, count: int, rng: np.random.Generator) -> IntArray:
-        """Random rows, those first that keep the budget and come near it: bigger networks are better ones."""
+    def _spread_over_work(self, count: int, rng: np.random.Generator) -> IntArray:
+        """Random rows whose work is spread evenly, so that some keep the budgets whatever these mean."""
         rows = self._moves.random(20 * count, rng)
-        if self._costs is not None:
-            return rows[spread_start(self._costs(rows).mean, count)]
-        load = self._latency.load(rows)
-        if np.isnan(load).any():
-            return rows
-        promising = np.where(load <= 1, load, 2 - load)  # 1 is at the budget, on either side less
-        sure = self._latency.log_feasible(rows) > np.log(0.5)
-        return rows[np.lexsort((-promising, ~sure))]
-
-    # --- with a surrogate --------------------------------------------------------------------------------------
+        order = np.argsort(self._macs(rows), kind="stable")
+        picks = order[np.unique(np.linspace(0, len(order) / 2, count).astype(np.int64))]
+        return rows[np.concatenate([picks, np.setdiff1d(order, picks)])]
 
     def _improvements(self, count: int, rng: np.random.Generator) -> IntArray:
         """`count` rows with the best expected improvement within the budgets, chosen together."""
-        rows, accuracies, feasible = self._results()
-        parameters = self._parameters()
-        surrogate = GaussianProcess.given(
-            self._kernel.gram(parameters, rows, rows), accuracies, noise_ratio=parameters.noise
-        )
-        best = surrogate.fitted[feasible]
-        incumbent = float(best.max()) if len(best) else self.objective.chance
-
-        front = None
-        if self._costs is not None:
-            shares = np.array(self._shares)[self._kept()]
-            front = FrontAcquisition(
-                self._costs, accuracies=surrogate.fitted, shares=shares, feasible=feasible, rng=rng
-            )
-
-        def score(candidates: IntArray) -> Floats:
-            cross = self._kernel.gram(parameters, candidates, rows)
-            mean, std = surrogate.predict(cross, self._kernel.diagonal(parameters, candidates))
-            if front is not None:
-                return front.score(candidates, mean, std)
-            return log_expected_improvement(mean, std, incumbent) + self._latency.log_feasible(candidates)
-
-        order = np.argsort(-np.where(feasible, surrogate.fitted, surrogate.fitted - 1.0), kind="stable")
-        order = order[: self._parents] if front is None else front.elite(2 * self._parents)
-        elite = np.unique(rows[order], axis=0)
-        pool = self._evolve(elite, score, rng)[: max(100, 2 * count)]
+        belief = self._accuracy.belief(as_accuracy=self._costs is not None)
+        goal = self._goal(belief, rng)
+        pool = evolve(
+            self._moves,
+            self._start(belief.rows[goal.elite(self._parents)], rng),
+            lambda rows: goal.score(rows, *belief.predict(rows)),
+            known=self._known(),
+            size=self._pool_size,
+            rounds=self._rounds,
+            rng=rng,
+        )[: max(100, 2 * count)]
         pending = self._encoding.encode(self.pending)
         points = np.concatenate([pool, pending])
-        mean, covariance = surrogate.joint(
-            self._kernel.gram(parameters, points, rows), self._kernel.gram(parameters, points, points)
-        )
-        if front is not None:
-            return pool[
-                front.choose(points, mean, covariance, noise=surrogate.noise, count=count, pending=len(pending))
-            ]
-        chosen = choose_batch(
-            mean,
-            covariance,
-            noise=surrogate.noise,
-            incumbent=incumbent,
-            count=count,
-            pending=len(pending),
-            log_weight=self._latency.log_feasible(points),
-        )
-        return pool[chosen]
+        chosen = goal.choose(points, *belief.joint(points), noise=belief.noise, count=count, pending=len(pending))
+        return np.asarray(pool[chosen])
 
-    def _results(self) -> tuple[IntArray, Floats, NDArray[np.bool_]]:
-        """Rows, accuracies and feasibility of the results that the surrogate learns from."""
-        keep = self._kept()
-        return np.stack(self._rows)[keep], np.array(self._accuracies)[keep], np.array(self._feasible)[keep]
+    def _goal(self, belief: AccuracyBelief, rng: np.random.Generator) -> BestAcquisition | FrontAcquisition:
+        """What is to be gained: accuracy of the best, or volume under the front."""
+        feasible = np.array(self._feasible, dtype=bool)[belief.results]
+        if self._costs is None:
+            floor = float(belief.of_accuracy(self.objective.chance))
+            return BestAcquisition(self._latency, fitted=belief.fitted, feasible=feasible, floor=floor)
+        shares = np.array([self._shares[result] for result in belief.results])
+        return FrontAcquisition(self._costs, accuracies=belief.fitted, shares=shares, feasible=feasible, rng=rng)
 
-    def _kept(self) -> NDArray[np.int64]:
-        """Indices of the results that the surrogate learns from."""
-        n = len(self._rows)
-        keep = np.arange(n)
-        if n > self._max_results:
-            half = self._max_results // 2
-            latest = np.arange(n - half, n)
-            others = np.argsort(-np.array(self._accuracies[: n - half]), kind="stable")[: self._max_results - half]
-            keep = np.concatenate([np.sort(others), latest])
-        return keep
-
-    def _parameters(self) -> SoftParameters:
-        """Of the kernel, fitted on the results up to the last milestone, so that a replay fits on the same ones."""
-        milestone = 5
-        while int(milestone * 1.15) + 1 <= len(self._rows):
-            milestone = int(milestone * 1.15) + 1
-        if milestone != self._fitted[0]:
-            y = np.array(self._accuracies[:milestone])
-            y = (y - y.mean()) / max(float(y.std()), 1e-9)
-            self._fitted = (milestone, self._kernel.fit(np.stack(self._rows[:milestone]), y))
-        return self._fitted[1]
-
-    def _evolve(self, elite: IntArray, score: Callable[[IntArray], Floats], rng: np.random.Generator) -> IntArray:
-        """Unknown rows, best score first, after several rounds of variation and selection."""
-        known = {row.tobytes() for row in self._encoding.encode([*self._proposed, *self._observed])}
+    def _start(self, elite: IntArray, rng: np.random.Generator) -> IntArray:
+        """Variations of the best, the agent's rollouts and random rows; without a best, random ones alone."""
         size = self._pool_size
-        parents = rng.integers(len(elite), size=(2, size // 8))
-        start = [
-            self._moves.mutate(elite[rng.integers(len(elite), size=size // 2)], rng),
-            self._moves.cross(elite[parents[0]], elite[parents[1]], rng),
-            self._agent.rollouts(size // 8, rng),
-            self._moves.random(size // 4, rng),
-        ]
-        pool, scores = np.empty((0, elite.shape[1]), dtype=np.int64), np.empty(0)
-        fresh = np.concatenate(start)
-        for round_ in range(self._rounds + 1):
-            if round_:
-                top = pool[: max(4, size // 8)]
-                picks = top[rng.integers(len(top), size=(2, size // 2))]
-                fresh = self._moves.mutate(picks[0], rng)
-                crossed = rng.random(len(fresh)) < 0.3
-                fresh[crossed] = self._moves.cross(picks[0], picks[1], rng)[crossed]
-            fresh = np.unique(fresh, axis=0)
-            fresh = fresh[[row.tobytes() not in known for row in fresh]]
-            known.update(row.tobytes() for row in fresh)
-            pool, scores = np.concatenate([pool, fresh]), np.concatenate([scores, score(fresh) if len(fresh) else []])
-            order = np.argsort(-np.round(scores, 9), kind="stable")
-            pool, scores = pool[order], scores[order]
-            if not len(pool):
-                break
-        return pool
+        if not len(elite):
+            return self._moves.random(size, rng)
+        elite = np.unique(elite, axis=0)
+        first, second = elite[rng.integers(len(elite), size=(2, size // 8))]
+        return np.concatenate(
+            [
+                self._moves.mutate(elite[rng.integers(len(elite), size=size // 2)], rng),
+                self._moves.cross(first, second, rng),
+                self._agent.rollouts(size // 8, rng),
+                self._moves.random(size // 4, rng),
+            ]
+        )
+
+    def _known(self) -> set[bytes]:
+        """Rows that were proposed or observed."""
+        for architecture in itertools.chain(self._proposed, self._observed):
+            if architecture not in self._known_rows:
+                self._known_rows[architecture] = self._encoding.encode([architecture])[0].tobytes()
+        return set(self._known_rows.values())
+
+    # --- the result --------------------------------------------------------------------------------------------
+
+    def recommend(self, count: int) -> list[Architecture]:
+        """As `ReplayablePolicy.recommend`, but by what is believed by now: no winner is a lucky one."""
+        belief = self._accuracy.belief()
+        fitted: dict[Architecture, float] = {}
+        for result, value in zip(belief.results, belief.fitted, strict=True):
+            architecture = self._learned[result]
+            if self._feasible[result] and architecture in self._observed:
+                fitted[architecture] = float(value)
+        return sorted(fitted, key=lambda architecture: -fitted[architecture])[:count]

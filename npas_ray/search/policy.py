@@ -59,6 +59,13 @@ class Policy(ABC):
         All or nothing: raises InvalidObservation (a ValueError) before anything is learned.
         """
 
+    def recommend(self, count: int) -> list[Architecture]:
+        """Up to `count` of the observed candidates that were trained to the end and keep every budget, best first.
+
+        What to ship if the search ended now, and what is worth evaluating again. None from a policy without an opinion.
+        """
+        return []
+
     @abstractmethod
     def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
         """Become the policy that made these proposals and was told these observations, each in their order.

@@ -205,6 +205,19 @@ class ReplayablePolicy(Policy):
                 self._observations.append(observation)
                 self._learn(observation)
 
+    def recommend(self, count: int) -> list[Architecture]:
+        """By the mean of what was observed. Of equal ones the first. Changes nothing."""
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            if (
+                observation.status is Status.DONE
+                and observation.accuracy is not None
+                and self.objective.keeps(observation)
+            ):
+                found.setdefault(observation.architecture, []).append(observation.accuracy)
+        mean = {architecture: sum(accuracies) / len(accuracies) for architecture, accuracies in found.items()}
+        return sorted(mean, key=lambda architecture: -mean[architecture])[:count]
+
     def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
         if self._proposed or self._observations:
             raise RuntimeError(f"policy {self.name!r} is in use already; restore a new one")

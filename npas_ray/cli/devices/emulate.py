@@ -42,6 +42,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--faults", metavar="PHONE:FAULT", action="append", default=[], help="from the start, such as 0:mute"
     )
     parser.add_argument("--clock", default="model", help="model (default: times of a seeded model) or host")
+    parser.add_argument("--pace", default="1", metavar="S", help="host seconds of a modelled second; 0 does not wait")
     parser.add_argument("--seed", default="0", help="of phones and noise (default: 0)")
     parser.add_argument(
         "--adb", metavar="PORT", help="an adb server on this port of the loopback, the phones connected"
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     count = _whole(arguments.count, "N", 1, _MOST_PHONES)
     port = 0 if arguments.adb is None else _whole(arguments.adb, "--adb", 1024, 65_535)
     seed = _whole(arguments.seed, "--seed", 0, 9999)
+    pace = _pace(arguments.pace)
     if arguments.clock not in ("model", "host"):
         raise UserError(f"--clock: expected model or host; got {arguments.clock!r}")
     names = arguments.model or ["emu-x86-mid"]
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     models = [names[number % len(names)] for number in range(count)]
     with (
         tempfile.TemporaryDirectory(prefix="npas-adb-") as home,
-        EmulatedPhones(models, seed=seed, clock=arguments.clock) as phones,
+        EmulatedPhones(models, seed=seed, clock=arguments.clock, pace=pace) as phones,
         AdbServer.start_private(port, home=Path(home)) as server,
     ):
         for phone, model in zip(phones, models, strict=True):
@@ -91,6 +93,7 @@ def _alone(arguments: argparse.Namespace) -> int:
     from device_farm.emulator.__main__ import main
 
     words = [arguments.count, "--clock", arguments.clock, "--seed", arguments.seed]
+    words += ["--pace", f"{_pace(arguments.pace):g}"]
     words += [word for model in arguments.model for word in ("--model", model)]
     words += [word for fault in arguments.faults for word in ("--faults", fault)]
     return main(words)
@@ -124,6 +127,16 @@ def _fault(text: str, count: int, faults: Sequence[Any]) -> tuple[int, Any]:
             f"--faults: expected PHONE:FAULT, a phone in 0..{count - 1} and one of {', '.join(faults)}; got {text!r}"
         )
     return int(phone), next(fault for fault in faults if fault == name)
+
+
+def _pace(text: str) -> float:
+    try:
+        pace = float(text)
+    except ValueError:
+        pace = -1.0
+    if not 0 <= pace <= 100:  # NaN, too
+        raise UserError(f"--pace: expected a number in 0..100; got {text!r}")
+    return pace
 
 
 def _whole(text: str, option: str, least: int, most: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from npas_ray.cli.farms import add_address, farm_of
 from npas_ray.cli.output import find_run, print_json
-from npas_ray.errors import InfrastructureError, UserError
+from npas_ray.errors import UserError
 
 if TYPE_CHECKING:
     from device_farm.fleet.entries import Entry
@@ -22,7 +22,7 @@ _LEAST_LINES, _MOST_LINES = 1, 100_000
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     farm = argparse.ArgumentParser(add_help=False, parents=[common])
     farm.add_argument("serial", metavar="SERIAL", help="as `npas devices list` shows it")
-    farm.add_argument("--address", default="auto", help="of the Ray cluster (default: the one of this machine)")
+    add_address(farm)
     farm.add_argument("--farm", metavar="NAME", default="farm", help="its name on the cluster (default: farm)")
     calibrate = verbs.add_parser("calibrate", parents=[farm], help="take a phone's baseline of the sentinel anew")
     quarantine = verbs.add_parser("quarantine", parents=[farm], help="take a phone out of service until it is released")
@@ -37,7 +37,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    with _farm(arguments) as farm:
+    with farm_of(arguments) as farm:
         baseline_ms = farm.calibrate(arguments.serial)
     print(f"{arguments.serial}: its sentinel takes {baseline_ms:.4g} ms")
     return 0
@@ -52,7 +52,7 @@ def _release(arguments: argparse.Namespace) -> int:
 
 
 def _on_farm(arguments: argparse.Namespace, change: Callable[[Farm], None]) -> int:
-    with _farm(arguments) as farm:
+    with farm_of(arguments) as farm:
         change(farm)
         device = next(device for device in farm.devices() if device.serial == arguments.serial)
         print(f"{device.serial}: {device.state}" + (f" ({device.reason})" if device.reason else ""))
@@ -68,7 +68,7 @@ def _history(arguments: argparse.Namespace) -> int:
     if arguments.of_run is not None:
         entries = _of_run(arguments.of_run, arguments.serial, limit)
     else:
-        with _farm(arguments) as farm:
+        with farm_of(arguments) as farm:
             entries = farm.history(arguments.serial, limit=limit)
     if arguments.json:
         rows = [{"at": e.at_s, "kind": str(e.kind), "key": e.key, "serial": e.serial, "data": e.data} for e in entries]
@@ -102,22 +102,3 @@ def _told(data: Mapping[str, Any]) -> str:
         if name in data:
             return f"{name}: {data[name]}" if name == "baseline_ms" else str(data[name])
     return ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str | int | float))[:200]
-
-
-@contextmanager
-def _farm(arguments: argparse.Namespace) -> Iterator[Farm]:
-    """The farm that a command is about. Raises InfrastructureError, LeaseError."""
-    from npas_ray.runs.ray_session import LOCAL, in_a_line, prepare_ray, ray_session
-
-    if arguments.address == LOCAL:
-        raise UserError("--address: a cluster of this command's own would have no farm; name a running one, HOST:PORT")
-    prepare_ray()
-    from ray.exceptions import RayError
-
-    from device_farm.fleet.farm import Farm
-
-    try:
-        with ray_session(arguments.address, num_cpus=0):
-            yield Farm.connect(arguments.farm)
-    except RayError as error:
-        raise InfrastructureError(f"Ray failed: {in_a_line(error)}") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from npas_ray.cli.devices.servers import add_options, servers_of
+from npas_ray.cli.farms import add_address, print_devices
 from npas_ray.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class Row:
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser("list", parents=[common], help="every phone of the adb server, and what it is")
     add_options(parser)
+    parser.add_argument("--farm", metavar="NAME", help="the devices of a farm instead, as it sees them")
+    add_address(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.farm is not None:
+        return print_devices(arguments)
     rows = [row for server in servers_of(arguments) for row in rows_of(server)]
     if arguments.json:
         print_json({"devices": [row.to_json() for row in rows]})

@@ -71,7 +71,11 @@ def run(
     phone = find_model(model)
     khz = tuple(phone.cluster_of(core).step(factor) for core in range(phone.cores))
     state = State(khz, [["cpu", 30_000]], 1.0)
-    return modelled(report, options, Session(phone, 1.0, noise, lambda elapsed_s: state, lambda elapsed_s: state.khz, session_rng(1, "k", number)))
+    return modelled(
+        report,
+        options,
+        Session(phone, 1.0, noise, lambda elapsed_s: state, lambda elapsed_s: state.khz, session_rng(1, "k", number)),
+    )
 
 
 def believed(timed: Modelled) -> BenchReport:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from device_farm.measurement.sentinel import Sentinel
 from device_farm.measurement.session import Meter, remote_name
 from device_farm.measurement.types import DeviceConditions, Measurement, Protocol
 from device_farm.testing.simulated_phone import SCENARIOS, SimulatedPhone, write_program
+from device_farm.transport.base import Completed
 
 RULES = AdmissionRules()
 PROTOCOL = Protocol(min_time_s=0.1, max_time_s=0.2)
@@ -268,7 +271,8 @@ def test_a_device_that_fails_its_sentinel_too_says_nothing_about_the_artifact(
     phone = SimulatedPhone(broken=lambda key: fault if key == "a" else "")
     with pytest.raises(error):
         meter_of(phone, make, best=True).measure(artifact, PROTOCOL)
-    assert phone.runs == ["sentinel", "a", "sentinel"]  # the device is well, so it is the artifact
+    twice = ["a"] if fault == "wrong" else []  # what crashes is not let loose on it again
+    assert phone.runs == ["sentinel", "a", "sentinel", *twice]  # the device is well, so it is the artifact
     broken = SimulatedPhone(broken=lambda key: fault if "a" in broken.runs else "")  # it breaks with this session
     with pytest.raises(Unfit, match="it fails its sentinel"):
         meter_of(broken, make, best=True).measure(artifact, PROTOCOL)
@@ -310,3 +314,35 @@ def test_without_rules_and_sentinel_nothing_is_asked_of_the_device(make: Make) -
     assert phone.runs == ["a"]
     assert not {"sentinel", "device_before", "device_after"} & set(measurement.conditions)
     assert remote_name(artifact.path) in phone._files
+
+
+def test_a_phone_that_contradicts_itself_is_no_witness(make: Make) -> None:
+    phone = SimulatedPhone()
+    phone.broken = lambda key: "wrong" if key == "network" and phone.runs.count("network") == 1 else ""
+    with pytest.raises(Unstable, match=r"contradicts itself.* gave the right answer; before, output 0 of 1 is 2"):
+        meter_of(phone, make, best=True).measure(make("network", 2.0), PROTOCOL)
+
+
+class SlowToTell(SimulatedPhone):
+    """Every run takes so much of the host's time that no three fit into a deadline."""
+
+    def run(self, argv: Sequence[str], **options: Any) -> Completed:
+        completed = super().run(argv, **options)
+        time.sleep(0.12)
+        return completed
+
+
+def test_a_phone_that_is_not_itself_is_unfit_and_not_late(make: Make) -> None:
+    phone = SlowToTell(slow=lambda t: 1.0 + t)  # its clock falls in every session
+    meter = Meter(phone, rules=RULES, clock=lambda: phone.now_s)
+    began = time.monotonic()
+    with pytest.raises(Unfit, match=r"not itself .*no time was left for another") as unfit:
+        meter.measure(make("network", 2.0), Protocol(min_time_s=0.1, max_time_s=0.2, attempts=20, deadline_s=0.6))
+    assert unfit.value.retry_after_s == RULES.cool_s and time.monotonic() - began < 0.9
+
+
+def test_samples_that_never_agree_are_unstable_and_not_late(make: Make) -> None:
+    phone = SlowToTell(memory=lambda t: 1.0 if t % 0.07 < 0.03 else 3.0)
+    strict = Protocol(min_time_s=0.1, max_time_s=0.2, attempts=20, deadline_s=0.6, max_relative_ci=1e-6)
+    with pytest.raises(Unstable, match=r"not stable in [234] attempts"):
+        Meter(phone).measure(make("network", 2.0, 0.9), strict)

@@ -112,8 +112,8 @@ def config(tmp_path: Path) -> Path:
         ("space:\n  operators: [skip]\n", "skip"),  # no legal candidate: blocks that change the shape cannot be skipped
         (
             "search: {policy: nps}",
-            "search.yaml:1: search.policy: expected one of npas, paper, random, local, evolution, optuna-tpe, optuna-nsga2,"
-            " optuna-gp, tune; got 'nps'; did you mean 'npas'?",
+            "search.yaml:1: search.policy: expected one of npas, paper, random, local, evolution, optuna-tpe,"
+            " optuna-nsga2, optuna-gp, tune; got 'nps'; did you mean 'npas'?",
         ),
         ("search: {policy: tune}", "settings of searcher 'tune': searcher names a class, such as 'ray.tune.search"),
         (

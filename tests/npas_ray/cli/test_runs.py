@@ -84,7 +84,7 @@ def test_verify_says_what_was_found(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool
 ) -> None:
     found = verification.Verification("local", 1000, 1.0 if passed else 0.99, 0.92, 0.92, 0.92)
-    monkeypatch.setattr(verification, "verify_run", lambda run_dir: found)
+    monkeypatch.setattr(verification, "verify_run", lambda run_dir, **_: [found])
     run_dir = make_run()
     assert main(["verify", str(run_dir)]) == (0 if passed else 1)
     assert ("NOT VERIFIED" in capsys.readouterr().out) is not passed

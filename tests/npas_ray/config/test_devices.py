@@ -38,9 +38,9 @@ def test_budgets_name_models() -> None:
     ("device", "line"),
     [
         ({"kind": "adb"}, "devices[0].model: expected a value; got nothing"),
-        ({"kind": "usb"}, "devices[0].kind: expected one of local, adb; got 'usb'"),
-        ({"kind": ["adb"]}, "devices[0].kind: expected one of local, adb; got ['adb']"),
-        ({}, "devices[0].kind: expected one of local, adb; got nothing"),
+        ({"kind": "usb"}, "devices[0].kind: expected one of local, adb, farm; got 'usb'"),
+        ({"kind": ["adb"]}, "devices[0].kind: expected one of local, adb, farm; got ['adb']"),
+        ({}, "devices[0].kind: expected one of local, adb, farm; got nothing"),
         ({"kind": "adb", "model": "P", "serials": []}, "devices[0].serials: expected a list of serials, at least one"),
         ({"kind": "adb", "model": "P", "serials": ["a", "a"]}, "devices[0].serials[1]: expected every item once"),
         ({"kind": "adb", "model": "P", "serials": ["a\nb"]}, "devices[0].serials[0]: expected a serial, as"),

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from npas_ray.config import SearchConfig, load_config
+from npas_ray.config import LocalDevice, SearchConfig, load_config
 from npas_ray.config.document import parse
+from npas_ray.config.farms import load_farm
 from npas_ray.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+FARM = EXAMPLES / "farm.yaml"
 
 
 @pytest.fixture
@@ -18,9 +20,14 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(set(EXAMPLES.glob("*.yaml")) - {FARM}), ids=lambda path: path.name)
 def test_examples_are_valid(path: Path) -> None:
     assert SearchConfig.from_json(load_config(path).to_json()) == load_config(path)
+
+
+def test_the_example_of_a_farm_is_valid() -> None:
+    farm = load_farm(FARM)
+    assert (farm.name, farm.measurement.admission.max_battery_temperature_c) == ("lab", 38)
 
 
 def test_the_demo_says_the_defaults_but_for_what_makes_it_short() -> None:
@@ -58,7 +65,7 @@ def test_overrides_win_and_are_yaml(config: Path) -> None:
     found = load_config(config, overrides)
     assert found.training.epochs == 4
     assert found.search.settings == {"a": 1, "b": {"c": [0.001, True]}}
-    assert found.devices[0].cpu == 2
+    assert isinstance(found.devices[0], LocalDevice) and found.devices[0].cpu == 2
     assert found.space.spec()["layers"] == {"block0": {"rates": [1.0, 2.0]}}
     assert found.objective.budgets_ms == {"local": 1.0}
 

@@ -10,17 +10,20 @@ from scipy.optimize import approx_fprime
 
 from npas_ray.errors import SpaceError
 from npas_ray.networks.backbone import DIGITS
+from npas_ray.search.capacity import Capacity
 from npas_ray.search.encoding import Encoding
+from npas_ray.search.kernel_fit import KernelPosterior, fit_kernel
 from npas_ray.search.latency_surrogate import LearnedLatency, PredictedLatency
 from npas_ray.search.moves import Moves
 from npas_ray.search.reward import Objective
-from npas_ray.search.soft_kernel import SoftKernel, SoftParameters, _Posterior
+from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
 from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
 from npas_ray.space.search_space import SearchSpace
 
 SPACE = SearchSpace(DIGITS)
 ENCODING = Encoding(SPACE)
 MOVES = Moves(ENCODING)
+CAPACITY = Capacity(ENCODING, DIGITS)
 
 
 def test_encoding_is_one_to_one() -> None:
@@ -35,7 +38,7 @@ def test_encoding_is_one_to_one() -> None:
 
 
 def test_soft_kernel_equals_its_definition() -> None:
-    parameters = SoftParameters(SoftParameters.prior(7).log + np.linspace(-0.3, 0.3, 14))
+    parameters = SoftParameters(SoftParameters.prior(7).log + np.linspace(-0.3, 0.3, 15))
     a, b, c = parameters.distance
 
     def distance(x: LayerChoice, y: LayerChoice) -> float:
@@ -45,15 +48,17 @@ def test_soft_kernel_equals_its_definition() -> None:
     rng = np.random.default_rng(0)
     some = [SPACE.sample(rng) for _ in range(6)]
     expected = np.empty((6, 6))
+    traits = CAPACITY(ENCODING.encode(some))
     for i, x in enumerate(some):
         for j, y in enumerate(some):
             apart = np.array([[distance(u, v) for v in y.layers] for u in x.layers])
             expected[i, j] = (
                 parameters.alpha @ np.exp(-np.diag(apart))
-                + parameters.shared * np.exp(-apart).sum() / 49
+                + parameters.shared * np.exp(-apart).sum() / 7
+                + parameters.trend * (traits[i] @ traits[j]) / 2
                 + parameters.joint * np.exp(-parameters.stretch * np.diag(apart).mean())
             )
-    kernel, rows = SoftKernel(ENCODING), ENCODING.encode(some)
+    kernel, rows = SoftKernel(ENCODING, CAPACITY), ENCODING.encode(some)
     gram = kernel.gram(parameters, rows, rows)
     np.testing.assert_allclose(gram, expected, rtol=1e-12)
     np.testing.assert_allclose(kernel.diagonal(parameters, rows), np.diag(gram), rtol=1e-12)
@@ -63,8 +68,10 @@ def test_soft_kernel_equals_its_definition() -> None:
 def test_gradient_of_the_fit() -> None:
     rng = np.random.default_rng(0)
     prior = SoftParameters.prior(7)
-    posterior = _Posterior(SoftKernel(ENCODING), MOVES.random(30, rng), rng.normal(size=30), prior)
-    at = prior.log + rng.normal(0, 0.3, 14)
+    known = rng.uniform(0, 0.1, 30)
+    kernel, rows = SoftKernel(ENCODING, CAPACITY), MOVES.random(30, rng)
+    posterior = KernelPosterior(kernel, rows, rng.normal(size=30), known_noise=known)
+    at = prior.log + rng.normal(0, 0.3, 15)
     np.testing.assert_allclose(posterior(at)[1], approx_fprime(at, lambda x: posterior(x)[0], 1e-6), atol=1e-4)
 
 
@@ -73,11 +80,11 @@ def test_fit_finds_the_layer_that_matters() -> None:
     rows = MOVES.random(80, rng)
     rates = np.array([np.log(choice.rate) for choice in ENCODING.choices[3]])
     y = -rates[rows[:, 3]] + rng.normal(0, 0.05, 80)
-    kernel = SoftKernel(ENCODING)
-    parameters = kernel.fit(rows, (y - y.mean()) / y.std())
+    kernel = SoftKernel(ENCODING, CAPACITY)
+    parameters = fit_kernel(kernel, rows, (y - y.mean()) / y.std())
     assert parameters.alpha.argmax() == 3
     assert parameters.alpha[3] > 3 * np.delete(parameters.alpha, 3).max()
-    assert kernel.fit(rows[:1], y[:1]).log.tolist() == SoftParameters.prior(7).log.tolist()
+    assert fit_kernel(kernel, rows[:1], y[:1]).log.tolist() == SoftParameters.prior(7).log.tolist()
 
 
 def _true_ms(rows: np.ndarray) -> np.ndarray:
