@@ -112,7 +112,7 @@ def judged(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
                 epochs=config["training"]["epochs"],
                 seed=seed,
                 block_height=masks["block_height"],
-                tap_unit=TapUnit(masks["tap_unit"]),
+                tap_unit=TapUnit(masks.get("tap_unit", TapUnit.TAP)),
                 early_stop=None,
             ).network,
             images,
