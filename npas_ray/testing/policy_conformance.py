@@ -290,7 +290,8 @@ def check_stopped_by_a_ladder(make: MakePolicy) -> None:
             live.observe([*results, *promoted])
             proposed += batch
             observed += [*results, *promoted]
-        assert any(o.status is Status.STOPPED for o in observed)
+        # of the small space all is tried, so some were
+        assert space is not ONE_LAYER or any(o.status is Status.STOPPED for o in observed)
 
 
 def check_noisy_results(make: MakePolicy) -> None:
