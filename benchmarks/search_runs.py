@@ -41,6 +41,8 @@ POLICIES = ("npas", "paper", "evolution", "optuna-tpe")
 #: no run trains with these
 JUDGES = (1001, 1002, 1003)
 SHARE_OF_DENSE = 0.5
+#: exit code of a search whose infrastructure failed, such as a Ray that did not start in time on a busy machine
+BROKE_DOWN, TRIES = 4, 4
 CONFIG: dict[str, Any] = {
     "task": {"name": "digits", "train_images": 2000},
     "training": {"epochs": 2, "final_epochs": 1},  # what is shipped is not judged, so it is trained for a moment
@@ -68,7 +70,12 @@ def search(config: Mapping[str, Any], folder: Path, *, teacher: Path) -> float:
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
     started = time.monotonic()
     command = [sys.executable, "-m", "npas_ray", "search", str(path), "--run-dir", str(folder), "--resume"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    for left in reversed(range(TRIES)):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != BROKE_DOWN or not left:
+            break
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
     wall_s = time.monotonic() - started
     if not teacher.is_dir():
         shutil.copytree(run.teacher, teacher)
@@ -105,7 +112,7 @@ def judged(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
                 epochs=config["training"]["epochs"],
                 seed=seed,
                 block_height=masks["block_height"],
-                tap_unit=TapUnit(masks["tap_unit"]),
+                tap_unit=TapUnit(masks.get("tap_unit", TapUnit.TAP)),
                 early_stop=None,
             ).network,
             images,

@@ -259,6 +259,95 @@ def check_no_global_random_state(make: MakePolicy) -> None:
     assert search(make(space, OBJECTIVE, 0), (6, 6, 3))[0] == first
 
 
+def _stopped(architecture: Architecture) -> Observation:
+    """As `evaluate`, with a ladder of 0, 1 and 2 epochs: a third of those that are trained are stopped on the way."""
+    whole = evaluate(architecture)
+    if whole.status is not Status.DONE or whole.accuracy is None:
+        return whole
+    climbed = {0: 0.4 * whole.accuracy, 1: 0.8 * whole.accuracy, 2: whole.accuracy}
+    last = int(architecture.key, 16) % 3  # the rung that it came to
+    rungs = {epochs: accuracy for epochs, accuracy in climbed.items() if epochs <= last}
+    status = Status.DONE if last == 2 else Status.STOPPED
+    return dataclasses.replace(whole, status=status, accuracy=rungs[last], rungs=rungs)
+
+
+def check_stopped_by_a_ladder(make: MakePolicy) -> None:
+    """Results with rungs, of candidates that were stopped on any of them; one of them is trained to the end later.
+
+    Rebuilt from them the policy goes on as it would.
+    """
+    for space in (ONE_LAYER, SearchSpace(DIGITS)):
+        live = make(space, OBJECTIVE, 6)
+        proposed: list[Architecture] = []
+        observed: list[Observation] = []
+        for count in (6, 6, 6, 3, 2):
+            rebuilt = make(space, OBJECTIVE, 6)
+            rebuilt.restore(proposed, observed)
+            batch = live.propose(count)
+            assert rebuilt.propose(count) == batch, f"{space!r}: after {len(proposed)} proposals"
+            results = [_stopped(architecture) for architecture in batch]
+            promoted = [evaluate(o.architecture) for o in observed if o.status is Status.STOPPED][:1]
+            live.observe([*results, *promoted])
+            proposed += batch
+            observed += [*results, *promoted]
+        # of the small space all is tried, so some were
+        assert space is not ONE_LAYER or any(o.status is Status.STOPPED for o in observed)
+
+
+def check_noisy_results(make: MakePolicy) -> None:
+    """The same candidate measured again and again, never with the same result, and with intervals."""
+    space, rng = SearchSpace(DIGITS), np.random.default_rng(0)
+    policy = make(space, OBJECTIVE, 0)
+    known: list[Observation] = []
+    for _ in range(5):
+        batch = policy.propose(4)
+        assert len(set(batch)) == 4
+        known += [evaluate(architecture) for architecture in batch]
+        policy.observe([_noisy(observation, rng) for observation in [*known[-4:], *known[:3]]])
+    assert not {o.architecture for o in known} & set(policy.propose(4))
+
+
+def _noisy(observation: Observation, rng: np.random.Generator) -> Observation:
+    accuracy, latency_ms = (
+        observation.accuracy,
+        {m: ms * rng.lognormal(0, 0.1) for m, ms in observation.latency_ms.items()},
+    )
+    return dataclasses.replace(
+        observation,
+        accuracy=None if accuracy is None else float(np.clip(accuracy + rng.normal(0, 0.1), 0, 1)),
+        latency_ms=latency_ms,
+        latency_ci_ms={model: (0.9 * ms, 1.2 * ms) for model, ms in latency_ms.items()},
+    )
+
+
+def check_results_that_come_late(make: MakePolicy) -> None:
+    """Forty proposals one at a time with up to twelve under way, whose results come in any order and in any groups."""
+    space, rng = SearchSpace(DIGITS), np.random.default_rng(1)
+    policy = make(space, OBJECTIVE, 0)
+    under_way: list[Architecture] = []
+    proposed: list[Architecture] = []
+    while len(proposed) < 40:
+        [one] = policy.propose(1)
+        proposed.append(one)
+        under_way.append(one)
+        if len(under_way) > 12:
+            ended = [under_way.pop(int(rng.integers(len(under_way)))) for _ in range(int(rng.integers(1, 12)))]
+            policy.observe([evaluate(architecture) for architecture in ended])
+    assert len(set(proposed)) == 40
+
+
+def check_a_veto(make: MakePolicy) -> None:
+    """What a veto refuses is proposed only when there is nothing else; without it nothing is kept back."""
+    policy = make(ONE_LAYER, OBJECTIVE, 0)
+    if not hasattr(policy, "veto"):
+        return
+    allowed = [a for a in ONE_LAYER if a.layers[0].rate <= 2]
+    policy.veto = lambda some: [a not in allowed for a in some]
+    first = [a for _ in range(len(allowed)) for a in policy.propose(1)]
+    assert set(first) == set(allowed)
+    assert set(policy.propose(1000)) == set(ONE_LAYER) - set(allowed)
+
+
 CHECKS: tuple[Callable[[MakePolicy], None], ...] = (
     check_proposals_are_new_and_canonical,
     check_exhaustion_ends,
@@ -273,4 +362,8 @@ CHECKS: tuple[Callable[[MakePolicy], None], ...] = (
     check_counts,
     check_caller_may_change_what_it_got,
     check_no_global_random_state,
+    check_stopped_by_a_ladder,
+    check_noisy_results,
+    check_results_that_come_late,
+    check_a_veto,
 )
