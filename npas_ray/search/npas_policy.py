@@ -166,7 +166,7 @@ class NpasPolicy(ReplayablePolicy):
         if self._costs is None:
             floor = float(belief.of_accuracy(self.objective.chance))
             return BestAcquisition(self._latency, fitted=belief.fitted, feasible=feasible, floor=floor)
-        shares = np.array([self._shares[result] for result in belief.results])
+        shares = np.array([self._shares[result] for result in belief.results]).reshape(-1, len(self.objective.axes))
         return FrontAcquisition(self._costs, accuracies=belief.fitted, shares=shares, feasible=feasible, rng=rng)
 
     def _start(self, elite: IntArray, rng: np.random.Generator) -> IntArray:
