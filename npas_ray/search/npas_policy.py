@@ -167,8 +167,7 @@ class NpasPolicy(ReplayablePolicy):
         if self._costs is None:
             floor = float(belief.of_accuracy(self.objective.chance))
             return BestAcquisition(self._latency, fitted=belief.fitted, feasible=feasible, floor=floor)
-        listed = [self._shares[result] for result in belief.results]
-        shares = np.array(listed, dtype=np.float64).reshape(len(listed), len(self.objective.axes))
+        shares = np.array([self._shares[result] for result in belief.results]).reshape(-1, len(self.objective.axes))
         return FrontAcquisition(self._costs, accuracies=belief.fitted, shares=shares, feasible=feasible, rng=rng)
 
     def _start(self, elite: IntArray, rng: np.random.Generator) -> IntArray:
