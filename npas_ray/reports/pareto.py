@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from npas_ray.search.hypervolume import hypervolume as volume
+
 Item = TypeVar("Item")
 Point = tuple[float, float]
 
@@ -36,9 +38,4 @@ def hypervolume(points: Iterable[Point], *, accuracy: float, latency_ms: float) 
     >>> hypervolume([(0.5, 1.0), (0.75, 2.0)], accuracy=0.0, latency_ms=3.0)
     1.25
     """
-    area, height = 0.0, accuracy
-    for point_accuracy, point_latency_ms in front(points, lambda point: point):
-        if point_latency_ms < latency_ms and point_accuracy > height:
-            area += (latency_ms - point_latency_ms) * (point_accuracy - height)
-            height = point_accuracy
-    return area
+    return volume([(-point_accuracy, at_ms) for point_accuracy, at_ms in points], (-accuracy, latency_ms))

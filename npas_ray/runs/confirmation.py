@@ -92,17 +92,19 @@ def ranking(candidates: list[Candidate], objective: Objective) -> list[Candidate
     return sorted(feasible, key=lambda c: (-goodness(c), sum(c.latency_ms.values()), c.ordinal))
 
 
-def confirm_front(lab: Lab, books: Books) -> None:
-    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds.
+def confirm_front(lab: Lab, books: Books) -> bool:
+    """Evaluates the members of the front again until each has `SEEDS_OF_A_FRONT` seeds; whether there was any to do.
 
     A member that was only lucky falls behind the front, and what it hid comes forward and is evaluated too.
     """
     _promote(lab, books)
+    trained = False
     while True:
         short = [c for c in front_members(books.candidates(), lab.objective) if len(c.best_trained) < SEEDS_OF_A_FRONT]
         if not short:
-            return
+            return trained
         _train_again([(candidate, 1) for candidate in short], lab, books)
+        trained = True
 
 
 def front_members(candidates: list[Candidate], objective: Objective) -> list[Candidate]:

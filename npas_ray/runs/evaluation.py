@@ -84,7 +84,10 @@ class Evaluator:
             rungs[epochs] = accuracy
             rung = self.book.next_rung(candidate.key)
             if rung is not None:
-                on_rung(Observation(candidate.architecture, Status.STOPPED, accuracy, latency_ms, rungs=dict(rungs)))
+                so_far = Observation(
+                    candidate.architecture, Status.STOPPED, accuracy, latency_ms, intervals_ms, rungs=dict(rungs)
+                )
+                on_rung(so_far)
         if accuracy is not None and epochs is not None and epochs < self.epochs:
             reason = f"{accuracy:.1%} after {epochs} of {self.epochs} epochs; others were better by then"
             return self._conclude(candidate, Status.STOPPED, accuracy, latency_ms, reason)

@@ -14,7 +14,7 @@ from device_farm.measurement.finalists import Believed, Effort
 from npas_ray.config import SearchConfig
 from npas_ray.errors import RunError
 from npas_ray.journal import Candidate
-from npas_ray.runs.confirmation import confirm_front
+from npas_ray.runs.confirmation import confirm, confirm_front
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.laboratory import ConductorBook, Laboratory
 from npas_ray.runs.progress import Progress
@@ -58,7 +58,10 @@ def ship(
         winner = trained_candidate(ray.get(conductor.candidates.remote()), chosen)
     else:
         if lab.objective.mode is Mode.FRONT:
-            confirm_front(lab, ConductorBook(conductor))
+            books = ConductorBook(conductor)
+            confirm(lab, books)
+            while confirm_front(lab, books):  # the seeds of one can change who is on the front, and the other way round
+                confirm(lab, books)
         winner = believed_winner(config, lab=lab, conductor=conductor, progress=progress)
     identity = {"key": winner.key, "epochs": config.training.final_epochs, "seed": config.seed}
     if _identity_of_shipped(run) == identity:

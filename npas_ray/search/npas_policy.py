@@ -88,7 +88,7 @@ class NpasPolicy(ReplayablePolicy):
         )
         self._costs = CostBeliefs(objective, self._encoding, self._latency) if objective.mode is Mode.FRONT else None
         # of every result that the accuracy surrogate learned, in its order
-        self._feasible: list[bool] = []  # may win: trained to the end and within the budgets
+        self._feasible: list[bool] = []  # may win: trained to the end, measured here, within the budgets
         self._shares: list[list[float]] = []  # in mode front: costs / reference
         self._learned: list[Architecture] = []
         self._known_rows: dict[Architecture, bytes] = {}
@@ -102,7 +102,7 @@ class NpasPolicy(ReplayablePolicy):
         row = self._encoding.encode([observation.architecture])[0]
         self._agent.learn(row, reward)
         self._latency.learn(row, self.objective.learned_ms(observation))
-        self._learn_accuracy(row, observation, feasible=self.objective.keeps(observation))
+        self._learn_accuracy(row, observation)
 
     def _learn_prior(self, observation: Observation) -> bool:
         """Accuracy and latency are learned apart, so each is of use without the other."""
@@ -111,15 +111,16 @@ class NpasPolicy(ReplayablePolicy):
         if observation.status is not Status.FAILED:
             row = self._encoding.encode([observation.architecture])[0]
             self._latency.learn(row, self.objective.learned_ms(observation))
-            self._learn_accuracy(row, observation, feasible=False)  # nobody knows
+            self._learn_accuracy(row, observation)
         return False
 
-    def _learn_accuracy(self, row: IntArray, observation: Observation, *, feasible: bool) -> None:
+    def _learn_accuracy(self, row: IntArray, observation: Observation) -> None:
         complete = observation.status is Status.DONE
+        measured_here = observation.architecture in self._observed  # and not in the prior
         if observation.accuracy is not None and (complete or observation.status is Status.STOPPED):
             self._accuracy.learn(row, observation.accuracy, complete=complete, rungs=observation.rungs)
             self._learned.append(observation.architecture)
-            self._feasible.append(feasible and complete)
+            self._feasible.append(complete and measured_here and self.objective.keeps(observation))
             self._shares.append(self.objective.shares(observation) if self._costs is not None else [])
 
     # --- proposing ---------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class NpasPolicy(ReplayablePolicy):
         rows = self._moves.random(20 * count, rng)
         order = np.argsort(self._macs(rows), kind="stable")
         picks = order[np.unique(np.linspace(0, len(order) / 2, count).astype(np.int64))]
-        return rows[np.concatenate([picks, np.setdiff1d(order, picks)])]
+        return np.asarray(rows[np.concatenate([picks, np.setdiff1d(order, picks)])])
 
     def _improvements(self, count: int, rng: np.random.Generator) -> IntArray:
         """`count` rows with the best expected improvement within the budgets, chosen together."""
@@ -158,7 +159,7 @@ class NpasPolicy(ReplayablePolicy):
         pending = self._encoding.encode(self.pending)
         points = np.concatenate([pool, pending])
         chosen = goal.choose(points, *belief.joint(points), noise=belief.noise, count=count, pending=len(pending))
-        return np.asarray(pool[chosen])
+        return pool[chosen]
 
     def _goal(self, belief: AccuracyBelief, rng: np.random.Generator) -> BestAcquisition | FrontAcquisition:
         """What is to be gained: accuracy of the best, or volume under the front."""
@@ -192,14 +193,11 @@ class NpasPolicy(ReplayablePolicy):
                 self._known_rows[architecture] = self._encoding.encode([architecture])[0].tobytes()
         return set(self._known_rows.values())
 
-    # --- the result --------------------------------------------------------------------------------------------
-
-    def recommend(self, count: int) -> list[Architecture]:
-        """As `ReplayablePolicy.recommend`, but by what is believed by now: no winner is a lucky one."""
+    def _believed(self) -> dict[Architecture, float]:
+        """By what the surrogate believes by now, so that no winner is a lucky one."""
         belief = self._accuracy.belief()
-        fitted: dict[Architecture, float] = {}
-        for result, value in zip(belief.results, belief.fitted, strict=True):
-            architecture = self._learned[result]
-            if self._feasible[result] and architecture in self._observed:
-                fitted[architecture] = float(value)
-        return sorted(fitted, key=lambda architecture: -fitted[architecture])[:count]
+        return {
+            self._learned[result]: float(value)
+            for result, value in zip(belief.results, belief.fitted, strict=True)
+            if self._feasible[result]
+        }

@@ -85,6 +85,19 @@ class ReplayablePolicy(Policy):
             self._learned_prior.append(observation)
         return complete
 
+    def _believed(self) -> dict[Architecture, float]:
+        """How good the observed candidates are that may win: trained to the end, every budget kept. Changes nothing.
+
+        By default the mean of what was observed of each.
+        """
+        found: dict[Architecture, list[float]] = {}
+        for observation in self._observations:
+            if observation.status is not Status.DONE or observation.accuracy is None:
+                continue
+            if self.objective.keeps(observation):
+                found.setdefault(observation.architecture, []).append(observation.accuracy)
+        return {architecture: sum(accuracies) / len(accuracies) for architecture, accuracies in found.items()}
+
     @property
     def experience(self) -> int:
         """Candidates that were proposed or that it knew from the start: what random ones are there for at first."""
@@ -206,17 +219,9 @@ class ReplayablePolicy(Policy):
                 self._learn(observation)
 
     def recommend(self, count: int) -> list[Architecture]:
-        """By the mean of what was observed. Of equal ones the first. Changes nothing."""
-        found: dict[Architecture, list[float]] = {}
-        for observation in self._observations:
-            if (
-                observation.status is Status.DONE
-                and observation.accuracy is not None
-                and self.objective.keeps(observation)
-            ):
-                found.setdefault(observation.architecture, []).append(observation.accuracy)
-        mean = {architecture: sum(accuracies) / len(accuracies) for architecture, accuracies in found.items()}
-        return sorted(mean, key=lambda architecture: -mean[architecture])[:count]
+        with _threads().limit(limits=1):
+            believed = self._believed()
+        return sorted(believed, key=lambda architecture: -believed[architecture])[:count]
 
     def restore(self, proposed: Sequence[Architecture], observations: Sequence[Observation]) -> None:
         if self._proposed or self._observations:
