@@ -9,7 +9,8 @@ NpasError
  +- InvalidObservation     exit 1   a result that no policy can learn from: NaN, out of range, incomplete
  +- NoFeasibleCandidate    exit 3   the search ended well and found nothing within the budgets
  `- InfrastructureError    exit 4   Ray, a device, the disk; try again with --resume
-     `- JournalError       the journal is damaged or cannot be written
+     `- JournalError       the journal cannot be read or written
+         `- DamagedJournal  what it holds is not what a search writes: resuming does not help
 
 Ctrl-C is exit 130.
 """
@@ -62,4 +63,8 @@ class InfrastructureError(NpasError):
 
 
 class JournalError(InfrastructureError):
-    """The journal is damaged or cannot be written."""
+    """The journal cannot be read or written."""
+
+
+class DamagedJournal(JournalError):
+    """What the journal holds is not what a search writes, so nothing can be resumed from it."""

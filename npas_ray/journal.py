@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from npas_ray.errors import JournalError
+from npas_ray.errors import DamagedJournal, JournalError
 from npas_ray.search.policy import Observation, Status
 from npas_ray.space.choices import Architecture
 
@@ -304,28 +304,13 @@ class Journal:
                 ).fetchall()
             finally:
                 self._connection.execute("COMMIT")
-        measurements: dict[str, dict[str, Any]] = {}
-        evaluations: dict[str, list[dict[str, Any]]] = {}
-        for fact in facts:
-            data = json.loads(fact["data"])
-            if fact["kind"] == "measured":
-                measurements.setdefault(fact["key"], {})[data["model"]] = data["measurement"]
-            else:
-                evaluations.setdefault(fact["key"], []).append(data)
-        return [
-            Candidate(
-                ordinal=row["ordinal"],
-                architecture=Architecture.from_json(json.loads(row["architecture"])),
-                status=None if row["status"] is None else Status(row["status"]),
-                reason=row["reason"],
-                proposed_at=row["proposed_at"],
-                concluded_at=row["concluded_at"],
-                conclusion=row["conclusion"],
-                measurements=measurements.get(row["key"], {}),
-                evaluations=tuple(evaluations.get(row["key"], ())),
-            )
-            for row in rows
-        ]
+        try:
+            return _as_candidates(rows, facts)
+        except (ValueError, KeyError, TypeError) as error:  # nothing that this class wrote
+            said = f"no {error}" if isinstance(error, KeyError) else error
+            raise DamagedJournal(
+                f"{self.path} is damaged: {said}; restore it from a copy or start a new run"
+            ) from error
 
     def observations(self) -> list[Observation]:
         """All conclusions in their order: replay these to rebuild a policy."""
@@ -339,3 +324,38 @@ class Journal:
                 "SELECT at, kind, key, data FROM events WHERE ? IS NULL OR kind = ? ORDER BY id", (kind, kind)
             ).fetchall()
         return [(row["at"], row["kind"], row["key"], json.loads(row["data"])) for row in rows]
+
+
+def _as_candidates(rows: Iterable[sqlite3.Row], facts: Iterable[sqlite3.Row]) -> list[Candidate]:
+    """Raises ValueError, KeyError or TypeError for what `Journal` does not write."""
+    measurements: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, list[dict[str, Any]]] = {}
+    for fact in facts:
+        data = _read(fact["data"])
+        if fact["kind"] == "measured":
+            measurements.setdefault(fact["key"], {})[data["model"]] = data["measurement"]
+        else:
+            evaluations.setdefault(fact["key"], []).append(data)
+    return [
+        Candidate(
+            ordinal=row["ordinal"],
+            architecture=Architecture.from_json(_read(row["architecture"])),
+            status=None if row["status"] is None else Status(row["status"]),
+            reason=row["reason"],
+            proposed_at=row["proposed_at"],
+            concluded_at=row["concluded_at"],
+            conclusion=row["conclusion"],
+            measurements=measurements.get(row["key"], {}),
+            evaluations=tuple(evaluations.get(row["key"], ())),
+        )
+        for row in rows
+    ]
+
+
+def _read(text: str) -> Any:
+    """JSON. Raises ValueError, also for NaN and infinity, which are never written."""
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"it holds {name}, which no search writes")
+
+    return json.loads(text, parse_constant=refuse)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_farm.errors import FarmError
 from npas_ray.cli.output import RUNS, print_json
-from npas_ray.errors import InfrastructureError, NoFeasibleCandidate, NpasError
+from npas_ray.errors import DamagedJournal, InfrastructureError, NoFeasibleCandidate, NpasError
 
 if TYPE_CHECKING:
     from npas_ray.runs.progress import Progress
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             run_search(config, run_dir, resume=arguments.resume, progress=progress)
         except NoFeasibleCandidate as error:
             infeasible = error
+        except DamagedJournal:
+            raise  # a report of that would be wrong, or fail itself
         except (KeyboardInterrupt, NpasError, FarmError):
             _report_what_there_is(run_dir, progress)
             raise
@@ -84,10 +86,10 @@ def _resumable(arguments: argparse.Namespace, run_dir: Path) -> Iterator[None]:
     """Says how to go on after Ctrl-C or a failure of the infrastructure."""
     try:
         yield
-    except (KeyboardInterrupt, InfrastructureError, FarmError):
+    except (KeyboardInterrupt, InfrastructureError, FarmError) as error:
         from npas_ray.runs.directory import RunDirectory
 
-        if RunDirectory(run_dir).journal.is_file():
+        if RunDirectory(run_dir).journal.is_file() and not isinstance(error, DamagedJournal):
             print(f"npas: nothing acknowledged is lost; continue with: {_again(arguments)}", file=sys.stderr)
         raise
 

@@ -76,6 +76,9 @@ class Evaluator:
         rungs, accuracy, epochs = dict(candidate.rungs), candidate.accuracy, candidate.epochs
         while rung is not None:
             evaluation = (training or self.train(candidate.architecture, rung)).result()
+            if not 0 <= evaluation["accuracy"] <= 1:  # False for NaN too
+                reason = f"its training gave an accuracy of {evaluation['accuracy']!r}"
+                return self._conclude(candidate, Status.FAILED, None, latency_ms, reason)
             self.book.trained(candidate.key, evaluation)
             accuracy, epochs, training = float(evaluation["accuracy"]), rung, None
             rungs[epochs] = accuracy

@@ -13,12 +13,14 @@ from npas_ray.journal import Journal
 from npas_ray.runs.calibrated import check_calibrations, settle_calibrations
 from npas_ray.runs.devices import settled
 from npas_ray.runs.directory import RunDirectory
+from npas_ray.runs.journal_check import check_journal
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.ray_session import in_a_line, prepare_ray
 from npas_ray.runs.reach import none_feasible
 from npas_ray.runs.setting import make_space, targets_of
 from npas_ray.runs.tally import Tally
 from npas_ray.runs.warm_start import check_warm_start
+from npas_ray.space.search_space import SearchSpace
 
 
 def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: Progress) -> None:
@@ -41,14 +43,14 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool, progress: P
     check_warm_start(config, RunDirectory(run_dir), space)
     run = RunDirectory.prepare(run_dir, config=config.to_json(), resume=resume)
     with run.locked():
-        concluded = _take_up(run, config)
+        concluded = _take_up(run, config, space)
         settle_calibrations(config, run, progress)
         if concluded < config.search.candidates or not run.is_shipped:
             _search_and_ship(config, run, progress)
 
 
-def _take_up(run: RunDirectory, config: SearchConfig) -> int:
-    """Checks that the journal belongs to this search, notes the session; how many candidates are concluded."""
+def _take_up(run: RunDirectory, config: SearchConfig, space: SearchSpace) -> int:
+    """Checks that the journal belongs to this search and is whole, notes the session; how many are concluded."""
     with run.writing(), Journal.open(run.journal) as journal:
         differences = difference(SearchConfig.from_json(journal.config, name=str(run.journal)), config)
         if differences:
@@ -56,8 +58,9 @@ def _take_up(run: RunDirectory, config: SearchConfig) -> int:
                 f"{run.path} is a run of another configuration ({'; '.join(differences)});"
                 " resume it with its own, or name another --run-dir"
             )
+        candidates = check_journal(journal, space, config.models)
         journal.note("session", {"config": config.to_json(), "pid": os.getpid()})
-        return sum(candidate.status is not None for candidate in journal.candidates())
+        return sum(candidate.status is not None for candidate in candidates)
 
 
 def _search_and_ship(config: SearchConfig, run: RunDirectory, progress: Progress) -> None:

@@ -113,7 +113,16 @@ def config(tmp_path: Path) -> Path:
         (
             "search: {policy: nps}",
             "search.yaml:1: search.policy: expected one of npas, paper, random, local, evolution, optuna-tpe,"
-            " optuna-nsga2, optuna-gp, tune; got 'nps'; did",
+            " optuna-nsga2, optuna-gp, tune; got 'nps'; did you mean 'npas'?",
+        ),
+        ("search: {policy: tune}", "settings of searcher 'tune': searcher names a class, such as 'ray.tune.search"),
+        (
+            "search: {policy: tune, settings: {searcher: 'nowhere:Nobody'}}",
+            "settings of searcher 'tune': searcher 'nowhere:Nobody' cannot be imported: No module named 'nowhere'",
+        ),
+        (
+            "search: {policy: optuna-tpe, settings: {n_startup_trials: 0}}",
+            "settings of searcher 'optuna-tpe': n_startup_trials is a whole number >= 1, got 0",
         ),
         (
             "search: {candidates: yes}",
