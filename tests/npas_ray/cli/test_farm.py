@@ -114,9 +114,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[L
     ):
         for address in phones.addresses:
             server.connect(address)
+        short = _short_folder(folder)
         ray = Path(sys.executable).with_name("ray")
         head = ["start", "--head", "--block", "--node-ip-address=127.0.0.4", f"--port={port}", "--num-cpus=3"]
-        quiet = ["--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={_short_folder(folder)}"]
+        quiet = ["--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={short}"]
         cluster = subprocess.Popen(
             [ray, *head, *quiet], env=environment, stdout=log, stderr=log, preexec_fn=_die_with_us
         )
@@ -126,6 +127,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[L
         finally:
             cluster.send_signal(signal.SIGTERM)
             cluster.wait(60)
+            Path(short).unlink()
 
 
 def _die_with_us() -> None:
@@ -185,6 +187,7 @@ def test_the_owner_looks_after_it_and_searches_are_told_what_it_has(lab: Lab) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_searches_share_it_and_nothing_is_measured_twice(lab: Lab) -> None:
     lab.npas("farm", "start", str(lab.farm()))
     one, two = lab.search("one", seed=1), lab.search("two", seed=2)
