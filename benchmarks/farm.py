@@ -7,9 +7,10 @@ A part that is not run stays in FILE as it is.
 fleet: the state machine alone, driven by a plain loop: the cost of a lease by the number of phones and leases.
 simulator: the same machine and the real pool over simulated phones on a virtual clock (docs/fleet.md): the real time of
 a lease, of which the broker's own part is what the real farm pays too, the peak memory, and how busy the phones were.
+Both in processor time: there is but one thread, and it never waits.
 broker: how busy a thousand phones are when the broker needs so long for one lease.
 phones: emulated phones through the real adb, compiler and broker (needs Ray): what a measurement costs beside the
-device's own time. Every cell is a process of its own. The bars are those of issue 4.
+device's own time, and whose processor time that is. Every cell is a process of its own. The bars are those of issue 4.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from device_farm.simulator.simulate import simulate
 
 PARTS = ("fleet", "simulator", "broker", "phones")
 SIZES = ((10, 1_000), (100, 10_000), (1_000, 10_000), (1_000, 30_000), (1_000, 100_000))
+PHONES = ((8, 8), (16, 8), (32, 8))  # phones, measurements of each
 QUICK = ((10, 1_000), (100, 10_000))
 STORM = FaultRates.all_at(0.3, spell_s=90.0)
 BROKER_MS = (0.1, 1.0, 2.0, 5.0, 8.0, 10.0)
@@ -84,7 +86,7 @@ def fleet_cell(phones: float, jobs: float) -> dict[str, Any]:
     ends: list[tuple[float, int, Lease]] = []
     now = 0.0
     before_mb = _peak_mb()
-    begun = time.perf_counter()
+    begun = time.process_time()
 
     def carry_out(actions: Sequence[Action[int]]) -> None:
         for action in actions:
@@ -104,7 +106,7 @@ def fleet_cell(phones: float, jobs: float) -> dict[str, Any]:
             carry_out(fleet.tick(now))
         carry_out(fleet.complete(lease.serial, fence, result=0, now=now))
         leases += 1
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return {
         "phones": int(phones),
         "leases": leases,
@@ -128,9 +130,9 @@ def show_fleet(quick: bool) -> list[dict[str, Any]]:
 
 def simulator_cell(phones: float, jobs: float, storm: float) -> dict[str, Any]:
     scenario = lab(int(phones), int(jobs), faults=STORM if storm else ADB_AS_IT_IS)
-    begun = time.perf_counter()
+    begun = time.process_time()
     report = simulate(scenario, 0)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return {
         "storm": bool(storm),
         "real_s": seconds,
@@ -173,20 +175,30 @@ def show_broker(quick: bool) -> list[dict[str, Any]]:
 # --- emulated phones --------------------------------------------------------------------------------------------------
 
 
-def show_phones(quick: bool) -> dict[str, Any]:
-    """32 emulated phones on this host, through adb and the broker."""
+def phones_cell(phones: float, each: float) -> dict[str, Any]:
     from benchmarks._emulated_farm import measure_overhead
 
-    result = measure_overhead(phones=4 if quick else 32, each=4 if quick else 8)
+    return measure_overhead(phones=int(phones), each=int(each))
+
+
+def show_phones(quick: bool) -> list[dict[str, Any]]:
+    """Emulated phones on this host, through adb and the broker."""
+    cells = [_cell("phones", count, each) for count, each in (((4, 4),) if quick else PHONES)]
+    keys = [key for key in cells[0] if key != "cpu_ms_per_measurement"]
     print("\nEmulated phones through adb, compiler and broker")
-    print(table(list(result), [list(result.values())]), flush=True)
-    return result
+    print(table(keys, [[cell[key] for key in keys] for cell in cells]), flush=True)
+    roles = sorted({role for cell in cells for role in cell["cpu_ms_per_measurement"]})
+    rows = [[role, *(cell["cpu_ms_per_measurement"].get(role, 0.0) for cell in cells)] for role in roles]
+    print("\nProcessor time of a measurement, ms, by who used it")
+    print(table(["", *(f"{cell['phones']} phones" for cell in cells)], rows), flush=True)
+    return cells
 
 
 CELLS: dict[str, Callable[..., dict[str, Any]]] = {
     "fleet": fleet_cell,
     "simulator": simulator_cell,
     "broker": broker_cell,
+    "phones": phones_cell,
 }
 SHOWS: dict[str, Callable[[bool], Any]] = {
     "fleet": show_fleet,

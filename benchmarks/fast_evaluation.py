@@ -122,7 +122,7 @@ def collected(
         for line in filter(None, rows.read_text().splitlines()):
             take(json.loads(line))
     jobs = [(c.to_json(), method) for method, candidates in wanted for c in candidates if c.key not in found[method]]
-    if jobs:
+    if jobs and processes:
         pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start, initargs=(str(teacher),))
         with rows.open("a") as file, pool:
             for done, row in enumerate(pool.map(_train, *zip(*jobs, strict=True)), start=1):
@@ -131,7 +131,11 @@ def collected(
                 take(row)
                 print(f"\r  {done} of {len(jobs)} trainings", end="", file=sys.stderr)
         print(file=sys.stderr)
-    return {method: {c.key: found[method][c.key] for c in candidates} for method, candidates in wanted}
+    taken = {
+        method: {c.key: found[method][c.key] for c in candidates if c.key in found[method]}
+        for method, candidates in wanted
+    }
+    return {method: kept for method, kept in taken.items() if kept}
 
 
 def everywhere(row: Row) -> float:
@@ -147,9 +151,10 @@ def rank_table(results: dict[Method, dict[str, Row]], full: Method, again: Metho
     """
     table = []
     for method, found in results.items():
-        target = results[again if method == full else full]
+        target = results.get(again, {}) if method == full else results[full]
+        found = {key: row for key, row in found.items() if key in results[full]}
         keys = [key for key in found if key in target]
-        validation = [found[key]["validation"] for key in found]
+        validation = [row["validation"] for row in found.values()]
         true = [results[full][key]["test"] for key in found]
         good = [index for index, value in enumerate(true) if value >= statistics.median(true)]
         table.append(
@@ -159,9 +164,9 @@ def rank_table(results: dict[Method, dict[str, Row]], full: Method, again: Metho
                 "spearman": spearman(validation, true),
                 "interval": interval(validation, true),
                 "spearman_of_better_half": spearman([validation[i] for i in good], [true[i] for i in good]),
-                "spearman_same_images": spearman(
-                    [found[key]["validation"] for key in keys], [target[key]["validation"] for key in keys]
-                ),
+                "spearman_same_images": None
+                if len(keys) < 3
+                else spearman([found[key]["validation"] for key in keys], [target[key]["validation"] for key in keys]),
                 "mean_accuracy": statistics.mean(validation),
                 "std_accuracy": statistics.stdev(validation),
                 "min_accuracy": min(validation),
@@ -197,7 +202,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="file of the trainings, kept and taken up again")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--candidates", type=int)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="0: train nothing, report what the file of rows has")
     parser.add_argument("--teacher", type=Path, help="directory of a cached teacher (default: a temporary one)")
     options = parser.parse_args()
     count = options.candidates or (24 if options.quick else 60)
@@ -229,7 +234,7 @@ def main() -> None:
         "Spearman": lambda r: f"{r['spearman']:8.3f}",
         "95 %": lambda r: f"{r['interval'][0]:.2f}..{r['interval'][1]:.2f}",
         "better half": lambda r: f"{r['spearman_of_better_half']:11.3f}",
-        "same images": lambda r: f"{r['spearman_same_images']:11.3f}",
+        "same images": lambda r: "-" if r["spearman_same_images"] is None else f"{r['spearman_same_images']:11.3f}",
         "mean": lambda r: f"{r['mean_accuracy']:.3f}",
         "std": lambda r: f"{r['std_accuracy']:.3f}",
         "CPU s": lambda r: f"{r['mean_cpu_s']:5.2f}",
@@ -240,10 +245,11 @@ def main() -> None:
         print("  ".join(said(row).ljust(width) for said, width in zip(columns.values(), widths, strict=True)))
     between = {
         str(epochs): statistics.mean(
-            abs(results[name, epochs, 0][key]["validation"] - results[name, epochs, 1][key]["validation"])
-            for key in results[name, epochs, 1]
+            abs(results[name, epochs, 0][key]["validation"] - row["validation"])
+            for key, row in results[name, epochs, 1].items()
         )
         for name, epochs in (("rung", 2), ("full", FULL_EPOCHS))
+        if (name, epochs, 1) in results
     }
     print(f"\ntwo seeds differ on average by {', '.join(f'{v:.4f} at {k} epochs' for k, v in between.items())}")
 

@@ -116,6 +116,7 @@ def compare(table: Table, policy: str, seeds: Sequence[int], *, cheap: float) ->
         lines.append(
             {
                 "policy": policy,
+                "seeds": len(seeds),
                 "rungs": ladder.rungs,
                 "keep": ladder.keep,
                 "accuracy": values.mean(axis=0).tolist(),
@@ -138,7 +139,7 @@ def main() -> int:
     table = load("digits")
     low = LowRung(table)
     print(f"{len(low.pairs)} architectures trained both ways, deviation from the curve {low.deviation:.2f} logits")
-    report: dict[str, Any] = {"seeds": len(seeds), "checkpoints": CHECKPOINTS, "lines": []}
+    report: dict[str, Any] = {"checkpoints": CHECKPOINTS, "lines": []}
     print(f"{'':28}" + "".join(f"{f'after {c} trainings: gain, met':>34}" for c in CHECKPOINTS))
     for policy in arguments.policy:
         for line in compare(table, policy, list(seeds), cheap=arguments.cheap):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.search_cost [--quick] [--policy NAME ...] [--observations N ...] [--space digits] [--json FILE]
 
-A policy learns N results that look like those of a search: half of the candidates are random, half are variations of the
-best so far. Then rounds of asking for a batch and telling its results are timed, until there are 15 % more: on the way a
-policy that fits anything anew from time to time has done so, and both asking and telling count. Batches of five, as
+A policy learns N results that look like those of a search: half of the candidates are random, half are variations of
+the best so far. Then rounds of asking for a batch and telling its results are timed, until there are 15 % more: on the
+way a policy that fits anything anew from time to time has done so, and both asking and telling count. Batches of five, as
 policies are asked where that is possible, and of one.
 
 A process of its own for each policy and N; memory is the growth of its resident set's peak. One thread. CPU time, not

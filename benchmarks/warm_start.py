@@ -1,17 +1,19 @@
 """What a warm start is worth: searches that begin with another search's results, against ones that begin with nothing.
 
-    python benchmarks/warm_start.py [--seeds N] [--policy NAME ...] [--source NAME ...] [--json FILE]
+    python benchmarks/warm_start.py [--landscape table analytic] [--seeds N] [--policy NAME ...] [--source NAME ...]
+                                    [--json FILE]
 
-Analytic landscapes as in benchmarks/_landscapes.py, one a seed, the same for all that are compared (paired). The source
-is a search of 60 evaluations by the same policy with another seed. What of it is learned and what is measured first is
-decided by the code that decides it in a run (npas_ray/runs/warm_start_fit.py):
+On the table of the embedded task (benchmarks/tables: really trained, really measured), under four budgets in turn,
+and on analytic landscapes, one a seed; the same for all that are compared (paired). The source is a search of 60
+evaluations by the same policy with another seed. What of it is learned and what is measured first is decided by the
+code that decides it in a run (npas_ray/runs/warm_start_fit.py):
 
-- same space: the same landscape and device, under a budget 1.5 times as long, so its best are over the budget here;
+- another budget: the same space and device, under a budget 1.5 times as long: its best are over the budget here;
 - narrower space: that space without one operator; all candidates fit, none has that operator;
-- wider space: more rates than here; few candidates fit, the best are moved to the nearest ones;
-- another device: each operator of each layer up to twice as fast or slow; accuracies are learned, latencies are not;
-- another task: another landscape's accuracies on the same device; latencies are learned, accuracies are not;
-- a list: the ten best of the narrower space, as architectures without results.
+- wider space: more rates than here; few candidates fit, the best are moved to the nearest ones (analytic only);
+- another device: each operator of each layer faster or slower; accuracies are learned, latencies are not;
+- another task: other accuracies on the same device; latencies are learned, accuracies are not (analytic only);
+- a list: ten best of the narrower space, as architectures without results.
 
 Regret in points after 10, 25, 50 and 100 evaluations of this search; candidates over the budget count.
 """
@@ -32,14 +34,17 @@ from numpy.typing import NDArray
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._landscapes import Analytic as Landscape
-from benchmarks._races import search
+from benchmarks._landscapes import CHANCE, MODEL, Analytic, Landscape
+from benchmarks.tables.landscape import SHARES, Tabular
+from benchmarks.tables.table import load
 from npas_ray.config import SearchConfig
 from npas_ray.networks.backbone import DIGITS
 from npas_ray.runs.warm_start_fit import fit
 from npas_ray.runs.warm_start_sources import Found, Source
+from npas_ray.search.encoding import IntArray
 from npas_ray.search.policy import Status
 from npas_ray.search.registry import make_policy
+from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.space.choices import RATES, Operator
 from npas_ray.space.search_space import SearchSpace
 
@@ -47,79 +52,122 @@ Floats = NDArray[np.float64]
 CHECKPOINTS = (10, 25, 50, 100)
 SOURCE_EVALUATIONS = 60
 EPOCHS = 2
-SPACE = SearchSpace(DIGITS)
-LACKING = (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)
-NARROWER = SearchSpace(DIGITS, operators=[operator for operator in Operator if operator not in LACKING])
-WIDER = SearchSpace(DIGITS, rates=(*RATES, 1.5, 4))
 LONGER = 1.5
+WIDER = SearchSpace(DIGITS, rates=(*RATES, 1.5, 4))
 CONFIG = SearchConfig.from_json(
-    {"name": "b", "devices": [{"kind": "adb", "model": "device"}], "training": {"epochs": EPOCHS}}
+    {"name": "b", "devices": [{"kind": "adb", "model": MODEL}], "training": {"epochs": EPOCHS}}
 )
 OTHER_TASK = SearchConfig.from_json(CONFIG.to_json() | {"task": {"train_images": 500}})
-DENSE = {"device": {"latency_ms": 1.0, "artifact_key": "k", "device": {}}}
+DENSE = {MODEL: {"latency_ms": 1.0, "artifact_key": "k", "device": {}}}
 
 
-def landscape(space: SearchSpace, like: Landscape, seed: int) -> Landscape:
-    """The same landscape on another space: its random draws do not depend on the choices, only its scale does."""
-    other = Landscape(space, seed=seed)
-    for name in ("_middle", "_deviation", "top"):
-        setattr(other, name, getattr(like, name))
-    return _with_budget(other, like.budget_ms)
+class Inside(Landscape):
+    """A part of a landscape's space, with its accuracies and latencies, or with those of others."""
+
+    def __init__(self, of: Landscape, space: SearchSpace, *, budget_ms: float) -> None:
+        super().__init__(space, accuracy_noise=of.accuracy_noise, latency_noise=of.latency_noise)
+        self.of, self.budget_ms = of, budget_ms
+        self.accuracy_of: Landscape = of
+        self.slower: Callable[[IntArray], Floats] = lambda rows: np.ones(len(rows))  # rows of this space
+        self._there = [
+            np.array([there.index(choice) for choice in here])
+            for here, there in zip(self.encoding.choices, of.encoding.choices, strict=True)
+        ]
+
+    def _map(self, rows: IntArray) -> IntArray:
+        return np.stack([there[rows[:, layer]] for layer, there in enumerate(self._there)], axis=1)
+
+    def accuracy(self, rows: IntArray) -> Floats:
+        return self.accuracy_of.accuracy(self._map(rows))
+
+    def latency_ms(self, rows: IntArray) -> Floats:
+        return self.of.latency_ms(self._map(rows)) * self.slower(rows)
+
+    def noisy(self, accuracy: float, rng: np.random.Generator) -> float:
+        return self.of.noisy(accuracy, rng)
 
 
-def _with_budget(scape: Landscape, budget_ms: float) -> Landscape:
-    scape.budget_ms = budget_ms
-    return scape
+class Analytics:
+    """Analytic landscapes of a wide space; the search is in the usual part of it."""
+
+    name, space = "analytic", SearchSpace(DIGITS)
+
+    def base(self, seed: int) -> Landscape:
+        return Analytic(WIDER, seed=seed)
 
 
-def same_space(here: Landscape, seed: int) -> Source:
-    scape = landscape(SPACE, here, seed)
-    return _searched(_with_budget(scape, LONGER * here.budget_ms), CONFIG, DENSE, seed)
+class Tables:
+    """The embedded task, under a budget that 3, 10, 30 or 60 % of the space keep."""
+
+    name = "table"
+
+    def __init__(self) -> None:
+        self.table = load("digits")
+        self.space = self.table.space
+
+    def base(self, seed: int) -> Landscape:
+        return Tabular(self.table, feasible_share=SHARES[seed % len(SHARES)])
 
 
-def narrower_space(here: Landscape, seed: int) -> Source:
-    return _searched(landscape(NARROWER, here, seed), CONFIG, DENSE, seed)
+def another_budget(here: Inside, seed: int) -> Source:
+    return _searched(Inside(here.of, here.space, budget_ms=LONGER * here.budget_ms), CONFIG, DENSE, seed)
 
 
-def wider_space(here: Landscape, seed: int) -> Source:
-    return _searched(landscape(WIDER, here, seed), CONFIG, DENSE, seed)
+def narrower_space(here: Inside, seed: int) -> Source:
+    kept = [o for o in Operator if o not in (Operator.CONV1X1_DW3X3_CONV1X1, Operator.FC)]
+    space = SearchSpace(DIGITS, operators=kept)
+    return _searched(Inside(here.of, space, budget_ms=here.budget_ms), CONFIG, DENSE, seed)
 
 
-def another_device(here: Landscape, seed: int) -> Source:
-    scape, rng = landscape(SPACE, here, seed), np.random.default_rng([8, seed])
-    for layer, choices in enumerate(scape.encoding.choices):
-        speed = {operator: 2 ** rng.uniform(-1, 1) for operator in Operator}
-        scape._latency[layer] = scape._latency[layer] * np.array([speed[choice.operator] for choice in choices])
-    budget_ms = float(np.quantile(scape.latency_ms(scape.random(4000, rng)), 0.15))
-    return _searched(_with_budget(scape, budget_ms), CONFIG, {}, seed)
+def wider_space(here: Inside, seed: int) -> Source:
+    return _searched(Inside(here.of, WIDER, budget_ms=here.budget_ms), CONFIG, DENSE, seed)
 
 
-def another_task(here: Landscape, seed: int) -> Source:
-    scape = Landscape(SPACE, seed=seed + 1000)
-    scape._latency = here._latency
-    return _searched(_with_budget(scape, here.budget_ms), OTHER_TASK, DENSE, seed)
+def another_device(here: Inside, seed: int) -> Source:
+    rng = np.random.default_rng([8, seed])
+    there = Inside(here.of, here.space, budget_ms=here.budget_ms)
+    factors = []
+    for choices in there.encoding.choices:
+        speed = {operator: rng.normal(0, 0.5) for operator in Operator}
+        factors.append(np.array([speed[choice.operator] for choice in choices]))
+    layers = len(factors)
+    there.slower = lambda rows: np.exp(
+        sum(of_layer[rows[:, layer]] for layer, of_layer in enumerate(factors)) / np.sqrt(layers)
+    )
+    sample = there.random(4000, rng)
+    kept = float(np.mean(here.latency_ms(sample) <= here.budget_ms))
+    there.budget_ms = float(np.quantile(there.latency_ms(sample), kept))
+    return _searched(there, CONFIG, {}, seed)
 
 
-def a_list(here: Landscape, seed: int) -> Source:
-    found = narrower_space(here, seed).found
-    ranked = sorted((f for f in found if f.accuracy is not None), key=lambda f: -(f.accuracy or 0.0))
-    return Source("list", tuple(Found(f.architecture) for f in ranked[:10]), chosen=True)
+def another_task(here: Inside, seed: int) -> Source:
+    there = Inside(here.of, here.space, budget_ms=here.budget_ms)
+    there.accuracy_of = Analytic(WIDER, seed=seed + 1000)
+    return _searched(there, OTHER_TASK, DENSE, seed)
 
 
-SOURCES: dict[str, Callable[[Landscape, int], Source]] = {
-    "same space": same_space,
+def a_list(here: Inside, seed: int) -> Source:
+    found = [found for found in narrower_space(here, seed).found if found.accuracy is not None]
+    ranked = sorted(found, key=lambda found: -(found.accuracy or 0.0))
+    return Source("list", tuple(Found(found.architecture) for found in ranked[:10]), chosen=True)
+
+
+SOURCES: dict[str, Callable[[Inside, int], Source]] = {
+    "another budget": another_budget,
     "narrower space": narrower_space,
     "wider space": wider_space,
     "another device": another_device,
     "another task": another_task,
     "a list": a_list,
 }
+ANALYTIC_ONLY = {"wider space", "another task"}
+_POLICY = ["npas"]  # of the source, and of the searches that begin with it
 
 
-def _searched(scape: Landscape, config: SearchConfig, dense: dict[str, Any], seed: int) -> Source:
-    """What a search of SOURCE_EVALUATIONS on that landscape leaves."""
-    policy = make_policy(POLICY, scape.space, scape.objective, seed=seed + 500)
-    search(scape, policy, seed=seed + 500, evaluations=SOURCE_EVALUATIONS)
+def _searched(there: Landscape, config: SearchConfig, dense: dict[str, Any], seed: int) -> Source:
+    """What a search of SOURCE_EVALUATIONS there leaves."""
+    policy = make_policy(_POLICY[0], there.space, there.objective, seed=seed + 500)
+    search(there, policy, seed=seed + 500, evaluations=SOURCE_EVALUATIONS)
     found = [
         Found(
             result.architecture,
@@ -131,59 +179,77 @@ def _searched(scape: Landscape, config: SearchConfig, dense: dict[str, Any], see
     return Source("source", tuple(found), config=config, dense=dense)
 
 
-POLICY = "npas"  # of the source and of the searches that begin with it; main sets it
+def search(here: Landscape, policy: ReplayablePolicy, *, seed: int, evaluations: int) -> Floats:
+    """True accuracy `[evaluations]` of the candidate that measured best within the budget, evaluation by evaluation."""
+    rng = np.random.default_rng([99, seed])
+    curve: list[float] = []
+    measured, true = -1.0, CHANCE
+    while len(curve) < evaluations and (batch := policy.propose(min(5, evaluations - len(curve)))):
+        results = [here.evaluate(architecture, rng) for architecture in batch]
+        policy.observe(results)
+        for result in results:
+            if result.status is Status.DONE and result.accuracy is not None and result.accuracy > measured:
+                measured = result.accuracy
+                true = float(here.accuracy(here.encoding.encode([result.architecture]))[0])
+            curve.append(true)
+    return np.array(curve + [true] * (evaluations - len(curve)))
 
 
-def regrets(source: str | None, seeds: int) -> Floats:
-    """Points `[seeds, checkpoints]`."""
+def regrets(where: list[tuple[Inside, float]], source: str | None) -> Floats:
+    """Points `[seeds, checkpoints]` of searches in landscapes with known optima."""
     rows = []
-    for seed in range(seeds):
-        here, optimum = _landscapes(seed)
-        policy = make_policy(POLICY, SPACE, here.objective, seed=seed)
+    for seed, (here, optimum) in enumerate(where):
+        policy = make_policy(_POLICY[0], here.space, here.objective, seed=seed)
         if source is not None:
             found = SOURCES[source](here, seed)
-            taken = fit(found, config=CONFIG, space=SPACE, objective=here.objective, dense=DENSE)
+            taken = fit(found, config=CONFIG, space=here.space, objective=here.objective, dense=DENSE)
             policy.warm_start(prior=taken.prior, start_with=taken.start_with)
-        curve, _ = search(here, policy, seed=seed, evaluations=CHECKPOINTS[-1])
+        curve = search(here, policy, seed=seed, evaluations=CHECKPOINTS[-1])
         rows.append([100 * (optimum - curve[checkpoint - 1]) for checkpoint in CHECKPOINTS])
     return np.array(rows)
 
 
-_KNOWN: dict[int, tuple[Landscape, float]] = {}
-
-
-def _landscapes(seed: int) -> tuple[Landscape, float]:
-    if seed not in _KNOWN:
-        here = Landscape(SPACE, seed=seed)
-        _KNOWN[seed] = (here, here.optimum())
-    return _KNOWN[seed]
+def landscapes(kind: Analytics | Tables, seeds: int) -> list[tuple[Inside, float]]:
+    found = []
+    optima: dict[float, float] = {}  # the table has a few budgets only
+    for seed in range(seeds):
+        base = kind.base(seed)
+        here = Inside(base, kind.space, budget_ms=base.budget_ms)
+        if here.budget_ms not in optima:
+            optima[here.budget_ms] = here.optimum()
+        found.append((here, optima[here.budget_ms]))
+    return found
 
 
 def main() -> None:
-    global POLICY
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--landscape", nargs="+", choices=["table", "analytic"], default=["table", "analytic"])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--policy", nargs="+", default=["npas", "paper", "local"])
+    parser.add_argument("--policy", nargs="+", default=["npas"])
     parser.add_argument("--source", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"seeds": arguments.seeds, "checkpoints": CHECKPOINTS, "policies": {}}
-    for POLICY in arguments.policy:
-        print(f"\n{POLICY}: regret in points, mean (quartiles), {arguments.seeds} paired seeds")
-        print(f"{'begins with':16}" + "".join(f"{f'after {c}':>22}" for c in CHECKPOINTS) + "   better than cold at 25")
-        cold = None
-        rows = report["policies"][POLICY] = {}
-        for source in (None, *arguments.source):
-            started = time.perf_counter()
-            found = regrets(source, arguments.seeds)
-            cold = found if cold is None else cold
-            low, high = np.quantile(found, [0.25, 0.75], axis=0)
-            cells = [f"{m:7.2f} ({a:5.2f}-{b:5.2f})" for m, a, b in zip(found.mean(axis=0), low, high, strict=True)]
-            wins = "" if source is None else f"{(found[:, 1] < cold[:, 1]).sum():8} of {arguments.seeds}"
-            print(f"{source or 'nothing':16}" + "".join(f"{c:>22}" for c in cells) + wins, flush=True)
-            rows[source or "nothing"] = {"regret_points": found.tolist(), "wall_s": time.perf_counter() - started}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+    report: dict[str, Any] = {"seeds": arguments.seeds, "checkpoints": CHECKPOINTS, "landscapes": {}}
+    for kind in [Tables() if name == "table" else Analytics() for name in arguments.landscape]:
+        where = landscapes(kind, arguments.seeds)
+        for _POLICY[0] in arguments.policy:
+            print(f"\n{kind.name}, {_POLICY[0]}: regret in points, mean (quartiles), {arguments.seeds} paired seeds")
+            print(f"{'begins with':16}" + "".join(f"{f'after {c}':>22}" for c in CHECKPOINTS) + "  better at 25")
+            rows = report["landscapes"].setdefault(kind.name, {}).setdefault(_POLICY[0], {})
+            cold = None
+            for source in (None, *arguments.source):
+                if source in ANALYTIC_ONLY and kind.name != "analytic":
+                    continue
+                started = time.perf_counter()
+                found = regrets(where, source)
+                cold = found if cold is None else cold
+                low, high = np.quantile(found, [0.25, 0.75], axis=0)
+                cells = [f"{m:7.2f} ({a:5.2f}-{b:5.2f})" for m, a, b in zip(found.mean(axis=0), low, high, strict=True)]
+                wins = "" if source is None else f"{(found[:, 1] < cold[:, 1]).sum():8} of {len(found)}"
+                print(f"{source or 'nothing':16}" + "".join(f"{cell:>22}" for cell in cells) + wins, flush=True)
+                rows[source or "nothing"] = {"regret_points": found.tolist(), "wall_s": time.perf_counter() - started}
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

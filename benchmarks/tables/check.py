@@ -22,10 +22,11 @@ from benchmarks.tables.table import EPOCHS, Table
 def report(before: Table, after: Table, keys: list[tuple[str, ...]]) -> dict[str, float]:
     """Of architectures that `before` does not know and `after` does; accuracies in points."""
     encoding = after.features.encoding
-    rows = np.array([row for row in after.rows if tuple(encoding.decode(row).to_json()) in set(keys)])
-    places = [np.flatnonzero((after.rows == row).all(axis=1))[0] for row in rows]
-    ours = after.evaluations[places][:, [epochs == EPOCHS for epochs, _ in after.columns]]
-    rows, places, ours = (np.array(part)[np.isfinite(ours).any(axis=1)] for part in (rows, places, ours))
+    wanted = set(keys)
+    places = np.array([i for i, row in enumerate(after.rows) if tuple(encoding.decode(row).to_json()) in wanted])
+    columns = [epochs == EPOCHS for epochs, _ in after.columns]
+    places = places[np.isfinite(after.evaluations[places][:, columns]).any(axis=1)]
+    rows, ours = after.rows[places], after.evaluations[places][:, columns]
     mean = np.nanmean(ours, axis=1)
     promised, promised_ms, measured_ms = before.accuracy(rows), before.latency(rows), after.latency_ms[places]
     quick = np.isfinite(measured_ms)

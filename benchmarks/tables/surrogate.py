@@ -121,7 +121,7 @@ def _networks(x: Floats, wanted: Floats, weights: Floats, *, seed: int) -> dict[
         optimizer.zero_grad()
         hidden = functional.silu(inputs[chosen] @ parameters[0] + parameters[1])
         out = (hidden @ parameters[2] + parameters[3])[:, :, 0]
-        (counts[chosen] * (out - targets[chosen]) ** 2).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+        (counts[chosen] * (out - targets[chosen]) ** 2).mean(dim=1).sum().backward()
         optimizer.step()
     first, first_bias, second, second_bias = (parameter.detach().double().numpy() for parameter in parameters)
     return {

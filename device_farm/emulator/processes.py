@@ -302,8 +302,8 @@ async def _start(
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
     # What runs in a child needs a fork of this whole process: 11 ms of processor time where vfork and setpriv take 2.
-    by_itself = _SETPRIV is not None and max_file_bytes is None and _can_run(arguments[0])
-    command = [str(_SETPRIV), "--pdeathsig", "KILL", *arguments] if by_itself else arguments
+    launcher = _SETPRIV if max_file_bytes is None and os.access(arguments[0], os.X_OK) else None
+    command = [launcher, "--pdeathsig", "KILL", *arguments] if launcher is not None else list(arguments)
     stdin, stdout, stderr = descriptors
     for attempt in range(200):
         try:
@@ -315,7 +315,7 @@ async def _start(
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=None if by_itself else in_child,
+                preexec_fn=in_child if launcher is None else None,
             )
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(child.pid, resource.RLIMIT_CORE, (0, 0))
@@ -326,11 +326,6 @@ async def _start(
                 raise
             await asyncio.sleep(0.005)
     raise AssertionError("unreachable")
-
-
-def _can_run(program: str | os.PathLike[str]) -> bool:
-    """Whether it would start: only a call that fails in this process tells why."""
-    return os.access(program, os.X_OK)
 
 
 async def _exit_of(pid: int) -> None:

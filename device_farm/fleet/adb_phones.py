@@ -25,9 +25,9 @@ class AdbPhones:
 
     `server` is "HOST:PORT" as seen from the host that follows it; one on the host itself is started if it is not there.
     `addresses` are phones at HOST:PORT that the server is told of, and again when it was restarted or lost them; so is
-    whoever was once listed under such a serial, as a server forgets a phone that was away for a minute. Of phones in
-    `ignored` nothing is said, nor of others than `only`, if given. `cpu`, `home`, `threads` and `precision` are as for
-    AdbDevice; the phones' models are what they say, or `models` by serial.
+    whoever of `only` has such a serial, or was once listed under one, as a server forgets a phone that was away for a
+    minute. Of phones in `ignored` nothing is said, nor of others than `only`, if given. `cpu`, `home`, `threads` and
+    `precision` are as for AdbDevice; the phones' models are what they say, or `models` by serial.
     """
 
     server: str = "127.0.0.1:5037"
@@ -82,7 +82,9 @@ class AdbPhones:
 
     @property
     def _by_tcp(self) -> list[str]:
-        return [address for address in dict.fromkeys([*self.addresses, *self.seen]) if self._is_wanted(address)]
+        named = [serial for serial in self.only or () if is_tcp(serial)]
+        known = dict.fromkeys([*self.addresses, *named, *self.seen])
+        return [address for address in known if self._is_wanted(address)]
 
     def _is_wanted(self, serial: str) -> bool:
         return serial not in self.ignored and (self.only is None or serial in self.only)

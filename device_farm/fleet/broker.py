@@ -68,6 +68,7 @@ class Broker:
         self._farm_id = farm_id
         self._parts: _Parts | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._lost = ""  # what is missing in the journal
 
     async def measure(self, request: Request) -> Outcome[Measurement]:
         """The outcome of a request. The same artifact, model and protocol are measured once."""
@@ -167,7 +168,7 @@ class Broker:
             compiling=sum(load.waiting + load.leased for load in compiling),
             journal=str(parts.journal.path),
             answers=parts.journal.count_answers(),
-            complaints=dict(parts.hosts.complaints),
+            complaints=dict(parts.hosts.complaints) | ({"journal": self._lost} if self._lost else {}),
         )
 
     async def host_complaints(self) -> dict[str, str]:
@@ -196,6 +197,7 @@ class Broker:
     def _make(self) -> _Parts:
         config = self._config
         sweep(config.cache_dir / "farms")
+        self._lost = self._what_is_lost()
         journal = Journal.open(self._journal_path(), farm_id=self._farm_id)
         restored = journal.restored
         now = asyncio.get_running_loop().time()
@@ -219,6 +221,18 @@ class Broker:
         for client, share in restored.shares.items():
             _set_share(asking, client, share)
         return _Parts(journal, recorder, clients, asking, membership, devices, hosts)
+
+    def _what_is_lost(self) -> str:
+        """Words for a later life that does not find the journal of the earlier ones; empty if all is well."""
+        path = self._journal_path()
+        if path.exists() or not ray.get_runtime_context().was_current_actor_reconstructed:
+            return ""
+        lost = (
+            f"the broker came back on a node where {path} is not, and began an empty one: what was measured and"
+            " quarantined before is on the node that it was on; stop the farm and start it there to have it again"
+        )
+        _log.warning(lost)
+        return lost
 
     def _journal_path(self) -> Path:
         if self._config.journal is not None:

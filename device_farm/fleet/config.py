@@ -73,7 +73,8 @@ class FarmConfig:
     @property
     def protocol_key(self) -> str:
         """Of all that decides how a latency is taken: with a sentinel it is another than without."""
-        parts = ["sentinel"] * (self.sentinel is not None) + ["rules"] * (self.rules is not None)
+        parts = ["sentinel"] * (self.sentinel is not None)
+        parts += [] if self.rules is None else [self.rules.key]
         return "+".join([self.protocol.key, *parts])
 
     @property

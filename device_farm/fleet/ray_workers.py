@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
@@ -16,7 +16,8 @@ from device_farm.fleet.device_actor import Answer, Greeting
 from device_farm.fleet.pool import InputLost
 from device_farm.fleet.sentinels import SentinelOrder, Sentinels
 from device_farm.fleet.words import Lease
-from device_farm.measurement.types import DeviceFacts, Measurement, Protocol
+from device_farm.measurement.types import DeviceFacts, Measurement
+from device_farm.measurement.types import Protocol as MeasurementProtocol
 
 if TYPE_CHECKING:
     from device_farm.compiler.artifact import Artifact
@@ -51,18 +52,65 @@ class Compiled:
     program: ray.ObjectRef[bytes]
 
 
+class Process(Protocol):
+    """A process somewhere that serves one worker. Methods that return references raise nothing themselves."""
+
+    def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
+        """A reference to what the method returns, or `num_returns` of them."""
+
+    def kill(self, *, for_good: bool) -> None: ...
+
+    def is_lost(self) -> None:
+        """Its actor is dead and does not come back: a new process is made elsewhere, or anew."""
+
+
+@dataclass(frozen=True)
+class OwnActor:
+    """A process that is a Ray actor of its own."""
+
+    actor: Any
+
+    def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
+        return getattr(self.actor, method).options(num_returns=num_returns).remote(*args)
+
+    def kill(self, *, for_good: bool) -> None:
+        ray.kill(self.actor, no_restart=for_good)
+
+    def is_lost(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class HostedProcess:
+    """One of a DeviceHost's. `forget` is told that the host is dead for good."""
+
+    host: Any
+    serial: str
+    made_with: tuple[Any, ...]
+    forget: Callable[[Any], None]
+
+    def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
+        return self.host.call.remote(self.serial, self.made_with, method, *args)
+
+    def kill(self, *, for_good: bool) -> None:
+        self.host.end.remote(self.serial)
+
+    def is_lost(self) -> None:
+        self.forget(self.host)
+
+
 class _RayWorker:
-    """The life of one actor: made, greeted, watched, killed, greeted again.
+    """The life of one process: made, greeted, watched, killed, greeted again.
 
     Ray restarts the same actor, so a killed process may still answer: an instance once condemned is never employed
     again.
     """
 
-    def __init__(self, serial: str, create: Callable[[], Any], may_run: MayRun) -> None:
+    def __init__(self, serial: str, create: Callable[[], Process], may_run: MayRun) -> None:
         self._serial = serial
         self._create = create
         self._may_run = may_run
-        self._actor: Any = None
+        self._process: Process | None = None
         self._instance: str | None = None
         self._condemned: str | None = None
         self._died = False
@@ -79,12 +127,13 @@ class _RayWorker:
         raise NotImplementedError
 
     async def _greet(self) -> Greeting:
-        if self._actor is None:
-            self._actor = self._create()
+        if self._process is None:
+            self._process = self._create()
         try:
-            greeting: Greeting = await self._actor.hello.remote()
+            greeting: Greeting = await self._process.call("hello")
         except ActorDiedError:
-            self._actor = None  # for good, as with its node; the next attempt makes a new one
+            self._process.is_lost()
+            self._process = None  # for good, as with its node; the next attempt makes a new one
             raise
         except RayTaskError as error:
             raise _cause(error) from None
@@ -95,8 +144,9 @@ class _RayWorker:
         return greeting
 
     async def watch(self) -> None:
+        assert self._process is not None
         try:
-            await self._actor.watch.remote()
+            await self._process.call("watch")
         except RayActorError:
             self._died = True
             raise
@@ -109,16 +159,17 @@ class _RayWorker:
     def dismiss(self) -> None:
         """Its actor and whatever that runs are ended for good."""
         self._died = True
-        if self._actor is not None:
-            ray.kill(self._actor, no_restart=True)
+        if self._process is not None:
+            self._process.kill(for_good=True)
 
     def _kill(self) -> None:
-        if self._actor is not None:
-            ray.kill(self._actor, no_restart=False)
+        if self._process is not None:
+            self._process.kill(for_good=False)
 
     async def _call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
         """The references of a call's results, the first one fetched."""
-        refs = getattr(self._actor, method).options(num_returns=num_returns).remote(*args)
+        assert self._process is not None
+        refs = self._process.call(method, *args, num_returns=num_returns)
         first, *others = refs if num_returns > 1 else (refs,)
         try:
             value = await first
@@ -130,7 +181,8 @@ class _RayWorker:
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 raise InputLost(str(error.cause).splitlines()[0]) from error
-            _log.exception("%s of %s broke down", method, self._serial)
+            if not isinstance(error.cause, DeviceGone):
+                _log.exception("%s of %s broke down", method, self._serial)
             raise _cause(error) from None
         if isinstance(value, FarmError):
             raise value
@@ -160,12 +212,12 @@ class RayDevice(_RayWorker):
     def __init__(
         self,
         serial: str,
-        create: Callable[[], Any],
+        create: Callable[[], Process],
         may_run: MayRun,
         *,
         admit: Callable[[DeviceFacts], None],
         sentinels: Sentinels,
-        protocol: Protocol,
+        protocol: MeasurementProtocol,
         timed: Callable[[DeviceFacts, float], None],
     ) -> None:
         super().__init__(serial, create, may_run)

@@ -12,9 +12,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from device_farm.fleet.compile_actor import CompileActor
 from device_farm.fleet.config import FarmConfig
 from device_farm.fleet.device_actor import DeviceActor
+from device_farm.fleet.device_host import DeviceHost
 from device_farm.fleet.devices import DeviceSpec
 from device_farm.fleet.pool import Pool
-from device_farm.fleet.ray_workers import Compiled, CompileTask, MayRun, RayCompiler, RayDevice
+from device_farm.fleet.ray_workers import (
+    Compiled,
+    CompileTask,
+    HostedProcess,
+    MayRun,
+    OwnActor,
+    Process,
+    RayCompiler,
+    RayDevice,
+)
 from device_farm.fleet.remembering import RememberingFleet
 from device_farm.fleet.sentinels import Sentinels
 from device_farm.fleet.state import Fleet
@@ -25,14 +35,15 @@ Compilers = Pool[CompileTask, Compiled]
 
 # The pool decides what is tried again, and where. Three calls at once: hello, watch and the job.
 _RESTARTED_BUT_NOT_RETRIED = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": 3}
+_HOST = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": 10_000, "num_cpus": 0}
 
 
 def compilers_of(config: FarmConfig, *, first_fence: int, may_run: MayRun) -> Compilers:
     """The compile actors of a farm, employed."""
     options: dict[str, Any] = {"num_cpus": config.compile_cpus, **_RESTARTED_BUT_NOT_RETRIED}
 
-    def create() -> Any:
-        return ray.remote(CompileActor).options(**options).remote(config.cache_dir, config.compile_with)
+    def create() -> OwnActor:
+        return OwnActor(ray.remote(CompileActor).options(**options).remote(config.cache_dir, config.compile_with))
 
     pool: Compilers = Pool(Fleet(_compiler_policy(config), first_fence=first_fence))
     for serial in compiler_serials(config):
@@ -63,6 +74,7 @@ class DevicePool(Pool[Compiled, Measurement]):
         self._admit = admit  # is shown every device that was reached
         self._sentinels = sentinels
         self._timed = timed
+        self._hosts: dict[str, Any] = {}  # of devices that share one, by node
 
     def employ(self, spec: DeviceSpec) -> None:
         """An actor for the device, which joins as soon as it can be reached."""
@@ -71,10 +83,13 @@ class DevicePool(Pool[Compiled, Measurement]):
             options["resources"] = {spec.resource: 1}
         elif spec.node_id is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(spec.node_id, soft=False)
-        config, work_dir = self._config, self._config.cache_dir / "devices"
+        config = self._config
+        made_with = (spec, config.cache_dir / "devices", config.measure_with, config.rules)
 
-        def create() -> Any:
-            return ray.remote(DeviceActor).options(**options).remote(spec, work_dir, config.measure_with, config.rules)
+        def create() -> Process:
+            if spec.node_id is not None and spec.resource is None and not spec.num_cpus:
+                return HostedProcess(self._host(spec.node_id), spec.serial, made_with, self._forget)
+            return OwnActor(ray.remote(DeviceActor).options(**options).remote(*made_with))
 
         device = RayDevice(
             spec.serial,
@@ -86,6 +101,16 @@ class DevicePool(Pool[Compiled, Measurement]):
             timed=self._timed,
         )
         self.add(device)
+
+    def _host(self, node_id: str) -> Any:
+        """The actor that has the processes of a node's devices."""
+        if node_id not in self._hosts:
+            placed = NodeAffinitySchedulingStrategy(node_id, soft=False)
+            self._hosts[node_id] = ray.remote(DeviceHost).options(**_HOST, scheduling_strategy=placed).remote()
+        return self._hosts[node_id]
+
+    def _forget(self, host: Any) -> None:
+        self._hosts = {node: known for node, known in self._hosts.items() if known is not host}
 
     async def calibrate(self, serial: str) -> float:
         """The sentinel's baseline on a device, taken anew, in milliseconds. Raises FarmError."""

@@ -8,8 +8,9 @@ Defaults follow two practices, and where neither has a number, physics; docs/mea
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 
 from device_farm.errors import Unfit
@@ -21,6 +22,8 @@ THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency"
 NO_TEMPERATURES = ("*ibat*", "*vbat*", "*bcl*", "soc", "*lmh*", "*-step", "*lowf*", "*virt*trip*")
 
 _POSSIBLE_C = (-20.0, 150.0)
+
+_PATIENCE = ("ambient_c", "cool_s", "max_cool_s", "zone_cooling_s", "battery_cooling_s", "charge_per_hour")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ class AdmissionRules:
             raise ValueError(f"min_battery_level must lie in 0..1, got {self.min_battery_level}")
         if not self.max_clock_change > 0:
             raise ValueError(f"max_clock_change must be above 0, got {self.max_clock_change}")
+
+    @property
+    def key(self) -> str:
+        """Of what may change a latency; how long a device rests does not. "rules" for the defaults, as ever."""
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in _PATIENCE and getattr(self, field.name) != field.default
+        }
+        return "rules" + (f"-{hashlib.sha256(repr(changed).encode()).hexdigest()[:12]}" if changed else "")
 
     def hottest(self, conditions: DeviceConditions) -> tuple[str, float] | None:
         """Name and temperature of the hottest zone that is one."""

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from device_farm.emulator.faults import PhoneFault
-from device_farm.testing.phone_lab import PhoneLab
+from device_farm.testing.phones import EmulatedPhones
 
 
 class Blow(StrEnum):
@@ -18,6 +19,18 @@ class Blow(StrEnum):
 
     KILL_SERVER = "kill the adb server"
     KILL_BROKER = "kill the broker"
+
+
+class Victim(Protocol):
+    """A farm of emulated phones, such as a PhoneLab. Both methods return when what they did can be seen."""
+
+    phones: EmulatedPhones
+
+    def kill_server(self) -> None:
+        """The adb server dies."""
+
+    def kill_broker(self) -> None:
+        """The broker dies, and lives again."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Chaos(threading.Thread):
     """
 
     def __init__(
-        self, lab: PhoneLab, plan: Sequence[Step], *, total: int, answered: Callable[[], int], patience_s: float = 4.0
+        self, lab: Victim, plan: Sequence[Step], *, total: int, answered: Callable[[], int], patience_s: float = 4.0
     ) -> None:
         super().__init__(name="chaos")
         self._lab, self._plan, self._total, self._answered = lab, plan, total, answered
@@ -96,7 +109,6 @@ class Chaos(threading.Thread):
             self._lab.kill_server()
         elif step.what is Blow.KILL_BROKER:
             self._lab.kill_broker()
-            self._lab.until(lambda: any(map(self._lab.are_well, range(len(self._lab.phones)))))
         else:
             self._lab.phones[step.phone].inject(step.what, value=step.value, times=step.times)
             self._ends.append((time.monotonic() + step.lasts_s, step))

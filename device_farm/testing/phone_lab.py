@@ -170,16 +170,15 @@ class PhoneLab:
             self.farm.release(address)
 
     def kill_broker(self) -> None:
-        """kill -9 of its process; Ray starts it again."""
+        """kill -9 of its process. Ray starts it again: returns when it has a phone."""
         broker: Any = ray.get_actor(self._name, namespace=NAMESPACE)
         pid: int = ray.get(broker.pid.remote())
         os.kill(pid, signal.SIGKILL)
+        self.until(lambda: any(map(self.are_well, range(len(self.phones)))))
 
     def kill_server(self) -> None:
         """The adb server at the port dies at once, whoever started it."""
-        for pid in _listeners(self.server.port):
-            os.kill(pid, signal.SIGKILL)
-        self.server.kill()
+        kill_adb_server(self.server)
 
     @staticmethod
     def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
@@ -189,6 +188,13 @@ class PhoneLab:
             if time.monotonic() > end:
                 raise TimeoutError(f"waited in vain for {timeout_s:g} s")
             time.sleep(0.05)
+
+
+def kill_adb_server(server: PrivateAdbServer) -> None:
+    """kill -9 of whatever serves at its port: a farm may have started another one there."""
+    for pid in _listeners(server.port):
+        os.kill(pid, signal.SIGKILL)
+    server.kill()
 
 
 def _listeners(port: int) -> list[int]:

@@ -121,6 +121,18 @@ class TransportConformance:
     def test_exit_statuses(self, device: Transport, status: int) -> None:
         assert self._run(device, "exit", str(status)).exit_status == status
 
+    def test_a_look_at_the_end_of_a_run_changes_nothing_of_it(self, device: Transport) -> None:
+        completed, conditions = device.run_and_look([_PROGRAM, "exit", "42"], timeout_s=self.call_s)
+        assert completed == self._run(device, "exit", "42")
+        assert all(khz > 0 for khz in conditions.cpu_khz.values())
+        with pytest.raises(Refused, match="missing"):
+            device.run_and_look(["missing"], timeout_s=self.call_s)
+
+    def test_what_was_pushed_is_held_and_what_was_removed_is_not(self, device: Transport) -> None:
+        assert device.holds(_PROGRAM) is not False
+        device.remove(_PROGRAM, timeout_s=self.call_s)
+        assert device.holds(_PROGRAM) is not True
+
     def test_a_signal_is_an_exit_status_above_128(self, device: Transport) -> None:
         assert self._run(device, "signal", "9").exit_status == 137
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from npas_ray.config import AdbDevice, FarmDevice, LocalDevice, SearchConfig, difference
 from npas_ray.errors import RunError
+from npas_ray.runs.setting import ladder_of
 from npas_ray.search.axes import label_of
 
 
@@ -51,7 +52,7 @@ class Plan:
             "search": f"{config.search.policy}, {config.search.candidates} candidates, seed {config.seed}",
             "objective": _goal(config),
             "budget": budgets or "none",
-            "training": f"{config.training.epochs} epochs a candidate, {config.training.final_epochs} for the best one",
+            "training": f"{_epochs(config)} epochs a candidate, {config.training.final_epochs} for the best one",
             "devices": devices,
             "cluster": f"{config.cluster.address}, {config.cluster.cpus} CPUs",
             "digest": config.digest,
@@ -104,6 +105,13 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
         raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
     concluded = sum(candidate.status is not None for candidate in known)
     return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
+
+
+def _epochs(config: SearchConfig) -> str:
+    """2, or with a ladder 0, then 2 for the best 50 % of"""
+    rungs = ladder_of(config).rungs
+    share = f"{config.training.keep:.0%}".replace("%", " %")
+    return f", then the best {share} for ".join(map(str, rungs))
 
 
 def _goal(config: SearchConfig) -> str:

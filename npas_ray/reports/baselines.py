@@ -140,6 +140,8 @@ def simulate(data: RunData, *, seeds: int | None = None) -> Baselines:
         space = make_space(config)
     except (NpasError, ValueError) as error:
         return Baselines(f"its space is not known here: {str(error).splitlines()[0]}")
+    if config.objective.mode != "best":
+        return Baselines("it looked for a whole front, and only searches for one best candidate are simulated")
     encoding = Encoding(space)
     concluded = [candidate for candidate in data.concluded if candidate.architecture in space]
     trained = [candidate for candidate in concluded if is_done(candidate)]
@@ -148,7 +150,7 @@ def simulate(data: RunData, *, seeds: int | None = None) -> Baselines:
     rows = encoding.encode(candidate.architecture for candidate in trained)
     accuracies = np.array([candidate.accuracy or 0.0 for candidate in trained])
     chance = 1 / backbone_of(config).classes
-    squash = _Squash(chance)
+    squash = Squash(chance)
     features = ChoiceFeatures(encoding)
     predicted = squash.back(
         cross_validated(features, rows, squash(accuracies), sizes=encoding.sizes, whole=features.whole)
@@ -202,7 +204,7 @@ def simulate(data: RunData, *, seeds: int | None = None) -> Baselines:
     )
 
 
-class _Squash:
+class Squash:
     """Accuracies in (chance, 1) as numbers on which effects add up, and back: the logistic function."""
 
     def __init__(self, chance: float) -> None:

@@ -16,7 +16,6 @@ from device_farm.errors import TransportError
 from device_farm.fleet.adb_phones import AdbPhones
 from device_farm.fleet.devices import AdbDevice, DeviceSpec, LocalDevice
 from device_farm.fleet.host_watcher import PhoneHost
-from device_farm.transport.adb.server import is_tcp
 from npas_ray import config
 from npas_ray.config.words import did_you_mean, printable, shown
 from npas_ray.errors import InfrastructureError, UserError
@@ -62,7 +61,6 @@ def _phones_of(device: config.AdbDevice) -> AdbPhones:
     half = device.target != "auto" and TARGETS[device.target].element is Element.FLOAT16
     return AdbPhones(
         server=device.server,
-        addresses=tuple(serial for serial in device.serials or () if is_tcp(serial)),
         only=device.serials,
         models=() if device.serials is None else tuple((serial, device.model) for serial in device.serials),
         cpu=None if device.cpu == "auto" else int(device.cpu),

@@ -23,7 +23,6 @@ from device_farm.fleet.config import SENTINEL, FarmConfig
 from device_farm.fleet.devices import DeviceSpec, LocalDevice
 from device_farm.fleet.farm import Farm, FarmDevice, PhoneHost
 from device_farm.fleet.journal import JOURNAL_NAME
-from device_farm.transport.adb.server import is_tcp
 from npas_ray import config
 from npas_ray.config.admission import AdmissionConfig
 from npas_ray.config.farms import CoreOfNode, FarmConfigFile, PhonesOfServer
@@ -126,7 +125,6 @@ def _phones(phones: PhonesOfServer) -> AdbPhones:
     named = phones.model is not None and phones.serials is not None
     return AdbPhones(
         server=phones.server,
-        addresses=tuple(serial for serial in phones.serials or () if is_tcp(serial)),
         only=phones.serials,
         models=tuple((serial, str(phones.model)) for serial in phones.serials or ()) if named else (),
         cpu=None if phones.cpu == "auto" else int(phones.cpu),

@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     models = [names[number % len(names)] for number in range(count)]
+    signal.signal(signal.SIGTERM, _end)  # else the adb server would stay
     with (
         tempfile.TemporaryDirectory(prefix="npas-adb-") as home,
         EmulatedPhones(models, seed=seed, clock=arguments.clock, pace=pace) as phones,
@@ -118,6 +119,13 @@ def _beside(phones: EmulatedPhones, server: AdbServer, command: Sequence[str]) -
                 return status if status >= 0 else 128 - status
             except KeyboardInterrupt:
                 continue  # the terminal tells the command, too; it says how it ends
+            except SystemExit:
+                process.terminate()
+                raise
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _fault(text: str, count: int, faults: Sequence[Any]) -> tuple[int, Any]:

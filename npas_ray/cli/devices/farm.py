@@ -15,6 +15,7 @@ from npas_ray.errors import UserError
 if TYPE_CHECKING:
     from device_farm.fleet.entries import Entry
     from device_farm.fleet.farm import Farm
+    from npas_ray.runs.directory import RunDirectory
 
 _LEAST_LINES, _MOST_LINES = 1, 100_000
 
@@ -87,11 +88,26 @@ def _of_run(run: str, serial: str, limit: int) -> list[Entry]:
     from device_farm.fleet.journal import Journal
     from npas_ray.runs.directory import RunDirectory
 
-    path = RunDirectory(find_run(run)).farm_journal
+    directory = RunDirectory(find_run(run))
+    path = directory.farm_journal
     if not path.is_file():
-        raise UserError(f"--run: {run} had no phones: there is no {path.name} in it")
+        raise UserError(
+            f"--run: {run} had no phones of its own: {_whose_phones(directory) or f'it has no {path.name}'}"
+        )
     with contextlib.closing(Journal.open(path)) as journal:
         return journal.history(serial, limit=limit)
+
+
+def _whose_phones(run: RunDirectory) -> str | None:
+    """The farm that measured for a run, if it shared one."""
+    from npas_ray.config import SearchConfig
+    from npas_ray.journal import Journal
+
+    with Journal.open(run.journal, read_only=True) as journal:
+        config = SearchConfig.from_json(journal.config, name=str(run.journal))
+    if config.farm is None:
+        return None
+    return f"they are those of the farm {config.farm}: --farm {config.farm} --address {config.cluster.address}"
 
 
 def _told(data: Mapping[str, Any]) -> str:

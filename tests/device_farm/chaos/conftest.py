@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from device_farm.testing.shared_cluster import SharedCluster
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 
 
-class _Shared:
-    """The cluster, from the first test of this folder that wants it to the last test of this folder."""
-
-    cluster: Any = None
-    environment: dict[str, str]
-
-    def start(self) -> Any:
-        if self.cluster is not None:
-            return self.cluster
-        self.environment = dict(os.environ)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        import ray
-        from ray.cluster_utils import Cluster
-
-        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        ray.init(address=self.cluster.address, namespace="npas-lab", log_to_driver=False)
-        return self.cluster
-
-    def stop(self) -> None:
-        if self.cluster is None:
-            return
-        import ray
-
-        ray.shutdown()
-        self.cluster.shutdown()
-        self.cluster = None
-        os.environ.clear()
-        os.environ.update(self.environment)
-
-
-_shared = _Shared()
+_shared = SharedCluster(namespace="npas-lab")
 
 
 @pytest.hookimpl(trylast=True)

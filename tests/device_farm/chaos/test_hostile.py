@@ -59,13 +59,14 @@ def _reason(lab: PhoneLab, serial: str) -> str:
 
 
 def _ray_processes() -> dict[int, int]:
-    """Resident bytes of the Ray actors that this process's raylets began."""
+    """Resident bytes of the actors that this process's raylets began, and of the processes of devices."""
     parents, actors = {}, []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             pid = int(folder.name)
             parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::"):
+            command = (folder / "cmdline").read_bytes()
+            if command.startswith(b"ray::") or b"device_farm.fleet.offspring" in command:
                 actors.append(pid)
     found = {}
     for actor in actors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,53 +11,16 @@ from typing import Any
 
 import pytest
 
+from device_farm.fleet.devices import phone_resource
+from device_farm.testing.shared_cluster import SharedCluster
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 SERIALS = ("d0", "d1", "d2")
 
 
-class _Shared:
-    """The cluster, from the first test of this folder that wants it to the last test of this folder."""
-
-    cluster: Any = None
-    environment: dict[str, str]
-
-    def start(self) -> Any:
-        if self.cluster is not None:
-            return self.cluster
-        sys.path.insert(0, str(HERE))
-        self.environment = dict(os.environ)
-        paths = [str(ROOT), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        import ray
-        from ray.cluster_utils import Cluster
-
-        from device_farm.fleet.devices import phone_resource
-
-        memory: dict[str, Any] = {"object_store_memory": 10**8}
-        # Room for several farms at once: each of them takes one unit.
-        head = {"num_cpus": 2, "include_dashboard": False, "resources": {phone_resource("d0"): 9}, **memory}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        for serial in SERIALS[1:]:
-            self.cluster.add_node(num_cpus=0, resources={phone_resource(serial): 9}, **memory)
-        ray.init(address=self.cluster.address, namespace="npas-tests", log_to_driver=False)
-        return self.cluster
-
-    def stop(self) -> None:
-        if self.cluster is None:
-            return
-        import ray
-
-        ray.shutdown()
-        self.cluster.shutdown()
-        self.cluster = None
-        os.environ.clear()
-        os.environ.update(self.environment)
-        sys.path.remove(str(HERE))
-
-
-_shared = _Shared()
+# Room for several farms at once: each of them takes one unit. Device d<n> is attached to node n.
+_resources = [{"resources": {phone_resource(serial): 9}} for serial in SERIALS]
+_shared = SharedCluster(namespace="npas-tests", head=_resources[0], nodes=_resources[1:], paths=[HERE])
 
 
 @pytest.hookimpl(trylast=True)
@@ -84,7 +46,6 @@ _numbers = itertools.count()
 def _starter(folder: Path, farms: list[Any]) -> Callable[..., Any]:
     from standins import ScriptedDevice
 
-    from device_farm.fleet.devices import phone_resource
     from device_farm.fleet.farm import Farm, FarmConfig
     from device_farm.fleet.words import Policy
     from device_farm.measurement.types import Protocol

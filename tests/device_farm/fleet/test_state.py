@@ -341,3 +341,25 @@ def test_impossible_policies_are_refused(field: str, value: float) -> None:
     changed: dict[str, Any] = {field: value}
     with pytest.raises(ValueError, match=f"{field} must be .* got {value}"):
         Policy(**changed)
+
+
+def avoiding(key: str, *serials: str) -> Job:
+    return Job(key, "net", "phone", avoid=frozenset(serials))
+
+
+def test_a_job_keeps_off_the_devices_that_it_avoids() -> None:
+    fleet = fleet_of("a", "b", "c")
+    assert run(fleet.submit(avoiding("1", "a", "b"), now=1)).serial == "c"
+    assert runs(fleet.submit(avoiding("2", "a", "b"), now=1)) == []  # c is usable, so it is waited for
+    other = run(fleet.complete("c", 1, result="5 ms", now=2))
+    assert (other.serial, other.job.key) == ("c", "2")
+    assert runs(fleet.submit(avoiding("3", "a", "b"), now=2)) == []
+    fleet.leave("c", now=3)
+    assert {lease.job.key for lease in fleet.leases()} == {"2", "3"}  # a and b are better than nobody
+
+
+def test_a_crash_on_the_device_that_was_wanted_is_tried_elsewhere_all_the_same() -> None:
+    fleet = fleet_of("a", "b")
+    lease = run(fleet.submit(avoiding("1", "b"), now=1))
+    assert lease.serial == "a"
+    assert run(fleet.fail("a", lease.fence, fault=WRONG, now=2)).serial == "b"

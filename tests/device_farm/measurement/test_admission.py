@@ -154,3 +154,9 @@ def test_every_answer_is_none_or_a_reason_and_a_bounded_wait(
 def test_a_hotter_phone_rests_longer(celsius: float, more: float) -> None:
     waits = [refusal(temperature_c={"cpu": c}).retry_after_s for c in (celsius, min(celsius + more, 149))]
     assert waits[0] <= waits[1]
+
+
+def test_rules_that_differ_in_what_they_admit_have_keys_of_their_own() -> None:
+    assert AdmissionRules(cool_s=2.0, ambient_c=20).key == AdmissionRules().key == "rules"
+    keys = {AdmissionRules(charging=False).key, AdmissionRules(max_temperature_c=None).key, AdmissionRules().key}
+    assert len(keys) == 3 and all(key.startswith("rules") for key in keys)

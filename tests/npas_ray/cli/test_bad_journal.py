@@ -1,4 +1,4 @@
-"""A journal that somebody changed, or that lost a part: `npas search --resume` refuses it in a line, before Ray starts."""
+"""A journal that was changed or lost a part: `npas search --resume` refuses it in a line, before Ray starts."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -100,6 +102,8 @@ def test_the_doctor_of_one_phone_says_whether_it_may_measure(
         (["emulate", "--adb", "5137", "--model", "pixel"], 2, "pixel"),
         (["emulate", "--adb", "5137", "--faults", "0:tired"], 2, "--faults: expected PHONE:FAULT, a phone in 0..0"),
         (["emulate", "--adb", "5137", "--clock", "sun"], 2, "--clock: expected model or host"),
+        (["emulate", "--adb", "5137", "--pace", "nan"], 2, "--pace: expected a number in 0..100; got 'nan'"),
+        (["emulate", "--pace", "-1"], 2, "--pace: expected a number in 0..100; got '-1'"),
         (["history", "p", "--lines", "many"], 2, "--lines: expected a whole number"),
         (["quarantine", "p", "--address", "local"], 2, "--address: a cluster of this command's own"),
         (["release", "p", "--address", "127.0.0.1:1"], 4, "nobody answers at 127.0.0.1:1"),
@@ -134,6 +138,21 @@ def test_a_command_runs_beside_emulated_phones_which_end_with_it(tmp_path: Path)
         phone_count(_search(f"127.0.0.1:{port}", FAST))
 
 
+def test_a_killed_emulator_takes_its_adb_server_with_it() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "npas_ray", "devices", "emulate", "1", "--pace", "0", "--adb", str(port)]
+    emulator = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert emulator.stdout is not None
+    with emulator.stdout as output:
+        assert any("Ctrl-C ends them" in line for line in output)
+        emulator.terminate()
+        assert emulator.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+
 def _search(server: str, *models: str) -> SearchConfig:
     devices = [{"kind": "adb", "model": model, "server": server} for model in models]
     return SearchConfig.from_json({"name": "t", "devices": [{"kind": "local"}, *devices]})
@@ -166,7 +185,7 @@ def test_adb_folds_the_names_of_models() -> None:
 
 def test_what_happened_to_the_phones_of_a_run(capsys: pytest.CaptureFixture[str], make_run: Callable[[], Path]) -> None:
     run = make_run()
-    assert "had no phones" in said(capsys, "history", "p", "--run", str(run), code=2)
+    assert "had no phones of its own: it has no farm.sqlite" in said(capsys, "history", "p", "--run", str(run), code=2)
     with contextlib.closing(Journal.open(RunDirectory(run).farm_journal)) as journal:
         journal.append(
             [

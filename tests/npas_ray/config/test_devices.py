@@ -69,3 +69,25 @@ def test_keys_of_a_choice_are_those_of_all() -> None:
     assert keys is not None and {"kind", "precision", "model", "serials"} <= set(keys)
     assert keys_at(("devices",)) is None and keys_at(("seed",)) is None
     assert keys_at(("space", "layers", "block0")) == ("operators", "schemes", "rates")
+
+
+def farmed(*devices: dict[str, str], address: str = "lab:6379", **more: Any) -> SearchConfig:
+    plain = [{"kind": "farm", **device} for device in devices]
+    return SearchConfig.from_json({"name": "t", "devices": plain, "cluster": {"address": address}, **more})
+
+
+def test_devices_of_a_shared_farm() -> None:
+    both = farmed(
+        {"farm": "lab", "model": "P"}, {"farm": "lab", "model": "Q"}, objective={"budgets_ms": {"P": 3, "Q": 9}}
+    )
+    assert (both.farm, both.models) == ("lab", ("P", "Q"))
+    assert SearchConfig.from_json(both.to_json()) == both
+    # whose phones they are does not matter
+    assert farmed({"farm": "lab", "model": "P"}).digest == config({"kind": "adb", "model": "P"}).digest
+
+
+def test_a_search_measures_in_one_place_that_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"devices: expected devices of one farm, and no others beside them"):
+        farmed({"farm": "lab", "model": "P"}, {"farm": "other", "model": "P"})
+    with pytest.raises(ConfigError, match=r"cluster\.address: expected the Ray cluster of the farm 'lab': HOST:PORT"):
+        farmed({"farm": "lab", "model": "P"}, address="local")

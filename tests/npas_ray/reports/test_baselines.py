@@ -111,12 +111,9 @@ def test_a_good_run_is_ahead_and_a_random_one_is_not(found: Baselines) -> None:
     ahead = {(gap.searcher, gap.evaluations): gap for gap in found.gaps}
     assert set(ahead) == {(name, count) for name in ("random", "local") for count in (15, 30, 60)}
     assert ahead["random", 60].verdict == "ahead"
-    for seed in range(2):
-        of_random = simulate(run_of(policy("random", seed), 120), seeds=24)
-        if of_random.why_not is None:
-            last = next(gap for gap in of_random.gaps if (gap.searcher, gap.evaluations) == ("random", 120))
-            assert last.verdict == "even"
-            assert next(g for g in of_random.gaps if (g.searcher, g.evaluations) == ("local", 120)).mean < 0
+    of_random = simulate(run_of(policy("random", 0), 120), seeds=24)
+    assert of_random.why_not is None
+    assert not [gap for gap in of_random.gaps if gap.verdict == "ahead"]
 
 
 def test_the_simulation_is_near_the_truth(npas_run: RunData, found: Baselines) -> None:

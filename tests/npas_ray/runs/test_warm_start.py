@@ -15,6 +15,7 @@ from npas_ray.errors import ConfigError, RunError
 from npas_ray.journal import Journal
 from npas_ray.reports import write_reports
 from npas_ray.runs.calibrated import policy_of
+from npas_ray.runs.conductor_actor import ConductorActor
 from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.setting import DENSE, make_space
 from npas_ray.runs.warm_start import WarmStart, check_warm_start, gather, settle_warm_start, warm_start_of
@@ -325,6 +326,49 @@ def test_a_run_keeps_what_it_began_with(other: Path, run: Callable[..., RunDirec
     again = policy_of(config, new, objective)
     again.restore(first.start_with, [])
     assert again.propose(4) == policy.propose(4)
+
+
+def evaluated(conductor: ConductorActor, count: int) -> list[str]:
+    """Keys of the next candidates, each of which is measured, trained and concluded."""
+    keys = []
+    for _ in range(count):
+        issued = conductor.issue()
+        assert issued is not None
+        keys.append(issued.key)
+        share = int(issued.key, 16) % 1000 / 1000
+        latency_ms = 0.03 + 0.06 * share
+        measured = {"latency_ms": latency_ms, "ci_low_ms": 0.99 * latency_ms, "ci_high_ms": 1.01 * latency_ms}
+        conductor.measured(issued.key, "local", measured)
+        if latency_ms > 0.06:
+            conductor.conclude(issued.key, Status.OVER_BUDGET)
+            continue
+        conductor.trained(issued.key, {"accuracy": 0.5 + 0.4 * share, "seed": 0, "epochs": 2})
+        conductor.conclude(issued.key, Status.DONE)
+    return keys
+
+
+def test_a_killed_run_goes_on_as_it_would_have(other: Path, tmp_path: Path) -> None:
+    """Its sources are gone by then."""
+    source = {"run": str(other), "start_with": 3}
+    config = config_with(source, search={"warm_start": [source], "candidates": 20})
+    objective = Objective({"local": 0.06}, chance=0.1)
+    runs = []
+    for name in ("whole", "killed"):
+        run = RunDirectory.prepare(tmp_path / name, config=config.to_json(), resume=False)
+        with Journal.open(run.journal) as journal:
+            journal.note(DENSE, {"model": "local", "measurement": dense_ms()})
+        settle_warm_start(config, run, make_space(config), objective, Said())
+        runs.append(run)
+    begun = [architecture.key for architecture in warm_start_of(config, runs[0]).start_with]
+    whole = ConductorActor(runs[0].path, config, objective)
+    keys = evaluated(whole, 20)
+    assert keys[:3] == begun
+    killed = ConductorActor(runs[1].path, config, objective)
+    assert evaluated(killed, 7) == keys[:7]
+    killed._held.close()  # as the kernel does it
+    shutil.rmtree(other)
+    assert evaluated(ConductorActor(runs[1].path, config, objective), 13) == keys[7:]
+    assert whole.issue() is None
 
 
 def test_a_run_may_not_begin_from_itself(other: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from device_farm.compiler.target import AVX2, AVX512, NEON, Precision
+from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import DeadlineExceeded, DeviceGone, Refused, TransportError
 from device_farm.testing.build import build_device_program
 from device_farm.testing.phones import EmulatedPhone, EmulatedPhones
@@ -275,3 +276,34 @@ def test_impossible_options_are_the_callers_error(server: AdbServer) -> None:
         AdbTransport(server, "x", work_dir="/data/a b")
     with pytest.raises(TransportError):
         AdbTransport(server, "x").conditions(timeout_s=0.0)
+
+
+def test_what_can_wait_goes_with_the_next_script_and_in_its_order(
+    server: AdbServer, phone: EmulatedPhone, program: Path, opens: Opens, tmp_path: Path
+) -> None:
+    transport = opens(server, phone.address, client="mine")
+    for text in ("first", "second"):
+        (tmp_path / "file").write_text(text)
+        transport.push(tmp_path / "file", "data")
+        transport.remove("data")
+        transport.push(tmp_path / "file", "data")
+    transport.push(program, "program")
+    assert "partial" in _shell(server, phone.address, f"ls -A {_FOLDER}/mine")
+    assert transport.run(["program", "exit", "0"], timeout_s=5).exit_status == 0
+    assert _shell(server, phone.address, f"ls -A {_FOLDER}/mine").split() == ["data", "program"]
+    assert transport.pull("data") == b"second"
+
+
+def test_what_waited_is_done_when_the_phone_comes_back(
+    server: AdbServer, phone: EmulatedPhone, program: Path, opens: Opens
+) -> None:
+    transport = opens(server, phone.address)
+    transport.push(program, "program")
+    phone.inject(PhoneFault.REBOOT, value=0.1)
+    deadline_s = time.monotonic() + 10
+    while True:
+        try:
+            assert transport.run(["program", "exit", "3"], timeout_s=5).exit_status == 3
+            return
+        except DeviceGone:
+            assert time.monotonic() < deadline_s
