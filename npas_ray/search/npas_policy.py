@@ -141,7 +141,8 @@ class NpasPolicy(ReplayablePolicy):
         rows = self._moves.random(20 * count, rng)
         order = np.argsort(self._macs(rows), kind="stable")
         picks = order[np.unique(np.linspace(0, len(order) / 2, count).astype(np.int64))]
-        return np.asarray(rows[np.concatenate([picks, np.setdiff1d(order, picks)])])
+        chosen: IntArray = rows[np.concatenate([picks, np.setdiff1d(order, picks)])]
+        return chosen
 
     def _improvements(self, count: int, rng: np.random.Generator) -> IntArray:
         """`count` rows with the best expected improvement within the budgets, chosen together."""
