@@ -36,6 +36,7 @@ from npas_ray.runs.setting import (
     tap_unit_of,
 )
 from npas_ray.runs.trainers import Trainers
+from npas_ray.runs.warm_start import settle_warm_start
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture
 
@@ -79,6 +80,7 @@ def staff(config: SearchConfig, run: RunDirectory, progress: Progress) -> Iterat
             if config.farm is not None:
                 measuring = sum(d.facts is not None and d.facts.model in config.models for d in farm.devices())
             objective = _objective(config, run, farm=farm, progress=progress)
+            settle_warm_start(config, run, check_calibrations(config, run)[0], objective, progress)
             lab = Laboratory(
                 backbone=backbone_of(config),
                 block_height=block_height_of(config),

@@ -401,3 +401,14 @@ def test_observations_survive_the_journal() -> None:
     bare = dataclasses.replace(whole, status=Status.OVER_BUDGET, accuracy=None, rungs={}, latency_ci_ms={})
     start = WarmStart((whole, bare), (architecture,), ("a", "b"))
     assert WarmStart.from_json(json.loads(json.dumps(start.to_json()))) == start
+
+
+def test_every_search_settles_it_before_its_policy_is_made() -> None:
+    """Merges have lost the call before; whole searches that would show it are too slow to run each time."""
+    import inspect
+
+    from npas_ray.runs import search_run, staff
+
+    source = inspect.getsource(staff.staff)
+    assert 0 < source.index("_objective(") < source.index("settle_warm_start(") < source.index("_conductor(")
+    assert "check_warm_start(" in inspect.getsource(search_run.run_search)
