@@ -47,8 +47,7 @@ class Race:
 class Outcome:
     """After each evaluation the noiseless value of the policy's choice; of a front after each tenth the hypervolume.
 
-    The choice is the candidate that measured best within the budget. `propose_ms` is CPU time a candidate, of the last
-    ten batches.
+    The choice is what the policy recommends. `propose_ms` is CPU time a candidate, of the last ten batches.
     """
 
     race: Race
@@ -98,7 +97,6 @@ def search(landscape: Landscape, policy: ReplayablePolicy, *, seed: int, evaluat
     values: list[float] = []
     points: list[tuple[float, float]] = []
     seconds = []
-    measured, true = -1.0, CHANCE
     done = 0
     while done < evaluations:
         start = time.process_time()
@@ -114,11 +112,9 @@ def search(landscape: Landscape, policy: ReplayablePolicy, *, seed: int, evaluat
                 points.append(landscape.true_point(result.architecture))
                 if done % EACH_OF_A_FRONT == 0:
                     values.append(hypervolume(points, (1.0, 1.0)))
-                continue
-            kept = landscape.objective.feasible(result.latency_ms)
-            if kept and result.accuracy is not None and result.accuracy > measured:
-                measured, true = result.accuracy, landscape.true_value(result.architecture)
-            values.append(true)
+        if not landscape.front:
+            choice = policy.recommend(1)
+            values += [landscape.true_value(choice[0]) if choice else CHANCE] * len(results)
     wanted = evaluations // EACH_OF_A_FRONT if landscape.front else evaluations
     values += (values[-1:] or [CHANCE]) * (wanted - len(values))
     return np.array(values), 1e3 * float(np.median(seconds[-10:]))

@@ -6,9 +6,10 @@
 Every policy runs with and without the word of a latency predictor (as wrong as a calibrated one). Seeds are paired:
 the same noise and the same budget (tables; from hard to reach to hardly in the way) or the same landscape (analytic).
 Candidates over the budget are not trained, as in a real search (but see --train-all). The regret is the accuracy of
-the best architecture within the budget less the noiseless value of the policy's choice, the candidate that measured
-best; in points. With --front there is no budget, and hypervolumes of accuracy and latency are compared. No network is
-trained here: benchmarks/tables/README.md says what the tables are.
+the best architecture within the budget less the noiseless value of the policy's choice, which is what it recommends
+after each batch: the candidate that measured best, or by `npas` the one that it believes to be best; in points. With
+--front there is no budget, and hypervolumes of accuracy and latency are compared. No network is trained here:
+benchmarks/tables/README.md says what the tables are.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npas_ray.search.encoding import Encoding
-from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate, LearnedLatency, PredictedLatency
+from npas_ray.search.latency_surrogate import LatencyPredictor, latency_surrogate
 from npas_ray.search.policy import Observation
 from npas_ray.search.replayable import ReplayablePolicy
 from npas_ray.search.reward import Objective
@@ -67,11 +67,7 @@ class EvolutionPolicy(ReplayablePolicy):
         if latency_predictor is not None and not callable(latency_predictor):
             raise ValueError(f"latency_predictor is a function of architectures, got {latency_predictor!r}")
         self._encoding = Encoding(space)
-        self._latency: LatencySurrogate = (
-            LearnedLatency(objective, self._encoding, space.backbone)
-            if latency_predictor is None
-            else PredictedLatency(objective, self._encoding, latency_predictor)
-        )
+        self._latency = latency_surrogate(objective, self._encoding, space.backbone, predictor=latency_predictor)
         self._population: list[Observation] = []  # the latest results, oldest first
 
     def _learn(self, observation: Observation) -> None:

@@ -157,15 +157,25 @@ def _one_hot(values: Sequence[object], kinds: Sequence[object]) -> Floats:
 class PredictedLatency(LatencySurrogate):
     """A predictor's word, corrected by the bias and with the error that its predictions of measured candidates had.
 
+    What is learned from the measurements beside it counts by its own error: little at first, most of it in the end.
+
     Args:
         predictor: latency by device model for a batch of architectures.
+        learned: the second opinion; without it the predictor is alone.
         error: relative standard deviation that is assumed before anything was measured, worth five measurements.
     """
 
     def __init__(
-        self, objective: Objective, encoding: Encoding, predictor: LatencyPredictor, *, error: float = 0.05
+        self,
+        objective: Objective,
+        encoding: Encoding,
+        predictor: LatencyPredictor,
+        *,
+        learned: LearnedLatency | None = None,
+        error: float = 0.05,
     ) -> None:
         super().__init__(objective)
+        self._learned = learned
         self._encoding = encoding
         self._predictor = predictor
         self._error = error
@@ -197,7 +207,14 @@ class PredictedLatency(LatencySurrogate):
     def known(self) -> bool:
         return True
 
+    def learn(self, row: IntArray, latency_ms: Mapping[str, float]) -> None:
+        super().learn(row, latency_ms)
+        if self._learned is not None:
+            self._learned.learn(row, latency_ms)
+
     def refresh(self) -> None:
+        if self._learned is not None:
+            self._learned.refresh()
         for model, measured in self._latency_ms.items():
             errors = np.empty(0)
             if measured:
@@ -210,4 +227,18 @@ class PredictedLatency(LatencySurrogate):
     def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:
         bias, error = self._correction.get(model, (0.0, self._error))
         mean = self._ask(model, rows) * np.exp(bias)
-        return mean, mean * error
+        std = mean * error
+        other = None if self._learned is None else self._learned.predict(model, rows)
+        if other is None:
+            return mean, std
+        weight, other_weight = std**-2, np.maximum(other[1], 1e-9) ** -2
+        total = weight + other_weight
+        return (weight * mean + other_weight * other[0]) / total, total**-0.5
+
+
+def latency_surrogate(
+    objective: Objective, encoding: Encoding, backbone: Backbone, *, predictor: LatencyPredictor | None
+) -> LatencySurrogate:
+    """What is learned from the measurements, joined with a predictor's word if there is one."""
+    learned = LearnedLatency(objective, encoding, backbone)
+    return learned if predictor is None else PredictedLatency(objective, encoding, predictor, learned=learned)

@@ -13,7 +13,7 @@ from npas_ray.search.capacity import Capacity
 from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.evolved_pool import evolve
 from npas_ray.search.front_acquisition import CostBeliefs, FrontAcquisition, spread_start
-from npas_ray.search.latency_surrogate import LatencyPredictor, LatencySurrogate, LearnedLatency, PredictedLatency
+from npas_ray.search.latency_surrogate import LatencyPredictor, latency_surrogate
 from npas_ray.search.moves import Moves
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.q_learning import QLearning, QLearningSettings
@@ -81,11 +81,7 @@ class NpasPolicy(ReplayablePolicy):
         self._accuracy = AccuracySurrogate(self._encoding, capacity, max_results=self._max_results)
         self._macs = capacity.macs
         self._agent = QLearning(self._encoding.sizes, seed=seed, settings=q_learning)
-        self._latency: LatencySurrogate = (
-            LearnedLatency(objective, self._encoding, space.backbone)
-            if latency_predictor is None
-            else PredictedLatency(objective, self._encoding, latency_predictor)
-        )
+        self._latency = latency_surrogate(objective, self._encoding, space.backbone, predictor=latency_predictor)
         self._costs = CostBeliefs(objective, self._encoding, self._latency) if objective.mode is Mode.FRONT else None
         # of every result that the accuracy surrogate learned, in its order
         self._feasible: list[bool] = []  # may win: trained to the end, measured here, within the budgets
