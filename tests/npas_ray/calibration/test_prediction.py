@@ -77,6 +77,6 @@ def test_a_policy_takes_it_as_its_predictor(
     objective = Objective({"local": limit})
     by_model = predictors(small, {"local": invent(small)})
     policy = make_policy("npas", space, objective, seed=0, settings={"latency_predictor": by_model})
-    blind = make_policy("npas", space, objective, seed=0)
+    blind = make_policy("random", space, objective, seed=0)
     assert all(latency_ms(small, a) <= 1.05 * limit for a in policy.propose(8))
     assert any(latency_ms(small, a) > limit for a in blind.propose(8)) or budget == 0.8

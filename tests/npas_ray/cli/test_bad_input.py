@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> Path:
         ("training:\n  epoch: 3\n", "search.yaml:2: training.epoch: unknown key; did you mean 'epochs'?"),
         (
             "training: {zzz: 3}",
-            "search.yaml:1: training.zzz: unknown key; expected one of epochs, workers, final_epochs",
+            "search.yaml:1: training.zzz: unknown key; expected one of epochs, ladder, keep, workers, final_epochs",
         ),
         ("<<: {seed: 1}", "search.yaml:1: <<: unknown key"),
         (
@@ -144,7 +144,7 @@ def config(tmp_path: Path) -> Path:
         ("search: {policy: paper, settings: {pol_size: 3}}", "pool_size"),
         (
             "training: 5",
-            "search.yaml:1: training: expected a mapping with the keys epochs, workers, final_epochs; got 5",
+            "search.yaml:1: training: expected a mapping with the keys epochs, ladder, keep, workers, final_epochs; got 5",
         ),
         (
             "training: {workers: some}",
@@ -152,9 +152,9 @@ def config(tmp_path: Path) -> Path:
         ),
         (
             "devices: [{kind: loca}]",
-            "search.yaml:1: devices[0].kind: expected one of local, adb; got 'loca'; did you mean 'local'?",
+            "search.yaml:1: devices[0].kind: expected one of local, adb, farm; got 'loca'; did you mean 'local'?",
         ),
-        ("devices: [{cpu: 1}]", "search.yaml:1: devices[0].kind: expected one of local, adb; got nothing"),
+        ("devices: [{cpu: 1}]", "search.yaml:1: devices[0].kind: expected one of local, adb, farm; got nothing"),
         ("devices: []", "search.yaml:1: devices: expected a list of devices, at least one; got []"),
         (
             "cluster: {address: not an address}",

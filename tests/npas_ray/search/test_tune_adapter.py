@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray import tune
 
-from npas_ray.runs.ray_session import prepare_ray
-
-prepare_ray()
-
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-
-from npas_ray.networks.backbone import DIGITS  # noqa: E402
-from npas_ray.runs.conductor import Issued  # noqa: E402
-from npas_ray.search.tune_adapter import ConductedSearcher  # noqa: E402
-from npas_ray.space.search_space import SearchSpace  # noqa: E402
+from npas_ray.networks.backbone import DIGITS
+from npas_ray.runs.conductor import Issued
+from npas_ray.search.tune_adapter import ConductedSearcher
+from npas_ray.space.search_space import SearchSpace
 
 #: a policy that blocked Tune would wait for a result that Tune cannot take: the test would last until this
 PATIENCE_S = 120.0
