@@ -161,7 +161,12 @@ class SearchLab:
                 {"kind": "adb", "model": model, "server": str(self.server), "serials": serials}
                 for model, serials in by_model.items()
             ],
-            "measurement": {"warmup_s": 0.01, "min_time_s": 0.1, "deadline_s": self._deadline_s},
+            "measurement": {
+                "warmup_s": 0.01,
+                "min_time_s": 0.1,
+                "deadline_s": self._deadline_s,
+                "finalists": {"sessions": 1},
+            },
             "cluster": {"cpus": 2},
         }
 
