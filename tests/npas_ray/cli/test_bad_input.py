@@ -144,7 +144,8 @@ def config(tmp_path: Path) -> Path:
         ("search: {policy: paper, settings: {pol_size: 3}}", "pool_size"),
         (
             "training: 5",
-            "search.yaml:1: training: expected a mapping with the keys epochs, ladder, keep, workers, final_epochs; got 5",
+            "search.yaml:1: training: expected a mapping with the keys epochs, ladder, keep, workers,"
+            " final_epochs; got 5",
         ),
         (
             "training: {workers: some}",
