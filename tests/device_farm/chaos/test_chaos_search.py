@@ -44,6 +44,7 @@ def a_lab(folder: Path, cache_dir: Path) -> SearchLab:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two whole searches
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_search_ends_with_every_candidate_measured_once_and_right(
     clean: dict[str, Candidate], tmp_path: Path, cache_dir: Path, seed: int
