@@ -16,11 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 import device_farm
 from device_farm.emulator.processes import Run
 from device_farm.testing.phone_lab import kill_adb_server
 from device_farm.testing.phones import EmulatedPhones
 from device_farm.transport.adb.server import AdbServer, PrivateAdbServer
+from npas_ray.config import SearchConfig
+from npas_ray.runs.setting import make_space
+from npas_ray.space.choices import Architecture
 
 ROOT = Path(device_farm.__file__).parent.parent
 
@@ -148,6 +153,16 @@ class SearchLab:
                 raise TimeoutError(f"waited in vain for {timeout_s:g} s")
             time.sleep(0.1)
 
+    def _listed(self) -> Path:
+        """A file with as many architectures as there are to be candidates, the same for every lab."""
+        space, rng = make_space(SearchConfig.from_json({"name": "chaos"})), np.random.default_rng(0)
+        drawn: dict[Architecture, None] = {}
+        while len(drawn) < self._candidates:
+            drawn[space.sample(rng)] = None
+        path = self._folder / "architectures.json"
+        path.write_text(json.dumps([architecture.to_json() for architecture in drawn]))
+        return path
+
     def _config(self) -> dict[str, Any]:
         by_model: dict[str, list[str]] = {}
         for address, model in zip(self.phones.addresses, self._models, strict=True):
@@ -155,7 +170,12 @@ class SearchLab:
         return {
             "name": "chaos",
             "task": {"train_images": 100},
-            "search": {"policy": "random", "candidates": self._candidates},
+            # What a policy proposes depends on what it has heard by then; a list is the same in every search.
+            "search": {
+                "policy": "random",
+                "candidates": self._candidates,
+                "warm_start": [{"architectures": str(self._listed())}],
+            },
             "training": {"epochs": 0, "final_epochs": 0, "workers": 1},
             "devices": [
                 {"kind": "adb", "model": model, "server": str(self.server), "serials": serials}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,11 +182,8 @@ def test_too_few_or_meaningless_results_give_no_curve(npas_run: RunData) -> None
         assert "Against simpler searches: " in text.baselines(data.baselines)
 
 
-def test_long_runs_are_simulated_at_some_points_in_seconds() -> None:
-    data = run_of(policy("random"), 700)
-    started = time.process_time()
-    simulated = simulate(data)
-    assert time.process_time() - started < 30
+def test_long_runs_are_simulated_at_some_points_only() -> None:
+    simulated = simulate(run_of(policy("random"), 700))
     assert simulated.why_not is None
     assert len(simulated.evaluations) == 200
     assert simulated.evaluations[-1] == 700
