@@ -19,25 +19,10 @@ from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.setting import backbone_of, block_height_of, make_space
 from npas_ray.search.reward import Objective
 from npas_ray.space.choices import Architecture
+from npas_ray.testing.progress import Said
 
 SLOW = "3x3/block-punched@2"
 SPACE = {"operators": ["3x3", "skip"], "schemes": ["block-punched"], "rates": [1, 2, 5]}
-
-
-class Said:
-    """A Progress that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def phase(self, text: str) -> None: ...
-    def update(
-        self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
-    ) -> None: ...
-    def close(self) -> None: ...
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def config_with(**sections: dict[str, object]) -> SearchConfig:

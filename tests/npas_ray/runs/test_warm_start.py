@@ -24,6 +24,7 @@ from npas_ray.runs.warm_start_sources import Found, Source, read_source
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.reward import Objective
 from npas_ray.space.choices import Architecture
+from npas_ray.testing.progress import Said
 
 DEVICE = {
     "serial": "s1",
@@ -32,22 +33,6 @@ DEVICE = {
     "emulated": False,
     "details": {"processor": "AMD EPYC", "cores": 4, "allowed_cores": [0, 1]},
 }
-
-
-class Said:
-    """A Progress that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def phase(self, text: str) -> None: ...
-    def update(
-        self, done: int, total: int, *, over_budget: int, failed: int, best: str | None, stopped: int = 0
-    ) -> None: ...
-    def close(self) -> None: ...
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def dense_ms(latency_ms: float = 0.1, *, key: str = "k" * 16, **device: Any) -> dict[str, Any]:
