@@ -87,7 +87,7 @@ class LearnedLatency(LatencySurrogate):
     #: the scale is guessed from few measurements: variances count 1 + this / measurements times
     _DOUBT = 8.0
     #: details and noise are fitted anew whenever there are this many times as many measurements
-    _GROWTH = 1.2
+    _GROWTH = 1.05
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
