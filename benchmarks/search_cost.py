@@ -27,9 +27,9 @@ from benchmarks._harness import finish, parser, table
 
 OBSERVATIONS = (50, 200, 500, 1000, 2000, 5000)
 POLICIES = ("npas", "paper", "evolution", "local", "random", "optuna-tpe", "optuna-nsga2", "optuna-gp")
-BARS_MS = {("npas", 200): 25.0, ("npas", 2000): 100.0}  # a candidate, in batches of five
+BARS_MS = {("npas", 200): 25.0, ("npas", 2000): 100.0}  # a candidate, in batches of any size
 #: CPU seconds for one cell of the table, after which its rounds end
-BUDGET_S = 40.0
+BUDGET_S = 15.0
 
 
 def results_of_a_search(space: Any, count: int, *, seed: int) -> list[Any]:
@@ -136,14 +136,14 @@ def main() -> None:
                         f" {found['median_ms']:.1f}), {found['peak_mb']:.0f} MB more",
                         flush=True,
                     )
-                if found is None or found["ms"] > 1e3 * BUDGET_S / 2:
+                if found is None or found["ms"] > 1e3 * BUDGET_S / 5:
                     break  # more results cost more
         print(f"\n{report(cells, batch)}\n", flush=True)
     missed = []
     for (policy, size), bar_ms in BARS_MS.items():
         for c in cells:
-            if (c["policy"], c["observations"], c["batch"]) == (policy, size, 5):
-                print(f"{policy} at {size} results: {c['ms']:.1f} ms, bar {bar_ms:g} ms")
+            if (c["policy"], c["observations"]) == (policy, size):
+                print(f"{policy} at {size} results, batches of {c['batch']}: {c['ms']:.1f} ms, bar {bar_ms:g} ms")
                 missed += [policy] if c["ms"] > bar_ms else []
     finish("search_cost", {"space": options.space, "cells": cells}, options.json)
     raise SystemExit(1 if missed else 0)
