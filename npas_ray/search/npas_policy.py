@@ -23,6 +23,9 @@ from npas_ray.search.settings import whole
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
 
+#: rounds of evolution for a single candidate, at most: more of them are for what stands behind the best
+_ROUNDS_FOR_ONE = 8
+
 
 class NpasPolicy(ReplayablePolicy):
     """Best accuracy within the latency budgets.
@@ -151,9 +154,9 @@ class NpasPolicy(ReplayablePolicy):
             lambda rows: goal.score(rows, *belief.predict(rows)),
             known=self._known(),
             size=self._pool_size,
-            rounds=self._rounds,
+            rounds=self._rounds if count > 1 else min(self._rounds, _ROUNDS_FOR_ONE),
             rng=rng,
-        )[: max(100, 2 * count)]
+        )[: max(100 if count > 1 else 40, 2 * count)]
         if count == 1 and not self.pending:
             return pool[:1]
         pending = self._encoding.encode(self.pending)

@@ -135,8 +135,9 @@ class SoftKernel:
         similar = np.exp(-table)
         theirs, m = self.spell(right), len(right)
         of_a_word = (parameters.shared / np.sqrt(self.layers)) * (similar @ theirs.counts.T)  # V x m
-        of_traits = (parameters.trend / np.sqrt(Capacity.TRAITS)) * (self._capacity.table @ theirs.traits.T)  # K x m
-        sums = np.concatenate([of_traits, np.empty_like(of_traits)], axis=1)  # K x 2m
+        sums = np.empty((len(self._capacity.table), 2 * m))  # K x 2m
+        trend = parameters.trend / np.sqrt(Capacity.TRAITS)
+        np.matmul(trend * self._capacity.table, theirs.traits.T, out=sums[:, :m])
         start = 0
         for layer, (words, alpha) in enumerate(zip(self._words, parameters.alpha, strict=True)):
             here = slice(start, start := start + len(words))
