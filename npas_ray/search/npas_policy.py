@@ -23,9 +23,6 @@ from npas_ray.search.settings import whole
 from npas_ray.space.choices import Architecture
 from npas_ray.space.search_space import SearchSpace
 
-#: rounds of evolution for a single candidate, at most: more of them are for what stands behind the best
-_ROUNDS_FOR_ONE = 8
-
 
 class NpasPolicy(ReplayablePolicy):
     """Best accuracy within the latency budgets.
@@ -154,7 +151,7 @@ class NpasPolicy(ReplayablePolicy):
             lambda rows: goal.score(rows, *belief.predict(rows)),
             known=self._known(),
             size=self._pool_size,
-            rounds=self._rounds if count > 1 else min(self._rounds, _ROUNDS_FOR_ONE),
+            rounds=self._rounds,
             rng=rng,
         )[: max(100 if count > 1 else 40, 2 * count)]
         if count == 1 and not self.pending:

@@ -12,7 +12,7 @@ from npas_ray.errors import ConfigError
 from npas_ray.search.evolution_policy import EvolutionPolicy
 from npas_ray.search.local_policy import LocalPolicy
 from npas_ray.search.npas_policy import NpasPolicy
-from npas_ray.search.optuna_policy import GPPolicy, NSGA2Policy, TPEPolicy
+from npas_ray.search.optuna_policies import GPPolicy, NSGA2Policy, TPEPolicy
 from npas_ray.search.paper_policy import PaperPolicy
 from npas_ray.search.q_learning import QLearningSettings
 from npas_ray.search.random_policy import RandomPolicy
