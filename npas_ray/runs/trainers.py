@@ -13,7 +13,7 @@ from npas_ray.runs.directory import RunDirectory
 from npas_ray.runs.placement import here
 from npas_ray.runs.progress import Progress
 from npas_ray.runs.setting import backbone_of, block_height_of, tap_unit_of, task_of
-from npas_ray.training.trainer_actor import Trainer
+from npas_ray.training.trainer_actor import TeacherOf, Trainer
 from npas_ray.training.trainer_pool import TrainerPool
 
 
@@ -34,7 +34,6 @@ class Trainers:
             "task": task_of(config),
         }
         self._hired: list[Any] = []
-        self._teacher: Any = None  # kept in Ray's store as long as a trainer may have to be restarted
 
     def __enter__(self) -> Self:
         # the first one writes the teacher into the run's directory, so it stays with it
@@ -50,11 +49,10 @@ class Trainers:
         progress.phase("training the teacher")
         teacher = ray.get(self._hired[0].teacher.remote())
         progress.log(f"teacher: {teacher['accuracy']:.1%} on the validation set, {teacher['wall_s']:.0f} s")
-        self._teacher = self._hired[0].teacher_bytes.remote()
         for name in self._names[1:]:
-            self._hire(name, teacher=self._teacher, scheduling_strategy="SPREAD")
+            self._hire(name, teacher=TeacherOf(self._names[0]), scheduling_strategy="SPREAD")
         return cast(Any, TrainerPool).remote(self._names)
 
-    def _hire(self, name: str, *, teacher: Any, scheduling_strategy: Any) -> None:
+    def _hire(self, name: str, *, teacher: str | TeacherOf, scheduling_strategy: Any) -> None:
         actor = cast(Any, Trainer).options(name=name, scheduling_strategy=scheduling_strategy)
         self._hired.append(actor.remote(self._backbone, teacher, **self._options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ from npas_ray.training.teacher import Teacher, cached_teacher
 _MASK = "mask/"  # prefix of masks among the tensors of a trained candidate
 
 
+@dataclass(frozen=True)
+class TeacherOf:
+    """The teacher that another trainer, an actor of this name, keeps.
+
+    It is asked for anew whenever a trainer is restarted, wherever that is: an object in Ray's store as an argument
+    would be lost with the node that owns it, and the restart with it.
+    """
+
+    trainer: str
+
+    def get(self, backbone: Backbone) -> Teacher:
+        keeper: Any = ray.get_actor(self.trainer)
+        return Teacher.from_bytes(ray.get(keeper.teacher_bytes.remote()), backbone)
+
+
 @ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)
 class Trainer:
     """Evaluates one candidate at a time on one core. Idempotent: the same call gives the same answer but for times."""
@@ -29,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        teacher: str | bytes,
+        teacher: str | TeacherOf,
         *,
         block_height: int,
         tap_unit: str = TapUnit.TAP,
@@ -37,15 +53,15 @@ class Trainer:
     ) -> None:
         """`task` are the arguments of digits_task.
 
-        `teacher` is a teacher's bytes, or the directory where it is kept: then it is trained first, if that holds none
+        `teacher` is another trainer's, or the directory where it is kept: then it is trained first, if that holds none
         of this backbone and task.
         """
         torch.set_num_threads(1)  # reproducible, and as many trainers as cores
         self._backbone = backbone
         self._block_height, self._tap_unit = block_height, TapUnit(tap_unit)
         self._task = digits_task(**task)
-        if isinstance(teacher, bytes):
-            self._teacher = Teacher.from_bytes(teacher, backbone)
+        if isinstance(teacher, TeacherOf):
+            self._teacher = teacher.get(backbone)
         else:
             self._teacher = cached_teacher(Path(teacher), self._task, backbone)
 

@@ -18,7 +18,7 @@ from npas_ray.training.data import Task
 from npas_ray.training.fast_evaluation import evaluate
 from npas_ray.training.optimise import accuracy
 from npas_ray.training.teacher import Teacher, cached_teacher
-from npas_ray.training.trainer_actor import Trainer, pack, unpack
+from npas_ray.training.trainer_actor import TeacherOf, Trainer, pack, unpack
 
 ARCHITECTURE = Architecture.from_json(["3x3/pattern@5", "1x1+3x3dw+1x1/block-based@2", "skip"])
 BLOCK_HEIGHT = 16
@@ -47,7 +47,8 @@ def test_the_actor_does_what_the_function_does(
 ) -> None:
     monkeypatch.setattr(teacher_module, "train_teacher", lambda *_: teacher)
     cached_teacher(tmp_path, task, backbone)
-    trainer = NewTrainer(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})
+    named = cast(Any, Trainer).options(name="keeper")
+    trainer = named.remote(backbone, str(tmp_path), block_height=BLOCK_HEIGHT, task={})
     texts = json.loads(json.dumps(ARCHITECTURE.to_json()))
     plain = ray.get(trainer.evaluate.remote(texts, epochs=1, seed=3))
     assert json.loads(json.dumps(plain)) == plain
@@ -62,8 +63,12 @@ def test_the_actor_does_what_the_function_does(
     graph, _ = deploy(network, backbone, ARCHITECTURE, masks, block_height=BLOCK_HEIGHT)
     assert graph == lower(backbone, ARCHITECTURE, block_height=BLOCK_HEIGHT)
     assert ray.get(trainer.teacher.remote())["accuracy"] == teacher.accuracy
-    elsewhere = NewTrainer(backbone, trainer.teacher_bytes.remote(), block_height=BLOCK_HEIGHT, task={})
+    elsewhere = NewTrainer(backbone, TeacherOf("keeper"), block_height=BLOCK_HEIGHT, task={})
     there = ray.get(elsewhere.evaluate.remote(texts, epochs=1, seed=3))
     assert {**there, "wall_s": 0} == {**here, "wall_s": 0}
+    for gone in (trainer, elsewhere):
+        ray.kill(gone, no_restart=False)
+    restarted = ray.get(elsewhere.evaluate.remote(texts, epochs=1, seed=3))
+    assert {**restarted, "wall_s": 0} == {**here, "wall_s": 0}
     with pytest.raises(ValueError, match="2 layers"):
         ray.get(trainer.evaluate.remote(texts[:2]))
