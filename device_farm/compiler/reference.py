@@ -80,20 +80,25 @@ def reference_output(
 def _compute(op: Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
     x = inputs[0]
     if isinstance(op, Conv2d | DepthwiseConv2d):
-        compute = _depthwise if isinstance(op, DepthwiseConv2d) else _convolution
-        y = compute(op, _padded(x, op.padding), weights[f"{op.name}.weight"], weights[f"{op.name}.bias"])
+        windows = _windows(op, _padded(x, op.padding))
+        weight, bias = weights[f"{op.name}.weight"], weights[f"{op.name}.bias"]
+        groups = op.groups if isinstance(op, Conv2d) else 0
+        y = _convolution(windows, weight, bias, groups) if groups else _depthwise(windows, weight, bias)
         return _activate(y + inputs[1] if len(inputs) == 2 else y, op.activation)
     if isinstance(op, Pool2d) and op.pool is PoolKind.MAX:
-        return _windows(op, _padded(x, op.padding, -np.inf)).max(axis=(2, 3))
+        largest: Array = _windows(op, _padded(x, op.padding, -np.inf)).max(axis=(2, 3))
+        return largest
     if isinstance(op, Pool2d):
-        return _windows(op, _padded(x, op.padding)).mean(axis=(2, 3), dtype=np.float64).astype(x.dtype)
+        mean: Array = _windows(op, _padded(x, op.padding)).mean(axis=(2, 3), dtype=np.float64)
+        return mean.astype(x.dtype)
     if isinstance(op, Add):
         return _activate(x + inputs[1], op.activation)
     if isinstance(op, Multiply):
         return _activate(x * inputs[1], op.activation)
     if isinstance(op, Softmax):
         powers = np.exp(x - x.max(axis=2, keepdims=True))
-        return powers / powers.sum(axis=2, keepdims=True)
+        shares: Array = powers / powers.sum(axis=2, keepdims=True)
+        return shares
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=2)
     if isinstance(op, SliceChannels):
@@ -131,12 +136,11 @@ def _windows(op: Conv2d | DepthwiseConv2d | Pool2d, x: Array) -> Array:
     return windows[:: op.stride[0], :: op.stride[1], :: dilation[0], :: dilation[1]]
 
 
-def _convolution(op: Conv2d, x: Array, weight: Array, bias: Array) -> Array:
+def _convolution(windows: Array, weight: Array, bias: Array, groups: int) -> Array:
     """By products of matrices, a band of rows at a time."""
-    windows = _windows(op, x)
-    (rows, columns), channels, filters = windows.shape[:2], weight.shape[1], op.filters // op.groups
-    matrices = weight.reshape(op.groups, filters, channels, -1).transpose(0, 3, 2, 1).reshape(op.groups, -1, filters)
-    y = np.empty((rows, columns, op.filters), x.dtype)
+    (rows, columns), channels, filters = windows.shape[:2], weight.shape[1], len(weight) // groups
+    matrices = weight.reshape(groups, filters, channels, -1).transpose(0, 3, 2, 1).reshape(groups, -1, filters)
+    y = np.empty((rows, columns, len(weight)), weight.dtype)
     band = max(1, _BAND // (columns * matrices.shape[1]))
     for group, matrix in enumerate(matrices):
         of_group = windows[..., group * channels : (group + 1) * channels]
@@ -144,13 +148,13 @@ def _convolution(op: Conv2d, x: Array, weight: Array, bias: Array) -> Array:
             taken = of_group[row : row + band]
             product = taken.reshape(-1, len(matrix)) @ matrix
             y[row : row + band, :, group * filters : (group + 1) * filters] = product.reshape(-1, columns, filters)
-    return np.add(y, bias, out=y)
+    y += bias
+    return y
 
 
-def _depthwise(op: DepthwiseConv2d, x: Array, weight: Array, bias: Array) -> Array:
-    windows = _windows(op, x)
+def _depthwise(windows: Array, weight: Array, bias: Array) -> Array:
     rows, columns, kh, kw, channels = windows.shape
-    y = np.empty((rows, columns, channels), x.dtype)
+    y = np.empty((rows, columns, channels), weight.dtype)
     y[:] = bias
     band = max(1, _BAND // (8 * columns * channels))
     products = np.empty_like(y[:band])
