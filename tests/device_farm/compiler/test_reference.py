@@ -150,10 +150,8 @@ def test_many_rows_are_one_answer_band_by_band() -> None:
     graph = chain((150, 160, 8), op)
     weights = random_weights(graph, seed=1)
     image = np.random.default_rng(2).standard_normal((150, 160, 8)).astype(np.float32)
-    theirs = functional.conv2d(
-        torch.from_numpy(image).permute(2, 0, 1)[None],
-        *(torch.from_numpy(weights[f"y.{p}"]) for p in ("weight", "bias")),
-    )
+    w, b = (torch.from_numpy(weights[f"y.{part}"]) for part in ("weight", "bias"))
+    theirs = functional.conv2d(torch.from_numpy(image).permute(2, 0, 1)[None], w, b)
     ours = reference_output(graph, weights, image)
     np.testing.assert_allclose(ours, theirs[0].permute(1, 2, 0).numpy(), rtol=1e-4, atol=1e-4)
 
@@ -166,7 +164,7 @@ from pathlib import Path
 from device_farm.compiler import compile_network, host_target
 from device_farm.compiler.graph import Conv2d, Shape
 from device_farm.compiler.testing import chain
-places = {"target": host_target(), "out_dir": Path("out"), "cache_dir": Path("cache")}
+places = {"target": host_target(), "out_dir": Path(sys.argv[1], "out"), "cache_dir": Path(sys.argv[1], "cache")}
 compile_network(chain((4, 4, 8), Conv2d("y", (), 8)), **places)
 assert "tvm" in sys.modules and "torch" not in sys.modules
 import torch
@@ -175,5 +173,5 @@ module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
 imported = import_module(module, Shape(8, 8, 3))
 compile_network(imported.graph, weights=imported.weights, **places)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
