@@ -9,7 +9,7 @@ new architecture  depths and expansions of MobileNetV2 at random, all kernels in
 new pruning       another rate in every layer of a known architecture, in blocks of --height filters: the plan is
                   written, and what the set of kernels has not had so far is linked (or a kernel generated).
 
-Each compilation includes the host's reference answer, which torch computes. Beside it, what the peers take to load the
+Each compilation includes the host's reference answer. Beside it, what the peers take to load the
 dense MobileNetV2 from an ONNX file, optimisations included. At the end, several processes that share an empty cache
 compile new architectures, on as many cores.
 """

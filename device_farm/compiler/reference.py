@@ -63,7 +63,7 @@ def reference_output(
     last_use = {name: op.name for op in graph.ops for name in op.inputs}
     with np.errstate(all="ignore"):  # what leaves the range becomes infinite, as on the device
         arrays = {
-            name: array if array.dtype == np.int32 else kept(array.astype(dtype))
+            name: array if array.dtype == np.int32 else kept(array.astype(dtype, copy=False))
             for name, array in checked_weights(graph, weights).items()
         }
         values = {graph.input.name: kept(np.ascontiguousarray(x, np.float32).reshape(expected).astype(dtype))}
@@ -106,7 +106,7 @@ def _compute(op: Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array
     if isinstance(op, ShuffleChannels):
         return x.reshape(*x.shape[:2], op.groups, -1).swapaxes(2, 3).reshape(x.shape)
     if isinstance(op, Activate):
-        return _activate(x, op.activation)
+        return _activate(x.copy(), op.activation)
     if isinstance(op, ResizeChannels):
         y = np.zeros((*x.shape[:2], op.channels), x.dtype)
         y[:, :, : x.shape[2]] = x[:, :, : op.channels]
@@ -140,54 +140,53 @@ def _convolution(windows: Array, weight: Array, bias: Array, groups: int) -> Arr
     """By products of matrices, a band of rows at a time."""
     (rows, columns), channels, filters = windows.shape[:2], weight.shape[1], len(weight) // groups
     matrices = weight.reshape(groups, filters, channels, -1).transpose(0, 3, 2, 1).reshape(groups, -1, filters)
-    y = np.empty((rows, columns, len(weight)), weight.dtype)
+    y = np.empty((rows * columns, len(weight)), weight.dtype)
     band = max(1, _BAND // (columns * matrices.shape[1]))
-    for group, matrix in enumerate(matrices):
-        of_group = windows[..., group * channels : (group + 1) * channels]
-        for row in range(0, rows, band):
-            taken = of_group[row : row + band]
-            product = taken.reshape(-1, len(matrix)) @ matrix
-            y[row : row + band, :, group * filters : (group + 1) * filters] = product.reshape(-1, columns, filters)
-    y += bias
-    return y
+    for row in range(0, rows, band):
+        taken, sums = windows[row : row + band], y[row * columns : (row + band) * columns]
+        for group, matrix in enumerate(matrices):
+            of_group = taken[..., group * channels : (group + 1) * channels].reshape(-1, len(matrix))
+            np.matmul(of_group, matrix, out=sums[:, group * filters : (group + 1) * filters])
+        sums += bias
+    return y.reshape(rows, columns, -1)
 
 
 def _depthwise(windows: Array, weight: Array, bias: Array) -> Array:
     rows, columns, kh, kw, channels = windows.shape
+    factors = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
     y = np.empty((rows, columns, channels), weight.dtype)
-    y[:] = bias
     band = max(1, _BAND // (8 * columns * channels))
     products = np.empty_like(y[:band])
     for row in range(0, rows, band):
         taken, sums = windows[row : row + band], y[row : row + band]
+        sums[:] = bias
         for i, j in np.ndindex(kh, kw):
-            sums += np.multiply(taken[:, :, i, j], weight[:, 0, i, j], out=products[: len(sums)])
+            sums += np.multiply(taken[:, :, i, j], factors[i, j], out=products[: len(sums)])
     return y
 
 
-def _activate(x: Array, activation: Activation) -> Array:
+def _activate(y: Array, activation: Activation) -> Array:
+    """In the array's own place."""
     match activation:
-        case Activation.NONE:
-            return x
         case Activation.RELU:
-            return np.maximum(x, 0)
+            np.maximum(y, 0, out=y)
         case Activation.RELU6:
-            return _clamped(x)
+            _clamp(y)
         case Activation.HARD_SIGMOID:
-            return _clamped(x + 3) / 6
+            y += 3
+            _clamp(y)
+            y /= 6
         case Activation.HARD_SWISH:
-            return x * _clamped(x + 3) / 6
+            y *= _activate(y.copy(), Activation.HARD_SIGMOID)
         case Activation.SIGMOID:
-            return _sigmoid(x)
+            np.negative(y, out=y)
+            np.exp(y, out=y)
+            y += 1
+            np.reciprocal(y, out=y)
         case Activation.SWISH:
-            return x * _sigmoid(x)
-
-
-def _clamped(x: Array) -> Array:
-    y: Array = np.maximum(x, 0)
-    return np.minimum(y, 6, out=y)
-
-
-def _sigmoid(x: Array) -> Array:
-    y: Array = 1 / (1 + np.exp(-x))
+            y *= _activate(y.copy(), Activation.SIGMOID)
     return y
+
+
+def _clamp(y: Array) -> None:
+    np.minimum(np.maximum(y, 0, out=y), 6, out=y)

@@ -60,9 +60,10 @@ def seeded_weights(graph: Graph, *, seed: int) -> dict[str, Array]:
         if alive is not None and isinstance(op, Conv2d) and op.sparsity is not None:
             height = op.sparsity.block_height
             scale = np.repeat(np.maximum(op.sparsity.kept, 1).astype(np.float32), height)[: shape[0]]
-            values = values * np.repeat(alive, height, axis=0)[: shape[0]]
+            values *= np.repeat(alive, height, axis=0)[: shape[0]]
         scale = np.sqrt(np.float32(gain(op.activation)) / scale)
-        weights[f"{op.name}.weight"] = values * scale[:, None, None, None]
+        values *= scale[:, None, None, None]
+        weights[f"{op.name}.weight"] = values
         weights[f"{op.name}.bias"] = uniform(seed, stream + 2, shape[0]) * np.float32(0.125)
     return weights
 
