@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Tr
 
 DEFAULT_FOLDER = "/data/local/tmp/npas"
 _KILL_S = 1.5  # beyond the deadline of a run, to end it and to see that it is ended
+_WATCH_S = 2.0  # beyond the deadline of a run, after which the phone itself ends what is left of it
 _CLOSE_S = 2.0
 _BUSY_S = 0.005
 _MOST_UNENDED = 20
@@ -298,7 +300,8 @@ class AdbTransport(Transport):
     ) -> Completed:
         token = f"npas-{self._client}-{secrets.token_hex(8)}"
         chores = dict(self._chores)
-        script = _lines(chores) + scripts.run(self._folder, argv, token, then=then)
+        most_s = math.ceil(deadline.remaining_s + _WATCH_S)
+        script = _lines(chores) + scripts.run(self._folder, argv, token, most_s=most_s, then=then)
         session: ShellSession | None = None
         try:
             with self._link.session(
