@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from device_farm.transport.adb.quoting import quote, quote_all
 
 TOKEN_VARIABLE = "NPAS_RUN"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PROBLEMS = {  # first word on stdout of a run that did not start
     "no-file": "there is no such program on the phone",
     "no-program": "it is no program: it begins neither with ELF nor with #!",
@@ -49,7 +50,7 @@ _END_WATCH = "kill $w 2>/dev/null; kill -15 -$w 2>/dev/null\n"
 
 
 def _watch(token: str, most_s: int) -> str:
-    """Begins a sleeper of its own session, number in `w`, that in the end kills with SIGKILL whatever carries the token.
+    """Begins a sleeper of its own session, number in `w`, that in the end kills (-9) whatever carries the token.
 
     It outlives the shell, so a lost link does not matter, and a program that is stopped cannot escape. Once it kills,
     the shell, which sees its program end, does not stop it half-way. A phone without `sleep` goes without.
@@ -139,6 +140,7 @@ def prepare(base: str, folder: str, marker: str) -> str:
             "/sys/devices/system/cpu/online",
             "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq",
             "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/related_cpus",
+            BOOT_ID,
         )
         + f"echo {marker} end\n"
     )
