@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,114 +17,89 @@ from device_farm.testing.phone_lab import PhoneLab
 from device_farm.testing.tiny_farm import tiny_network
 
 MODEL = "emu-x86-fast"
-BACK_AFTER_S = 1.0
+PHONES = range(4)
 
 
 @pytest.fixture(scope="module")
 def lab(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLab]:
     config = {
         "compile_with": "device_farm.testing.tiny_farm:compile_tiny",
-        # Long enough for somebody outside to see that it runs.
-        "protocol": Protocol(warmup_s=0.01, min_time_s=2.0, max_time_s=2.0, deadline_s=30.0),
+        "protocol": Protocol(warmup_s=0.01, min_time_s=0.3, max_time_s=0.5, deadline_s=20.0),
     }
-    with PhoneLab(tmp_path_factory.mktemp("lab"), [MODEL] * 4, name="restarts", pace=1.0, config=config) as made:
+    models = [MODEL] * len(PHONES)
+    with PhoneLab(tmp_path_factory.mktemp("lab"), models, name="restarts", pace=1.0, config=config) as made:
         yield made
 
 
-def known_programs(lab: PhoneLab) -> set[str]:
-    return {run.name for phone in lab.phones for run in phone.runs}
+def all_well(lab: PhoneLab) -> None:
+    lab.until(lambda: lab.are_well(*PHONES), timeout_s=120)
 
 
-def runs_new(lab: PhoneLab, number: int, known: set[str]) -> bool:
-    """Whether a phone is in the middle of a program that none has run before."""
-    status = lab.phones[number].status
-    return status.alive > 0 and status.runs[-1].name not in known
-
-
-class Restarts(threading.Thread):
-    """Restarts phones: `where` it runs a program that none of them has run before. `struck` are those phones."""
-
-    def __init__(self, lab: PhoneLab, where: set[int]) -> None:
-        super().__init__(daemon=True)
-        self._lab, self._where = lab, where
-        self._known = known_programs(lab)
-        self._over = threading.Event()
-        self.struck: list[int] = []
-
-    def run(self) -> None:
-        while not self._over.wait(0.05):
-            for number in self._where:
-                if runs_new(self._lab, number, self._known):
-                    self.struck.append(number)
-                    self._lab.phones[number].inject(PhoneFault.REBOOT, value=BACK_AFTER_S)
-                    time.sleep(0.2)
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
+def told(lab: PhoneLab, kind: Kind) -> list[str]:
+    """By which phones, in no particular order."""
+    return [entry.serial for number in PHONES for entry in lab.history(number) if entry.kind is kind]
 
 
 @contextlib.contextmanager
-def restarting(lab: PhoneLab, where: set[int]) -> Iterator[Restarts]:
-    thread = Restarts(lab, where)
+def again_and_again(what: Callable[[], None], *, every_s: float) -> Iterator[None]:
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(every_s):
+            what()
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield thread
+        yield
     finally:
-        thread.stop()
-
-
-def all_well(lab: PhoneLab) -> None:
-    lab.until(lambda: lab.are_well(0, 1, 2, 3), timeout_s=120)
+        over.set()
+        thread.join()
 
 
 def test_what_restarts_two_phones_is_poisoned_and_meets_no_third(lab: PhoneLab) -> None:
     all_well(lab)
-    for n in range(4):  # all phones have their sentinel's baseline
-        lab.farm.measure(tiny_network(1), model=MODEL, replicate=n, timeout_s=120)
-    with restarting(lab, {0, 1, 2, 3}) as restarts, pytest.raises(Poisoned, match="failed on 2 different") as caught:
-        lab.farm.measure(tiny_network(2), model=MODEL, timeout_s=120)
-    assert len(restarts.struck) == len(set(restarts.struck)) == 2
+    boots_before = told(lab, Kind.RESTARTED)
+    assert boots_before == []
+    with pytest.raises(Poisoned, match="failed on 2 different devices") as caught:
+        lab.farm.measure(tiny_network(2, "FAULT_RESTART"), model=MODEL, timeout_s=240)
     notes = "\n".join(caught.value.__notes__)
     assert notes.count("RunnerFailed: the device restarted while it ran") == 2
-    for number in restarts.struck:
-        kinds = [entry.kind for entry in lab.history(number)]
-        assert Kind.RESTARTED in kinds and Kind.ACCUSED in kinds
-    # It is kept over a death of the broker, and the phones serve on.
+    restarted = told(lab, Kind.RESTARTED)
+    assert len(restarted) == len(set(restarted)) == 2
+    assert sorted(told(lab, Kind.ACCUSED)) == sorted(restarted)
+    # It is kept over a death of the broker, nobody is punished for it, and the phones serve on.
     all_well(lab)
     lab.kill_broker()
     with pytest.raises(Poisoned):
-        lab.farm.measure(tiny_network(2), model=MODEL, replicate=9, timeout_s=120)
+        lab.farm.measure(tiny_network(2, "FAULT_RESTART"), model=MODEL, replicate=9, timeout_s=120)
     all_well(lab)
-    assert lab.farm.measure(tiny_network(1), model=MODEL, replicate=9, timeout_s=120).latency_ms > 0
+    assert lab.farm.measure(tiny_network(1), model=MODEL, timeout_s=120).latency_ms > 0
+    assert told(lab, Kind.RESTARTED) == restarted
 
 
 def test_a_phone_that_restarts_by_itself_poisons_nothing(lab: PhoneLab) -> None:
-    """Whatever it is asked to run: it is the only one, and the candidates are sound."""
     all_well(lab)
-    with restarting(lab, {0}) as restarts:
-        pending = [lab.farm.submit(tiny_network(10 + n), model=MODEL) for n in range(8)]
-        serials = {job.result(180).device.serial for job in pending}
-    assert restarts.struck and serials <= set(lab.phones.addresses[1:])
+    before = told(lab, Kind.RESTARTED)
+    with again_and_again(lambda: lab.phones[0].inject(PhoneFault.REBOOT, value=0.3), every_s=2.0):
+        pending = [lab.farm.submit(tiny_network(10 + n), model=MODEL) for n in range(12)]
+        assert all(job.result(240).latency_ms > 0 for job in pending)
+        lab.until(lambda: len(told(lab, Kind.RESTARTED)) > len(before))
+    assert set(told(lab, Kind.RESTARTED)[:]) - set(before) <= {lab.phones.addresses[0]}
 
 
-def test_a_phone_that_was_only_unplugged_accuses_nobody(lab: PhoneLab) -> None:
+def test_phones_that_are_unplugged_again_and_again_accuse_nobody(lab: PhoneLab) -> None:
     lab.heal()
     all_well(lab)
-    accused = [entry for n in range(4) for entry in lab.history(n) if entry.kind is Kind.ACCUSED]
-    pending = lab.farm.submit(tiny_network(30), model=MODEL)
-    known = known_programs(lab)
-    at: list[int] = []
+    before = told(lab, Kind.ACCUSED), told(lab, Kind.RESTARTED)
+    lost = len(told(lab, Kind.STRUCK))
 
-    def begins() -> bool:
-        at.extend(n for n in range(4) if runs_new(lab, n, known))
-        return bool(at)
+    def unplug() -> None:
+        lab.phones[1].inject(PhoneFault.UNPLUG)
+        lab.phones[1].heal()
 
-    lab.until(begins)
-    number = at[0]
-    lab.phones[number].inject(PhoneFault.UNPLUG)
-    time.sleep(0.5)
-    lab.phones[number].heal()
-    assert pending.result(120).latency_ms > 0
-    all_well(lab)
-    assert accused == [entry for n in range(4) for entry in lab.history(n) if entry.kind is Kind.ACCUSED]
+    with again_and_again(unplug, every_s=1.0):
+        pending = [lab.farm.submit(tiny_network(30 + n), model=MODEL) for n in range(12)]
+        assert all(job.result(240).latency_ms > 0 for job in pending)
+    assert len(told(lab, Kind.STRUCK)) > lost
+    assert (told(lab, Kind.ACCUSED), told(lab, Kind.RESTARTED)) == before
