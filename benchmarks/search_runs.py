@@ -1,16 +1,17 @@
 """Real searches: policies against each other on the embedded task, each run as a user runs it.
 
-    python -m benchmarks.search_runs [--seeds 5] [--candidates 60] [--policy NAME ...] [--work DIR] [--json FILE]
-                                     [--report]
+    python -m benchmarks.search_runs [--seeds 5] [--candidates 60] [--policy NAME ...] [--share 0.3] [--work DIR]
+                                     [--json FILE] [--report]
 
-A run is `npas search` with Ray Tune, trainers and this machine as the device: every candidate is compiled, measured on
-the reserved core and, if it keeps the budget, trained. What the run chooses (it has evaluated its front runners with
-more seeds by then) is trained three times more with seeds that no run has seen, as long as candidates are trained, and
-judged on validation and test images. All policies of a seed have the same task, teacher and budget, so differences are
-paired.
+First `npas calibrate`, once for all. A run is then `npas search` with Ray Tune, trainers and this machine as the
+device: every candidate is compiled, measured on the reserved core and, if it keeps the budget, trained. Every policy
+has the same calibration: what is surely over the budget by it is not proposed (and `npas` is told the prediction, too).
+What the run chooses (it has evaluated its front runners with more seeds by then) is trained three times more with seeds
+that no run has seen, as long as candidates are trained, and judged on validation and test images. All policies of a
+seed have the same task, teacher and budget, so differences are paired.
 
-The budget is half of what the dense network takes here, taken from the first run and kept for all others. The teacher
-of a seed is trained by its first run and handed to the others: nothing that is searched depends on who trained it.
+The budget is what --share of random architectures keep by the calibration, the same for all runs. The teacher of a seed
+is trained by its first run and handed to the others: nothing that is searched depends on who trained it.
 
 The JSON is written after every run. A run that is in it is not repeated, one that was interrupted goes on where it was:
 start the same command again. `--report` prints what there is.
@@ -40,7 +41,8 @@ from npas_ray.search.policy import Status
 POLICIES = ("npas", "paper", "evolution", "optuna-tpe")
 #: no run trains with these
 JUDGES = (1001, 1002, 1003)
-SHARE_OF_DENSE = 0.5
+#: random architectures of which a share keeps the budget
+SAMPLED = 4000
 #: exit code of a search whose infrastructure failed, such as a Ray that did not start in time on a busy machine
 BROKE_DOWN, TRIES = 4, 4
 CONFIG: dict[str, Any] = {
@@ -50,13 +52,35 @@ CONFIG: dict[str, Any] = {
 Run = dict[str, Any]
 
 
-def config_of(policy: str, seed: int, *, candidates: int, budget_ms: float | None) -> dict[str, Any]:
-    """The configuration of a run; without a budget in ms it is relative to the dense network."""
-    settings = {"policy": policy, "candidates": candidates}
-    objective = {"budgets_of_dense": {"local": SHARE_OF_DENSE}}
-    if budget_ms is not None:
-        objective = {"budgets_ms": {"local": budget_ms}}
+def config_of(policy: str, seed: int, *, candidates: int, budget_ms: float, calibration: Path) -> dict[str, Any]:
+    """The configuration of a run."""
+    settings = {"policy": policy, "candidates": candidates, "predictor": str(calibration), "skip_over_budget": True}
+    objective = {"budgets_ms": {"local": budget_ms}}
     return {"name": f"{policy}-{seed}", "seed": seed, **CONFIG, "search": settings, "objective": objective}
+
+
+def calibrated(work: Path) -> Path:
+    """The calibration of all runs, made once: a file in `work`. Raises CalledProcessError."""
+    path = work / "calibration.json"
+    if not path.exists():
+        config = work / "calibrate.yaml"
+        config.write_text(json.dumps(CONFIG, indent=1))  # JSON is YAML
+        command = [sys.executable, "-m", "npas_ray", "calibrate", str(config), "--out", str(path.resolve())]
+        subprocess.run(command, check=True)
+    return path.resolve()
+
+
+def budget_of(calibration: Path, *, share: float) -> float:
+    """The latency in ms that `share` of random architectures keep, by their predictions."""
+    from npas_ray.calibration.store import calibrations_of, predictors
+    from npas_ray.config import SearchConfig
+    from npas_ray.runs.setting import make_space
+
+    config = SearchConfig.from_json({"name": "budget", **CONFIG})
+    rng, space = np.random.default_rng(1), make_space(config)
+    sample = [space.sample(rng) for _ in range(SAMPLED)]
+    predict = predictors(config, calibrations_of(config, str(calibration), folder=calibration.parent))
+    return float(np.quantile(predict(sample)["local"], share))
 
 
 def search(config: Mapping[str, Any], folder: Path, *, teacher: Path) -> float:
@@ -204,6 +228,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--candidates", type=int, default=60)
     arguments.add_argument("--policy", nargs="+", default=list(POLICIES))
+    arguments.add_argument("--share", type=float, default=0.3, help="of random architectures, which keep the budget")
     arguments.add_argument("--work", type=Path, default=Path("runs/search_runs"), help="where the runs live")
     arguments.add_argument("--report", action="store_true", help="print what there is, run nothing")
     options = arguments.parse_args()
@@ -212,12 +237,13 @@ def main() -> None:
     runs: list[Run] = json.loads(path.read_text())["runs"] if path.exists() else []
     if not options.report:
         options.work.mkdir(parents=True, exist_ok=True)
+        calibration = calibrated(options.work)
+        budget_ms = runs[0]["budget_ms"] if runs else budget_of(calibration, share=options.share)
     for seed in range(0 if options.report else seeds):
         for policy in options.policy:
             if any((run["policy"], run["seed"], run["candidates"]) == (policy, seed, candidates) for run in runs):
                 continue
-            budget_ms = runs[0]["budget_ms"] if runs else None
-            config = config_of(policy, seed, candidates=candidates, budget_ms=budget_ms)
+            config = config_of(policy, seed, candidates=candidates, budget_ms=budget_ms, calibration=calibration)
             folder: Path = options.work / config["name"]
             print(f"{policy}, seed {seed} ...", flush=True)
             try:
@@ -226,7 +252,6 @@ def main() -> None:
                 print(f"{policy}, seed {seed}: exit {error.returncode}\n{error.stderr[-2000:]}", file=sys.stderr)
                 continue
             facts = told(folder)
-            budget_ms = budget_ms or SHARE_OF_DENSE * facts["dense_ms"]
             choice = judged(folder, config)
             run = {"policy": policy, "seed": seed, "candidates": candidates, "budget_ms": budget_ms, "wall_s": wall_s}
             runs.append({**run, **facts, "choice": choice})
@@ -235,7 +260,8 @@ def main() -> None:
                 f" {budget_ms:.4g} ms, {wall_s:.0f} s",
                 flush=True,
             )
-            finish("search_runs", {"config": CONFIG, "runs": runs, "margins": margins(runs)}, path)
+            results = {"config": CONFIG, "share": options.share, "runs": runs, "margins": margins(runs)}
+            finish("search_runs", results, path)
     print(report(runs))
 
 

@@ -14,7 +14,7 @@ from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.cache import ObjectCache
 from device_farm.compiler.fusing import fused_blocks
 from device_farm.compiler.graph import Graph
-from device_farm.compiler.importing import err_early, without_collection
+from device_farm.compiler.importing import importing_tvm, without_collection
 from device_farm.compiler.kernels.spec import KernelSpec
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
@@ -87,12 +87,13 @@ def compile_network(
     steps = lower(graph, memory, packed, target)
     symbols = {spec: kernel_symbol(spec, target) for spec in {call.spec for step in steps for call in step.calls}}
     specs = sorted(symbols, key=symbols.__getitem__)  # so that equal sets of kernels share a program
-    program = make_program(
-        [symbols[spec] for spec in specs],
-        lambda index: (specs[index], _kernel(specs[index], symbols[specs[index]], target, objects, steps)),
-        target=target,
-        cache=objects,
-    )
+    with without_collection():  # of a hundred thousand nodes of TIR, which leave by their counts
+        program = make_program(
+            [symbols[spec] for spec in specs],
+            lambda index: (specs[index], _kernel(specs[index], symbols[specs[index]], target, objects, steps)),
+            target=target,
+            cache=objects,
+        )
     plan = Plan(
         key=key,
         program=program_key([symbols[spec] for spec in specs], target),
@@ -166,9 +167,8 @@ def kernel_symbol(spec: KernelSpec, target: Target) -> str:
 
 def _kernel(spec: KernelSpec, symbol: str, target: Target, objects: ObjectCache, steps: tuple[Step, ...]) -> bytes:
     def make(path: Path) -> None:
-        with without_collection():
-            err_early()
-            from device_farm.compiler.kernels import emit  # TVM takes seconds to import: only where a kernel is new
+        with importing_tvm():
+            from device_farm.compiler.kernels import emit  # takes most of a second: only where a kernel is new
 
         try:
             emit.build_object(spec, symbol=symbol, target=target, path=str(path))

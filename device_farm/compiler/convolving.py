@@ -75,7 +75,7 @@ def conv_call(
         activation=op.activation,
         residual=residual is not None,
         part_taps=part_taps(group.kept, group.tap_channels, target),
-        prefetch_weights=prefetches_weights(group.kept, order.band * order.strip, target),
+        prefetch_weights=prefetches_weights(group.kept, tiling, order.band * order.strip, target),
         y_pixel=y.layout.pixel_stride if fixed else 0,
     )
     return Call(

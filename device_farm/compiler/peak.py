@@ -12,6 +12,7 @@ from device_farm.compiler.artifact import Artifact
 from device_farm.compiler.cache import ObjectCache
 from device_farm.compiler.compile import kernel_symbol
 from device_farm.compiler.graph import Activate, Activation, Graph, Input, Shape
+from device_farm.compiler.importing import importing_tvm
 from device_farm.compiler.kernels.spec import PeakKernel
 from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.plan import Plan, executable
@@ -33,7 +34,8 @@ def compile_peak(target: Target, *, out_dir: Path, cache_dir: Path) -> Artifact:
     symbol = kernel_symbol(spec, target)
 
     def make(file: Path) -> None:
-        from device_farm.compiler.kernels import emit  # imports TVM
+        with importing_tvm():
+            from device_farm.compiler.kernels import emit
 
         try:
             emit.build_object(spec, symbol=symbol, target=target, path=str(file))

@@ -1,12 +1,15 @@
-"""The host's answer, by torch: what a device's output is compared with."""
+"""The host's answer, by numpy: what a device's output is compared with.
+
+Not by torch, which takes a second to import: more than the answer of any network here, and every new process of a
+compile actor would pay it. Images are (height, width, channels).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from device_farm.compiler.element import Element
@@ -30,12 +33,10 @@ from device_farm.compiler.graph import (
     SliceChannels,
     Softmax,
 )
-from device_farm.compiler.importing import without_collection
 from device_farm.compiler.weights import Array, checked_weights
 from device_farm.errors import InvalidGraph, UnsupportedOperator
 
-if TYPE_CHECKING:
-    from torch import Tensor
+_BAND = 1 << 18  # numbers at once: they stay in a second-level cache
 
 
 def reference_output(
@@ -51,97 +52,142 @@ def reference_output(
     `double` computes in float64. Weights and every operator's output are rounded to `stored`: what the best kernels of
     that type could answer. Raises InvalidGraph where weights or input do not fit.
     """
-    with without_collection():
-        import torch  # a second to import, and only needed here
-
     expected = tuple(graph.input.shape)
     if x.size != graph.input.shape.elements:
         raise InvalidGraph(f"the input has {x.size} elements, expected {expected}")
-    dtype = torch.float64 if double else torch.float32
+    dtype = np.dtype(np.float64 if double else np.float32)
 
-    def kept(tensor: Tensor) -> Tensor:
-        return tensor if stored is Element.FLOAT32 else tensor.to(getattr(torch, stored.value)).to(tensor.dtype)
+    def kept(array: Array) -> Array:
+        return array if stored is Element.FLOAT32 else array.astype(stored.value).astype(dtype)
 
-    tensors = {
-        name: torch.tensor(array).to(torch.int64) if array.dtype == np.int32 else kept(torch.tensor(array).to(dtype))
-        for name, array in checked_weights(graph, weights).items()
-    }
-    image = torch.tensor(np.ascontiguousarray(x, np.float32).reshape(expected)).to(dtype)
-    values = {graph.input.name: kept(image.permute(2, 0, 1)[None])}  # 1 x channels x height x width
     last_use = {name: op.name for op in graph.ops for name in op.inputs}
-    with torch.inference_mode():
+    with np.errstate(all="ignore"):  # what leaves the range becomes infinite, as on the device
+        arrays = {
+            name: array if array.dtype == np.int32 else kept(array.astype(dtype))
+            for name, array in checked_weights(graph, weights).items()
+        }
+        values = {graph.input.name: kept(np.ascontiguousarray(x, np.float32).reshape(expected).astype(dtype))}
         for op in graph.ops:
             if isinstance(op, Input):
                 continue
-            values[op.name] = kept(_compute(op, [values[name] for name in op.inputs], tensors))
+            values[op.name] = kept(_compute(op, [values[name] for name in op.inputs], arrays))
             for name in set(op.inputs):
                 if last_use[name] == op.name:
                     del values[name]
-        output: NDArray[np.float32] = values[graph.output.name][0].permute(1, 2, 0).to(torch.float32).numpy()
-    return np.ascontiguousarray(output)
+        return np.ascontiguousarray(values[graph.output.name], np.float32)
 
 
-def _compute(op: Op, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-    import torch
-    from torch.nn import functional
-
-    def pad(image: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
-        left_right_top_bottom = (padding.left, padding.right, padding.top, padding.bottom)
-        return functional.pad(image, left_right_top_bottom, value=value) if any(padding) else image
-
+def _compute(op: Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
     x = inputs[0]
     if isinstance(op, Conv2d | DepthwiseConv2d):
-        y = functional.conv2d(
-            pad(x, op.padding),
-            weights[f"{op.name}.weight"],
-            weights[f"{op.name}.bias"],
-            stride=op.stride,
-            dilation=op.dilation,
-            groups=x.shape[1] if isinstance(op, DepthwiseConv2d) else op.groups,
-        )
+        windows = _windows(op, _padded(x, op.padding))
+        weight, bias = weights[f"{op.name}.weight"], weights[f"{op.name}.bias"]
+        groups = op.groups if isinstance(op, Conv2d) else 0
+        y = _convolution(windows, weight, bias, groups) if groups else _depthwise(windows, weight, bias)
         return _activate(y + inputs[1] if len(inputs) == 2 else y, op.activation)
     if isinstance(op, Pool2d) and op.pool is PoolKind.MAX:
-        return functional.max_pool2d(pad(x, op.padding, -math.inf), op.kernel, op.stride)
+        largest: Array = _windows(op, _padded(x, op.padding, -np.inf)).max(axis=(2, 3))
+        return largest
     if isinstance(op, Pool2d):
-        return functional.avg_pool2d(pad(x, op.padding), op.kernel, op.stride)
+        mean: Array = _windows(op, _padded(x, op.padding)).mean(axis=(2, 3), dtype=np.float64)
+        return mean.astype(x.dtype)
     if isinstance(op, Add):
         return _activate(x + inputs[1], op.activation)
     if isinstance(op, Multiply):
         return _activate(x * inputs[1], op.activation)
     if isinstance(op, Softmax):
-        return x.softmax(1)
+        powers = np.exp(x - x.max(axis=2, keepdims=True))
+        shares: Array = powers / powers.sum(axis=2, keepdims=True)
+        return shares
     if isinstance(op, Concat):
-        return torch.cat(inputs, 1)
+        return np.concatenate(inputs, axis=2)
     if isinstance(op, SliceChannels):
-        return x[:, op.first : op.first + op.channels]
+        return x[:, :, op.first : op.first + op.channels]
     if isinstance(op, ShuffleChannels):
-        return functional.channel_shuffle(x, op.groups)
+        return x.reshape(*x.shape[:2], op.groups, -1).swapaxes(2, 3).reshape(x.shape)
     if isinstance(op, Activate):
         return _activate(x, op.activation)
     if isinstance(op, ResizeChannels):
-        return functional.pad(x[:, : op.channels], (0, 0, 0, 0, 0, max(op.channels - x.shape[1], 0)))
+        y = np.zeros((*x.shape[:2], op.channels), x.dtype)
+        y[:, :, : x.shape[2]] = x[:, :, : op.channels]
+        return y
     if isinstance(op, ScatterChannels):
-        y = x.new_zeros(1, op.channels, *x.shape[2:])
-        y[:, weights[f"{op.name}.index"]] = x
+        y = np.zeros((*x.shape[:2], op.channels), x.dtype)
+        y[:, :, weights[f"{op.name}.index"]] = x
         return y
     raise UnsupportedOperator(f"{op.name}: the reference cannot compute {op.kind!r}")
 
 
-def _activate(x: Tensor, activation: Activation) -> Tensor:
-    from torch.nn import functional
+def _padded(x: Array, padding: Padding, value: float = 0.0) -> Array:
+    if not any(padding):
+        return x
+    height, width, channels = x.shape
+    shape = (height + padding.top + padding.bottom, width + padding.left + padding.right, channels)
+    y = np.full(shape, value, x.dtype)
+    y[padding.top : padding.top + height, padding.left : padding.left + width] = x
+    return y
 
+
+def _windows(op: Conv2d | DepthwiseConv2d | Pool2d, x: Array) -> Array:
+    """A view of the padded image: rows x columns x kernel rows x kernel columns x channels."""
+    dilation = (1, 1) if isinstance(op, Pool2d) else op.dilation
+    reach = [(taps - 1) * apart + 1 for taps, apart in zip(op.kernel, dilation, strict=True)]
+    windows = sliding_window_view(x, reach, axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    return windows[:: op.stride[0], :: op.stride[1], :: dilation[0], :: dilation[1]]
+
+
+def _convolution(windows: Array, weight: Array, bias: Array, groups: int) -> Array:
+    """By products of matrices, a band of rows at a time."""
+    (rows, columns), channels, filters = windows.shape[:2], weight.shape[1], len(weight) // groups
+    matrices = weight.reshape(groups, filters, channels, -1).transpose(0, 3, 2, 1).reshape(groups, -1, filters)
+    y = np.empty((rows, columns, len(weight)), weight.dtype)
+    band = max(1, _BAND // (columns * matrices.shape[1]))
+    for group, matrix in enumerate(matrices):
+        of_group = windows[..., group * channels : (group + 1) * channels]
+        for row in range(0, rows, band):
+            taken = of_group[row : row + band]
+            product = taken.reshape(-1, len(matrix)) @ matrix
+            y[row : row + band, :, group * filters : (group + 1) * filters] = product.reshape(-1, columns, filters)
+    y += bias
+    return y
+
+
+def _depthwise(windows: Array, weight: Array, bias: Array) -> Array:
+    rows, columns, kh, kw, channels = windows.shape
+    y = np.empty((rows, columns, channels), weight.dtype)
+    y[:] = bias
+    band = max(1, _BAND // (8 * columns * channels))
+    products = np.empty_like(y[:band])
+    for row in range(0, rows, band):
+        taken, sums = windows[row : row + band], y[row : row + band]
+        for i, j in np.ndindex(kh, kw):
+            sums += np.multiply(taken[:, :, i, j], weight[:, 0, i, j], out=products[: len(sums)])
+    return y
+
+
+def _activate(x: Array, activation: Activation) -> Array:
     match activation:
         case Activation.NONE:
             return x
         case Activation.RELU:
-            return x.clamp_min(0.0)
+            return np.maximum(x, 0)
         case Activation.RELU6:
-            return x.clamp(0.0, 6.0)
+            return _clamped(x)
         case Activation.HARD_SIGMOID:
-            return functional.hardsigmoid(x)
+            return _clamped(x + 3) / 6
         case Activation.HARD_SWISH:
-            return functional.hardswish(x)
+            return x * _clamped(x + 3) / 6
         case Activation.SIGMOID:
-            return x.sigmoid()
+            return _sigmoid(x)
         case Activation.SWISH:
-            return functional.silu(x)
+            return x * _sigmoid(x)
+
+
+def _clamped(x: Array) -> Array:
+    y: Array = np.maximum(x, 0)
+    return np.minimum(y, 6, out=y)
+
+
+def _sigmoid(x: Array) -> Array:
+    y: Array = 1 / (1 + np.exp(-x))
+    return y

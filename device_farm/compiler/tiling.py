@@ -107,10 +107,14 @@ def tap_unroll(tiling: Tiling, vectors: int) -> int:
     return unroll
 
 
-def prefetches_weights(kept: Collection[int], tiles: int, target: Target) -> bool:
-    """Whether blocks of `kept` taps, each for so many tiles in a row, should ask for the next block's weights."""
+def prefetches_weights(kept: Collection[int], tiling: Tiling, tiles: int, target: Target) -> bool:
+    """Whether blocks of `kept` taps, each for so many tiles in a row, should ask for the next block's weights.
+
+    For a single pixel they are one stream, which the processor follows better alone (docs/kernels.md).
+    """
     longest = max(kept, default=0)
-    return target.prefetches and len(kept) > 1 and longest >= PREFETCHED_TAPS and tiles <= PREFETCHING_TILES
+    again = tiling.rows * tiling.columns > 1 and tiles <= PREFETCHING_TILES
+    return target.prefetches and again and len(kept) > 1 and longest >= PREFETCHED_TAPS
 
 
 def part_taps(kept: Collection[int], tap_channels: int, target: Target) -> int:

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"npas {version.of('npas') or 'not installed'}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (search, bench, calibrate, devices, farm, status, report, ship, verify, version):
         module.add_parser(commands, common)

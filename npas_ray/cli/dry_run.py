@@ -11,6 +11,7 @@ from npas_ray.config import AdbDevice, FarmDevice, LocalDevice, SearchConfig, di
 from npas_ray.errors import RunError
 from npas_ray.runs.setting import ladder_of
 from npas_ray.search.axes import label_of
+from npas_ray.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     """Checks all that can be checked without starting anything.
 
     Raises SpaceError (no legal candidate), CalibrationUnusable, ConfigError (settings of the policy, a device's
-    precision), RunError (the run directory, what it is to begin with).
+    precision), RunError (the run directory, what it is to begin with), DamagedJournal (of the run to be resumed).
     """
     from npas_ray.runs.calibrated import check_calibrations
     from npas_ray.runs.devices import settled
@@ -83,13 +84,15 @@ def plan(config: SearchConfig, run_dir: Path, *, resume: bool) -> Plan:
     )  # what the dense network takes is not known yet
     make_policy(policy.policy, space, objective, seed=config.seed, settings=policy.settings)
     said = check_warm_start(config, RunDirectory(run_dir), space).said
-    return Plan(config, run_dir, _run_state(config, run_dir, resume=resume), space.layers, space.size, left_out, said)
+    state = _run_state(config, run_dir, space, resume=resume)
+    return Plan(config, run_dir, state, space.layers, space.size, left_out, said)
 
 
-def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
-    """What is in the run directory. Raises RunError if a search could not use it."""
+def _run_state(config: SearchConfig, run_dir: Path, space: SearchSpace, *, resume: bool) -> str:
+    """What is in the run directory. Raises RunError if a search could not use it, DamagedJournal as it would."""
     from npas_ray.journal import Journal
     from npas_ray.runs.directory import RunDirectory
+    from npas_ray.runs.journal_check import check_journal
 
     run = RunDirectory(run_dir)
     if not run.journal.is_file():
@@ -100,9 +103,9 @@ def _run_state(config: SearchConfig, run_dir: Path, *, resume: bool) -> str:
         raise RunError(f"{run_dir} holds a run already; continue it with --resume or name another --run-dir")
     with Journal.open(run.journal, read_only=True) as journal:
         changed = difference(SearchConfig.from_json(journal.config, name=str(run.journal)), config)
-        known = journal.candidates()
-    if changed:
-        raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
+        if changed:
+            raise RunError("\n".join([f"{run_dir} is a run of another configuration:", *changed]))
+        known = check_journal(journal, space, config.models)
     concluded = sum(candidate.status is not None for candidate in known)
     return f"to be resumed, {concluded} of {config.search.candidates} candidates concluded"
 

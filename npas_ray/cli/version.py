@@ -1,4 +1,4 @@
-"""`npas version`: of npas and of what it stands on."""
+"""`npas version`: of npas and of what it stands on. `npas --version` is the first line of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = {name: _version(name) for name in _PARTS} | {"python": platform.python_version()}
+    found = {name: of(name) for name in _PARTS} | {"python": platform.python_version()}
     if arguments.json:
         print_json(found)
     else:
@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _version(name: str) -> str | None:
+def of(name: str) -> str | None:
+    """Of an installed distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

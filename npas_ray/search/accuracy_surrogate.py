@@ -19,7 +19,7 @@ from npas_ray.search.encoding import Encoding, IntArray
 from npas_ray.search.gaussian_process import GaussianProcess
 from npas_ray.search.kernel_fit import fit_kernel
 from npas_ray.search.rung_relation import relations
-from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
+from npas_ray.search.soft_kernel import CrossKernel, SoftKernel, SoftParameters
 
 Floats = NDArray[np.float64]
 
@@ -77,6 +77,7 @@ class AccuracySurrogate:
         self._capacity = capacity
         self._max_results = max_results
         self._results: list[Result] = []
+        self._belief: AccuracyBelief | None = None  # given all of them, if it was asked for
         self._milestone, self._parameters = 0, SoftParameters.prior(encoding.layers)
 
     def __len__(self) -> int:
@@ -86,14 +87,16 @@ class AccuracySurrogate:
         """Take in the accuracy of a candidate `[L]`, after all epochs if `complete`, and of the `rungs` before."""
         values = {epochs: float(progress(value)) for epochs, value in rungs.items()}
         self._results.append(Result(row, float(progress(accuracy)), complete, values))
+        self._belief = None
 
     def belief(self, *, as_accuracy: bool = False) -> AccuracyBelief:
         """What all results together say, of `progress` or of the accuracy itself."""
-        self._fit()
-        targets = self._targets(len(self._results))
-        targets = targets[self._kept(targets.values)]
-        belief = AccuracyBelief.given(self._kernel, self._parameters, self._capacity, targets)
-        return LinearBelief.of(belief) if as_accuracy else belief
+        if self._belief is None:
+            self._fit()
+            targets = self._targets(len(self._results))
+            targets = targets[self._kept(targets.values)]
+            self._belief = AccuracyBelief.given(self._kernel, self._parameters, self._capacity, targets)
+        return LinearBelief.of(self._belief) if as_accuracy else self._belief
 
     def _fit(self) -> None:
         """Fits at every milestone, each from the one before, so that a replay comes to the same parameters."""
@@ -108,19 +111,18 @@ class AccuracySurrogate:
 
     def _targets(self, count: int) -> Targets:
         """What the first `count` results say of the top. A result of a rung of which nothing is known says nothing."""
-        relation = relations([(result.rungs, result.value) for result in self._results[:count] if result.complete])
-        said: list[tuple[int, float, float]] = []  # index, value, variance
-        for index, result in enumerate(self._results[:count]):
-            last = max(result.rungs, default=0)
-            if result.complete:
-                said.append((index, result.value, 0.0))
-            elif last in relation:
-                said.append((index, *relation[last](result.rungs[last])))
-        indices, values, variances = (
-            (np.array(column) for column in zip(*said, strict=True)) if said else [np.empty(0)] * 3
-        )
-        rows = np.array([self._results[index].row for index, _, _ in said], dtype=np.int64)
-        return Targets(indices.astype(np.int64), rows.reshape(-1, self._kernel.layers), values, variances)
+        results = self._results[:count]
+        relation = relations([(result.rungs, result.value) for result in results if result.complete and result.rungs])
+        values, variances = np.array([result.value for result in results]), np.zeros(len(results))
+        says = np.ones(len(results), dtype=bool)
+        for index, result in enumerate(results):
+            if not result.complete:
+                last = max(result.rungs, default=0)
+                says[index] = last in relation
+                if says[index]:
+                    values[index], variances[index] = relation[last](result.rungs[last])
+        rows = np.array([result.row for result in results], dtype=np.int64).reshape(-1, self._kernel.layers)
+        return Targets(np.arange(len(results)), rows, values, variances)[np.flatnonzero(says)]
 
     def _kept(self, values: Floats) -> NDArray[np.int64]:
         """Indices of the results that are learned from."""
@@ -159,6 +161,7 @@ class AccuracyBelief:
     _parameters: SoftParameters
     _capacity: Capacity
     _process: GaussianProcess | None  # None without results
+    _cross: CrossKernel  # with the rows
     _offset: float
     _scale: float
 
@@ -168,11 +171,12 @@ class AccuracyBelief:
     ) -> AccuracyBelief:
         """Given what results say, which may be nothing."""
         rows, process, fitted, offset, scale, noise = targets.rows, None, np.empty(0), 0.0, 1.0, parameters.noise
+        cross = kernel.cross(parameters, rows)
         if len(targets):
             traits = capacity(rows)
             residuals, scale = _residuals(targets.values, traits)
             process = GaussianProcess.given(
-                kernel.gram(parameters, rows, rows),
+                cross(rows),
                 residuals,
                 noise_ratio=parameters.noise,
                 known_ratio=targets.variances / scale**2,
@@ -180,14 +184,14 @@ class AccuracyBelief:
             trend = _TREND * traits.sum(axis=1)
             offset = float(targets.values.mean()) / scale - float(trend.mean())
             fitted, noise = offset + trend + process.fitted, process.noise
-        return cls(targets.indices, rows, fitted, noise, kernel, parameters, capacity, process, offset, scale)
+        return cls(targets.indices, rows, fitted, noise, kernel, parameters, capacity, process, cross, offset, scale)
 
     def predict(self, rows: IntArray) -> tuple[Floats, Floats]:
         """Mean and standard deviation `[m]` of candidates `[m, L]`."""
-        diagonal = self._kernel.diagonal(self._parameters, rows)
+        diagonal = self._cross.diagonal(rows)
         if self._process is None:
             return self._trend(rows), np.sqrt(diagonal)
-        mean, std = self._process.predict(self._kernel.gram(self._parameters, rows, self.rows), diagonal)
+        mean, std = self._process.predict(self._cross(rows), diagonal)
         return self._trend(rows) + mean, std
 
     def joint(self, rows: IntArray) -> tuple[Floats, Floats]:
@@ -195,7 +199,7 @@ class AccuracyBelief:
         own = self._kernel.gram(self._parameters, rows, rows)
         if self._process is None:
             return self._trend(rows), own
-        mean, covariance = self._process.joint(self._kernel.gram(self._parameters, rows, self.rows), own)
+        mean, covariance = self._process.joint(self._cross(rows), own)
         return self._trend(rows) + mean, covariance
 
     def _trend(self, rows: IntArray) -> Floats:

@@ -61,21 +61,24 @@ class Capacity:
     _FLOOR = 0.1  # a layer without weights is not the end of the network: there is its shortcut
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
-        tables, self._work = [], []
+        tables, macs = [], []
         for block, choices in zip(searchable_blocks(backbone), encoding.choices, strict=True):
             costs = [work(backbone, block, choice) for choice in choices]
             weights = np.array([cost.weights for cost in costs])
-            self._work.append(np.array([cost.macs for cost in costs]))
+            macs.append([cost.macs for cost in costs])
             kept = np.log(weights / max(weights.max(), 1.0) + self._FLOOR)
             tables.append(np.stack([kept, [-math.log(choice.rate) for choice in choices]], axis=1))
         spread = np.sqrt(np.sum([table.var(axis=0) for table in tables], axis=0))
         spread = np.where(spread > 1e-9, spread, 1.0)
-        self._tables = [(table - table.mean(axis=0)) / spread for table in tables]  # per layer: k x 2
+        self._encoding = encoding
+        #: what each choice of each layer adds to the traits, K x 2, and to the work, K x 1
+        self.table: Floats = np.concatenate([(table - table.mean(axis=0)) / spread for table in tables])
+        self._macs = np.concatenate(macs)[:, None]
 
     def __call__(self, rows: IntArray) -> Floats:
         """Traits `[m, 2]` of rows `[m, L]`: mean 0 and variance 1 over the space."""
-        return np.asarray(sum(table[rows[:, layer]] for layer, table in enumerate(self._tables)))
+        return self._encoding.sums(rows, self.table)
 
     def macs(self, rows: IntArray) -> Floats:
         """MACs that pruning keeps `[m]`."""
-        return np.asarray(sum(table[rows[:, layer]] for layer, table in enumerate(self._work)))
+        return self._encoding.sums(rows, self._macs)[:, 0]

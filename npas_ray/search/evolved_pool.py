@@ -43,7 +43,7 @@ def evolve(
         new = {key: row for row in fresh if (key := row.tobytes()) not in known}
         if new:
             known.update(new)
-            fresh = np.stack([new[key] for key in sorted(new)])
+            fresh = np.array([new[key] for key in sorted(new)])
             pool, scores = np.concatenate([pool, fresh]), np.concatenate([scores, score(fresh)])
             order = np.argsort(-np.round(scores, 9), kind="stable")
             pool, scores = pool[order], scores[order]

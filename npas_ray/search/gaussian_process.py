@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import lapack, solve_triangular
 
 Floats = NDArray[np.float64]
 
@@ -28,16 +28,17 @@ class GaussianProcess:
         kernel: index of the kernel matrix that explains the targets best.
         noise: variance of a measurement, in squared units of the targets.
         signal: variance of the latent function where the kernel is 1.
+        fitted: posterior mean at the observed points `[n]`, in units of the targets.
     """
 
     kernel: int
     noise: float
     signal: float
+    fitted: Floats
     _offset: float
     _scale: float
     _cholesky: Floats  # n x n, lower
-    _weights: Floats  # n
-    _gram: Floats  # n x n
+    _whitened: Floats  # targets, n
 
     @classmethod
     def fit(cls, grams: Floats | Sequence[Floats], targets: Floats) -> GaussianProcess:
@@ -49,12 +50,7 @@ class GaussianProcess:
         and on targets that are not finite.
         """
         grams = [grams] if isinstance(grams, np.ndarray) and grams.ndim == 2 else list(grams)
-        y, _, _ = _standardised(grams, targets)
-        n = len(y)
-        some = np.unique(np.linspace(0, n - 1, min(n, _FIT_POINTS)).round().astype(np.int64))
-        profiles = [_log_evidence(gram[np.ix_(some, some)], y[some]) for gram in grams]
-        kernel = int(np.argmax([profile.max() for profile in profiles]))
-        ratio = float(NOISE_RATIOS[profiles[kernel].argmax()])
+        kernel, ratio = likeliest(grams, targets)
         return cls.given(grams[kernel], targets, noise_ratio=ratio, kernel=kernel)
 
     @classmethod
@@ -72,44 +68,58 @@ class GaussianProcess:
         `known_ratio` `[n]`: of the noise that each target has beside that.
         """
         y, offset, scale = _standardised([gram], targets)
-        gram = np.asarray(gram, dtype=np.float64)
-        cholesky = _cholesky(gram + np.diag(np.broadcast_to(noise_ratio + known_ratio, y.shape)))
-        weights = cho_solve((cholesky, True), y, check_finite=False)
-        signal = (float(y @ weights) + _PRIOR_WEIGHT) / (len(y) + _PRIOR_WEIGHT)
+        noises = np.broadcast_to(np.asarray(noise_ratio + known_ratio, dtype=np.float64), y.shape)
+        cholesky = _cholesky(np.asarray(gram, dtype=np.float64), noises)
+        whitened = solve_triangular(cholesky, y, lower=True, check_finite=False)
+        weights = solve_triangular(cholesky, whitened, lower=True, trans=1, check_finite=False)
+        signal = (float(whitened @ whitened) + _PRIOR_WEIGHT) / (len(y) + _PRIOR_WEIGHT)
         return cls(
             kernel=kernel,
             noise=noise_ratio * signal * scale**2,
             signal=signal * scale**2,
+            fitted=offset + scale * (y - noises * weights),  # gram @ weights, as (gram + noises) @ weights = y
             _offset=offset,
             _scale=scale,
             _cholesky=cholesky,
-            _weights=weights,
-            _gram=gram,
+            _whitened=whitened,
         )
 
-    @property
-    def fitted(self) -> Floats:
-        """Posterior mean at the observed points `[n]`, in units of the targets."""
-        return self._offset + self._scale * (self._gram @ self._weights)
+    def whiten(self, cross: Floats) -> Floats:
+        """`[n, m]` of kernel values `cross` `[n, m]` of the observed points with others.
 
-    def mean(self, cross: Floats) -> Floats:
-        """Posterior mean `[m]` of points with kernel values `cross` `[m, n]`."""
-        return self._offset + self._scale * (cross @ self._weights)
+        Linear in the others: of those whose kernel values are sums, these are sums, too.
+        """
+        return np.asarray(solve_triangular(self._cholesky, cross, lower=True, check_finite=False))
+
+    def predict_whitened(self, whitened: Floats, diagonal: Floats | float = 1.0) -> tuple[Floats, Floats]:
+        """As `predict`, of points that were whitened: `[m, n]`, one row for each point."""
+        variance = np.maximum(diagonal - np.einsum("mn,mn->m", whitened, whitened), 0.0)
+        return self._mean(whitened), np.sqrt(self.signal * variance)
 
     def predict(self, cross: Floats, diagonal: Floats | float = 1.0) -> tuple[Floats, Floats]:
         """Posterior mean `[m]` and standard deviation `[m]` of the latent function.
 
         `cross` `[m, n]`: kernel with the observed points; `diagonal` `[m]`: kernel of each point with itself.
         """
-        half = solve_triangular(self._cholesky, cross.T, lower=True, check_finite=False)  # n x m
-        variance = np.maximum(diagonal - np.einsum("nm,nm->m", half, half), 0.0)
-        return self.mean(cross), np.sqrt(self.signal * variance)
+        return self.predict_whitened(self.whiten(cross.T).T, diagonal)
 
     def joint(self, cross: Floats, own: Floats) -> tuple[Floats, Floats]:
         """Posterior mean `[m]` and covariance `[m, m]`; `own` `[m, m]` is the kernel among the points."""
-        half = solve_triangular(self._cholesky, cross.T, lower=True, check_finite=False)
-        covariance = self.signal * (own - half.T @ half)
-        return self.mean(cross), covariance
+        whitened = self.whiten(cross.T).T
+        return self._mean(whitened), self.signal * (own - whitened @ whitened.T)
+
+    def _mean(self, whitened: Floats) -> Floats:
+        return np.asarray(self._offset + self._scale * (whitened @ self._whitened))
+
+
+def likeliest(grams: Sequence[Floats], targets: Floats) -> tuple[int, float]:
+    """Index of the kernel matrix, and ratio of noise to signal, that explain the targets best: see `fit`."""
+    y, _, _ = _standardised(grams, targets)
+    n = len(y)
+    some = np.unique(np.linspace(0, n - 1, min(n, _FIT_POINTS)).round().astype(np.int64))
+    profiles = [_log_evidence(gram[np.ix_(some, some)], y[some]) for gram in grams]
+    kernel = int(np.argmax([profile.max() for profile in profiles]))
+    return kernel, float(NOISE_RATIOS[profiles[kernel].argmax()])
 
 
 def _standardised(grams: Sequence[Floats], targets: Floats) -> tuple[Floats, float, float]:
@@ -137,12 +147,12 @@ def _log_evidence(gram: Floats, y: Floats) -> Floats:
     return np.asarray(evidence - 0.5 * (np.log(NOISE_RATIOS / _PRIOR_RATIO) / _PRIOR_SPREAD) ** 2)
 
 
-def _cholesky(matrix: Floats) -> Floats:
-    """Lower factor of a matrix that is PSD up to rounding: jitter grows until it succeeds."""
+def _cholesky(gram: Floats, noises: Floats) -> Floats:
+    """Lower factor of a matrix plus a diagonal, which is PSD up to rounding: jitter grows until it succeeds."""
     for jitter in (0.0, 1e-10, 1e-8, 1e-6, 1e-4):
-        try:
-            factor, _ = cho_factor(matrix + jitter * np.eye(len(matrix)), lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            continue
-        return np.tril(factor)
+        matrix = np.array(gram, order="F")
+        matrix[np.diag_indices(len(matrix))] += noises + jitter
+        factor, failed = lapack.dpotrf(matrix, lower=1, clean=1, overwrite_a=1)
+        if not failed:
+            return np.asarray(factor)
     raise ValueError("the kernel matrix is not positive semi-definite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from scipy.special import log_ndtr
 from npas_ray.networks.backbone import Backbone
 from npas_ray.search.capacity import searchable_blocks, work
 from npas_ray.search.encoding import Encoding, IntArray
-from npas_ray.search.gaussian_process import GaussianProcess
+from npas_ray.search.gaussian_process import GaussianProcess, likeliest
 from npas_ray.search.reward import Objective
 from npas_ray.space.choices import Architecture, Operator, Scheme
 
@@ -85,30 +86,73 @@ class LearnedLatency(LatencySurrogate):
     _LATEST = 500
     #: the scale is guessed from few measurements: variances count 1 + this / measurements times
     _DOUBT = 8.0
+    #: details and noise are fitted anew whenever there are this many times as many measurements
+    _GROWTH = 1.05
 
     def __init__(self, objective: Objective, encoding: Encoding, backbone: Backbone) -> None:
         super().__init__(objective)
         self._features = CostFeatures(encoding, backbone)
-        self._processes: dict[str, tuple[GaussianProcess, Floats, float]] = {}
+        self._beliefs: dict[str, _Additive] = {}
+        self._fits: dict[str, tuple[int, float, float]] = {}  # milestone, details, ratio of noise to signal
 
     def refresh(self) -> None:
-        self._processes = {}
-        for model, measured in self._latency_ms.items():
-            if not measured:
-                continue
-            rows = np.stack(self._rows[model][-self._LATEST :])
-            features = [self._features(rows, details) for details in self._DETAILS]
-            process = GaussianProcess.fit([f @ f.T for f in features], np.array(measured[-self._LATEST :]))
-            self._processes[model] = (process, features[process.kernel], self._DETAILS[process.kernel])
+        self._beliefs = {
+            model: self._belief(model, measured) for model, measured in self._latency_ms.items() if measured
+        }
+
+    def _belief(self, model: str, measured: Sequence[float]) -> _Additive:
+        details, ratio = self._fitted(model, measured)
+        rows = np.stack(self._rows[model][-self._LATEST :])
+        targets = np.array(measured[-self._LATEST :])
+        return _Additive.given(self._features, rows, targets, details=details, noise_ratio=ratio)
+
+    def _fitted(self, model: str, measured: Sequence[float]) -> tuple[float, float]:
+        """Deviation of the details and ratio of noise to signal, as fitted at the last milestone, see `_GROWTH`."""
+        milestone = 1
+        while (following := int(milestone * self._GROWTH) + 1) <= len(measured):
+            milestone = following
+        known = self._fits.get(model)
+        if known is None or known[0] != milestone:
+            rows = np.stack(self._rows[model][:milestone][-self._LATEST :])
+            grams = [self._features.gram(rows, details) for details in self._DETAILS]
+            kernel, ratio = likeliest(grams, np.array(measured[:milestone][-self._LATEST :]))
+            known = self._fits[model] = (milestone, self._DETAILS[kernel], ratio)
+        return known[1:]
 
     def predict(self, model: str, rows: IntArray) -> tuple[Floats, Floats] | None:
-        if model not in self._processes:
+        if model not in self._beliefs:
             return None
-        process, observed, details = self._processes[model]
-        features = self._features(rows, details)
-        mean, std = process.predict(features @ observed.T, np.einsum("md,md->m", features, features))
-        few = 1 + self._DOUBT / len(observed)
-        return mean, np.sqrt(few * (std**2 + process.noise))
+        belief = self._beliefs[model]
+        mean, std = belief.predict(rows)
+        few = 1 + self._DOUBT / belief.measurements
+        return mean, np.sqrt(few * (std**2 + belief.noise))
+
+
+@dataclass(frozen=True)
+class _Additive:
+    """A Gaussian process over the features of latency, in which all that is asked of a row is a sum over its layers."""
+
+    measurements: int
+    noise: float  # variance of a measurement
+    _features: CostFeatures
+    _details: float
+    _process: GaussianProcess
+    _whitened: Floats  # of every choice of every layer, K x n
+
+    @classmethod
+    def given(
+        cls, features: CostFeatures, rows: IntArray, targets: Floats, *, details: float, noise_ratio: float
+    ) -> _Additive:
+        """Given measurements `[n]` of rows `[n, L]`."""
+        of_choices = features.of_choices(rows, details)
+        process = GaussianProcess.given(features.encoding.sums(rows, of_choices), targets, noise_ratio=noise_ratio)
+        whitened = np.ascontiguousarray(process.whiten(of_choices.T).T)
+        return cls(len(rows), process.noise, features, details, process, whitened)
+
+    def predict(self, rows: IntArray) -> tuple[Floats, Floats]:
+        """Mean and standard deviation `[m]` of rows `[m, L]`."""
+        whitened = self._features.encoding.sums(rows, self._whitened)
+        return self._process.predict_whitened(whitened, self._features.diagonal(rows, self._details))
 
 
 class CostFeatures:
@@ -122,6 +166,7 @@ class CostFeatures:
     ALL, SCHEME, USE = 0.3, 0.3, 0.5
 
     def __init__(self, encoding: Encoding, backbone: Backbone) -> None:
+        self.encoding = encoding
         costs = [
             [work(backbone, block, choice) for choice in choices]
             for block, choices in zip(searchable_blocks(backbone), encoding.choices, strict=True)
@@ -130,7 +175,7 @@ class CostFeatures:
             np.array([(cost.macs, cost.dense_macs) for cost in of_layer]) for of_layer in costs
         ]  # per layer: k x 2
         unit = float(np.mean([table[:, 1].mean() for table in tables])) or 1.0
-        self._shared: list[Floats] = []  # per layer: k x d
+        of_all: list[Floats] = []  # per layer: k x d
         self._own: list[Floats] = []  # per layer: k x d of the layer
         for table, choices in zip(tables, encoding.choices, strict=True):
             kept, full = table.T[:, :, None] / unit  # each k x 1
@@ -140,14 +185,33 @@ class CostFeatures:
             kind = _one_hot(kinds, sorted(set(kinds)))
             shared = [operator * kept, self.ALL * operator * full, self.SCHEME * scheme * kept, self.USE * operator]
             own = [operator * kept, operator * full, kind * kept, self.USE * operator, self.USE * kind]
-            self._shared.append(np.concatenate(shared, axis=1))
+            of_all.append(np.concatenate(shared, axis=1))
             self._own.append(np.concatenate(own, axis=1))
+        self._shared: Floats = np.concatenate(of_all)  # K x d
+        #: of the layer's own features, how those of two choices agree, k x k; of each choice with itself, K x 1
+        self._agree = [own @ own.T for own in self._own]
+        self._own_squares: Floats = np.concatenate([np.diag(agree) for agree in self._agree])[:, None]
 
     def __call__(self, rows: IntArray, details: float) -> Floats:
         """Features `[m, d]` of rows `[m, L]`; `details` is the prior deviation of what a layer adds."""
-        layers = range(rows.shape[1])
-        shared = np.sum([self._shared[layer][rows[:, layer]] for layer in layers], axis=0)
-        return np.concatenate([shared, *(details * self._own[layer][rows[:, layer]] for layer in layers)], axis=1)
+        own = (details * of_layer[rows[:, layer]] for layer, of_layer in enumerate(self._own))
+        return np.concatenate([self.encoding.sums(rows, self._shared), *own], axis=1)
+
+    def of_choices(self, rows: IntArray, details: float) -> Floats:
+        """Products `[K, n]` of every choice's features with those of rows `[n, L]`; see `Encoding.sums` for K."""
+        products = self._shared @ self.encoding.sums(rows, self._shared).T
+        own = [agree[:, rows[:, layer]] for layer, agree in enumerate(self._agree)]
+        return np.asarray(products + details**2 * np.concatenate(own))
+
+    def gram(self, rows: IntArray, details: float) -> Floats:
+        """Products `[n, n]` of the features of rows `[n, L]`."""
+        return self.encoding.sums(rows, self.of_choices(rows, details))
+
+    def diagonal(self, rows: IntArray, details: float) -> Floats:
+        """Products `[m]` of the features of rows `[m, L]` with themselves."""
+        shared = self.encoding.sums(rows, self._shared)
+        own = self.encoding.sums(rows, self._own_squares)[:, 0]
+        return np.asarray(np.einsum("md,md->m", shared, shared) + details**2 * own)
 
 
 def _one_hot(values: Sequence[object], kinds: Sequence[object]) -> Floats:

@@ -87,7 +87,8 @@ class NpasPolicy(ReplayablePolicy):
         self._feasible: list[bool] = []  # may win: trained to the end, measured here, within the budgets
         self._shares: list[list[float]] = []  # in mode front: costs / reference
         self._learned: list[Architecture] = []
-        self._known_rows: dict[Architecture, bytes] = {}
+        self._known_rows: set[bytes] = set()
+        self._known_counts = [0, 0]  # of those proposed and of those observed that are in it
 
     # --- learning ----------------------------------------------------------------------------------------------
 
@@ -153,6 +154,8 @@ class NpasPolicy(ReplayablePolicy):
             rounds=self._rounds,
             rng=rng,
         )[: max(100, 2 * count)]
+        if count == 1 and not self.pending:
+            return pool[:1]
         pending = self._encoding.encode(self.pending)
         points = np.concatenate([pool, pending])
         chosen = goal.choose(points, *belief.joint(points), noise=belief.noise, count=count, pending=len(pending))
@@ -185,10 +188,11 @@ class NpasPolicy(ReplayablePolicy):
 
     def _known(self) -> set[bytes]:
         """Rows that were proposed or observed."""
-        for architecture in itertools.chain(self._proposed, self._observed):
-            if architecture not in self._known_rows:
-                self._known_rows[architecture] = self._encoding.encode([architecture])[0].tobytes()
-        return set(self._known_rows.values())
+        for place, known in enumerate((self._proposed, self._observed)):  # both grow at their ends only
+            new = self._encoding.encode(itertools.islice(known, self._known_counts[place], None))
+            self._known_rows.update(row.tobytes() for row in new)
+            self._known_counts[place] = len(known)
+        return self._known_rows
 
     def _believed(self) -> dict[Architecture, float]:
         """By what the surrogate believes by now, so that no winner is a lucky one."""

@@ -55,6 +55,7 @@ class ReplayablePolicy(Policy):
         self.objective = objective
         self.seed = whole("seed", seed, least=0)
         self._proposed: dict[Architecture, None] = {}
+        self._pending: dict[Architecture, None] = {}
         self._observed: dict[Architecture, None] = {}
         self._observations: list[Observation] = []
         self._prior: list[Observation] = []
@@ -131,7 +132,7 @@ class ReplayablePolicy(Policy):
     @property
     def pending(self) -> list[Architecture]:
         """Proposed and not yet observed, in their order."""
-        return [architecture for architecture in self._proposed if architecture not in self._observed]
+        return list(self._pending)
 
     def is_known(self, architecture: Architecture) -> bool:
         """Proposed or observed before."""
@@ -181,7 +182,7 @@ class ReplayablePolicy(Policy):
         rng = np.random.default_rng([self.seed, len(self._proposed), len(self._observations)])
         waiting = [architecture for architecture in self._start_with if not self.is_known(architecture)]
         chosen = dict.fromkeys(list(self._allowed(waiting))[:count])
-        self._proposed.update(chosen)  # under way, when the rest is chosen
+        self._under_way(chosen)  # when the rest is chosen
         if len(chosen) < count:
             with _threads().limit(limits=1):
                 for candidate in self._allowed(self._candidates(count - len(chosen), rng)):
@@ -196,8 +197,12 @@ class ReplayablePolicy(Policy):
         if len(chosen) < count and not self.finished:
             known = {**self._proposed, **self._observed, **chosen}
             chosen.update(dict.fromkeys(unseen(self.space, known=known, count=count - len(chosen), rng=rng)))
-        self._proposed.update(chosen)
+        self._under_way(chosen)
         return list(chosen)
+
+    def _under_way(self, proposed: Iterable[Architecture]) -> None:
+        for architecture in proposed:
+            self._proposed[architecture] = self._pending[architecture] = None
 
     def _allowed(self, candidates: Iterable[Architecture]) -> Iterable[Architecture]:
         """Those that there is no veto against, in their order."""
@@ -215,6 +220,7 @@ class ReplayablePolicy(Policy):
         with _threads().limit(limits=1):
             for observation in observations:
                 self._observed[observation.architecture] = None
+                self._pending.pop(observation.architecture, None)
                 self._observations.append(observation)
                 self._learn(observation)
 
@@ -231,7 +237,7 @@ class ReplayablePolicy(Policy):
         for architecture in proposed:
             if architecture not in self.space:
                 raise InvalidObservation(f"proposal {architecture.key}: {self._not_in_space(architecture)}")
-        self._proposed.update(dict.fromkeys(proposed))
+        self._under_way(proposed)
         self.observe(observations)
 
     def _check(self, observation: Observation) -> None:

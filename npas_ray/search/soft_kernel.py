@@ -94,9 +94,11 @@ class SoftKernel:
     def __init__(self, encoding: Encoding, capacity: Capacity) -> None:
         words = list(dict.fromkeys(choice for choices in encoding.choices for choice in choices))
         index = {word: i for i, word in enumerate(words)}
+        self.encoding = encoding
         self._capacity = capacity
         #: per layer: index of its choice -> word of the vocabulary
         self._words: list[IntArray] = [np.array([index[c] for c in choices]) for choices in encoding.choices]
+        self._counts: Floats = np.eye(len(words))[np.concatenate(self._words)]  # K x V
         operators = np.array([list(type(w.operator)).index(w.operator) for w in words])
         schemes = np.array([list(type(w.scheme)).index(w.scheme) for w in words])
         rates = np.log([w.rate for w in words])
@@ -116,10 +118,8 @@ class SoftKernel:
     def spell(self, rows: IntArray) -> Spelled:
         """Rows `[n, L]` as the kernel reads them."""
         words = np.stack([ids[rows[:, layer]] for layer, ids in enumerate(self._words)], axis=1)
-        size = self.differ.shape[1]
-        flat = (np.arange(len(rows))[:, None] * size + words).ravel()
-        counts = np.bincount(flat, minlength=len(rows) * size).reshape(len(rows), size)
-        return Spelled(words, counts / np.sqrt(self.layers), self._capacity(rows) / np.sqrt(Capacity.TRAITS))
+        counts = self.encoding.sums(rows, self._counts) / np.sqrt(self.layers)
+        return Spelled(words, counts, self._capacity(rows) / np.sqrt(Capacity.TRAITS))
 
     def table(self, parameters: SoftParameters) -> Floats:
         """Distances between words `[V, V]`."""
@@ -127,24 +127,50 @@ class SoftKernel:
 
     def gram(self, parameters: SoftParameters, left: IntArray, right: IntArray) -> Floats:
         """Kernel matrix `[n, m]` without noise of rows `[n, L]` and `[m, L]`."""
+        return self.cross(parameters, right)(left)
+
+    def cross(self, parameters: SoftParameters, right: IntArray) -> CrossKernel:
+        """The kernel with rows `[m, L]` that stay the same: many rows are compared with them, some at a time."""
         table = self.table(parameters)
         similar = np.exp(-table)
-        mine, theirs = self.spell(left), self.spell(right)
-        gram = parameters.shared * (mine.counts @ similar @ theirs.counts.T)
-        gram += parameters.trend * (mine.traits @ theirs.traits.T)
-        distance = np.zeros_like(gram)
-        for layer, alpha in enumerate(parameters.alpha):
-            of_left, of_right = mine.words[:, layer], theirs.words[:, layer]  # small table first, then whole rows of it
-            gram += (alpha * similar[:, of_right]).take(of_left, axis=0)
-            distance += table[:, of_right].take(of_left, axis=0)
-        distance *= -parameters.stretch / self.layers
-        gram += parameters.joint * np.exp(distance, out=distance)
+        theirs, m = self.spell(right), len(right)
+        of_a_word = (parameters.shared / np.sqrt(self.layers)) * (similar @ theirs.counts.T)  # V x m
+        of_traits = (parameters.trend / np.sqrt(Capacity.TRAITS)) * (self._capacity.table @ theirs.traits.T)  # K x m
+        sums = np.concatenate([of_traits, np.empty_like(of_traits)], axis=1)  # K x 2m
+        start = 0
+        for layer, (words, alpha) in enumerate(zip(self._words, parameters.alpha, strict=True)):
+            here = slice(start, start := start + len(words))
+            same_layer = theirs.words[:, layer]
+            sums[here, :m] += of_a_word[words]
+            sums[here, :m] += (alpha * similar[words]).take(same_layer, axis=1)
+            sums[here, m:] = (-parameters.stretch / self.layers * table[words]).take(same_layer, axis=1)
+        return CrossKernel(self, parameters, similar, sums)
+
+
+class CrossKernel:
+    """The kernel with `m` rows that stay the same; made by `SoftKernel.cross`.
+
+    All terms but the product are sums over layers of a row, and so is the product's exponent: what each choice of each
+    layer adds to them is looked up.
+    """
+
+    def __init__(self, kernel: SoftKernel, parameters: SoftParameters, similar: Floats, sums: Floats) -> None:
+        self._kernel, self._parameters, self._similar = kernel, parameters, similar
+        self._sums = sums  # K x 2m
+
+    def __call__(self, left: IntArray) -> Floats:
+        """Kernel matrix `[n, m]` without noise of rows `[n, L]` and those."""
+        m = self._sums.shape[1] // 2
+        summed = self._kernel.encoding.sums(left, self._sums)  # n x 2m
+        gram = np.exp(summed[:, m:])
+        gram *= self._parameters.joint
+        gram += summed[:, :m]
         return gram
 
-    def diagonal(self, parameters: SoftParameters, rows: IntArray) -> Floats:
+    def diagonal(self, rows: IntArray) -> Floats:
         """Kernel `[n]` of every row with itself."""
-        spelled = self.spell(rows)
-        shared = np.einsum("nv,nv->n", spelled.counts @ np.exp(-self.table(parameters)), spelled.counts)
+        spelled, parameters = self._kernel.spell(rows), self._parameters
+        shared = np.einsum("nv,nv->n", spelled.counts @ self._similar, spelled.counts)
         trend = np.einsum("nt,nt->n", spelled.traits, spelled.traits)
         same = parameters.alpha.sum() + parameters.joint
         return np.asarray(same + parameters.shared * shared + parameters.trend * trend)

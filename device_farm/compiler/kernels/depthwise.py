@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
 
 from tvm import tirx
 
-from device_farm.compiler.kernels.emit import INDEX, SHORT_INDEX, Emitter, loop, sequence, tile_count, tile_start
+from device_farm.compiler.kernels.emit import Emitter, loop, sequence, tile_count, tile_start
 from device_farm.compiler.kernels.spec import DepthwiseKernel, RingDepthwiseKernel
 from device_farm.compiler.target import Target
 
@@ -18,9 +19,7 @@ WIDE = 16  # lanes of AVX-512
 
 def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
     """row -> vector of channels -> column: the weights stay in registers along a row."""
-    # By measurement: a 3x3 is 15-30 % slower with long indices, as LLVM then spills; a 5x5 is 5-20 % faster.
-    numbers = SHORT_INDEX if math.prod(spec.kernel) <= SMALL_WINDOW else INDEX
-    e = Emitter(spec, target, index=numbers)
+    e = Emitter(spec, target)
     lanes, pixel = e.lanes, spec.pixel_stride
     in_ring = isinstance(spec, RingDepthwiseKernel)
     row_pairs = isinstance(spec, RingDepthwiseKernel) and spec.row_pairs
@@ -36,25 +35,36 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
             for j in range(kw):
                 uses.setdefault((r * sy + i * dy, c * sx + j * dx), []).append((o, i * kw + j))
 
+    def places(row: Any, lines: list[Any], channel: Any, column: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        """Where a tile's input begins in every row, and its first row of output in every column.
+
+        Bound to names, or LLVM computes each address by itself, and keeps them where it should keep sums.
+        """
+        x_places = [e.integer(f"x_place_{i}") for i in range(len(lines))]
+        y_places = [e.integer(f"y_place_{c}") for c in range(spec.tile_columns)]
+        statements = [
+            tirx.Bind(place, line + (column * (sx * pixel) + channel))
+            for place, line in zip(x_places, lines, strict=True)
+        ]
+        statements.append(tirx.Bind(y_places[0], row * e.y_row + column * y_pixel + channel))
+        statements += [tirx.Bind(place, before + y_pixel) for before, place in itertools.pairwise(y_places)]
+        return statements, x_places, y_places
+
     def in_tile(row: Any, lines: list[Any], channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
         sums = [e.accumulator(f"sum_{o}") for o in range(len(outputs))]
-        x_start, y_start = e.integer("x_start"), e.integer("y_start")
-        statements = [
-            tirx.Bind(x_start, column * (sx * pixel) + channel),
-            tirx.Bind(y_start, row * e.y_row + column * y_pixel + channel),
-        ]
+        statements, x_places, y_places = places(row, lines, channel, column)
 
         def stored(o: int) -> Any:
             r, c = outputs[o]
             value = e.activate(e.load(sums[o]), spec.activation)
-            return e.store(e.y, value, y_start + (r * e.y_row + c * y_pixel))
+            return e.store(e.y, value, y_places[c] + r * e.y_row)
 
         statements += [tirx.AllocBuffer(vector) for vector in sums]
         statements += [e.store(vector, bias) for vector in sums]
         left = Counter(o for targets in uses.values() for o, _ in targets)
         for (i, j), targets in sorted(uses.items(), key=lambda use: use[0][::-1] if marches else use[0]):
             value = e.vector(f"x_{i}_{j}")
-            statements.append(tirx.Bind(value, e.load(e.x, lines[i] + (x_start + j * pixel))))
+            statements.append(tirx.Bind(value, e.load(e.x, x_places[i] + j * pixel)))
             statements += [e.store(sums[o], e.load(sums[o]) + value * weights[k]) for o, k in targets]
             left.subtract(o for o, _ in targets)
             if marches:
@@ -65,17 +75,13 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
 
     def in_pair(row: Any, lines: list[Any], channel: Any, column: Any, weights: list[Any], bias: Any) -> Any:
         """Column by column of the input: a transform of four rows feeds the sums of three columns of outputs."""
-        x_start, y_start = e.integer("x_start"), e.integer("y_start")
-        statements = [
-            tirx.Bind(x_start, column * pixel + channel),
-            tirx.Bind(y_start, row * e.y_row + column * y_pixel + channel),
-        ]
+        statements, x_places, y_places = places(row, lines, channel, column)
         sums = [[e.accumulator(f"sum_{c}_{p}") for p in range(4)] for c in range(spec.tile_columns)]
         statements += [tirx.AllocBuffer(vector) for column_sums in sums for vector in column_sums]
         for j in range(spec.tile_columns + 2):
             d = [e.vector(f"x_{i}_{j}") for i in range(4)]
             t = [e.vector(f"t_{p}_{j}") for p in range(4)]
-            statements += [tirx.Bind(v, e.load(e.x, lines[i] + (x_start + j * pixel))) for i, v in enumerate(d)]
+            statements += [tirx.Bind(v, e.load(e.x, x_places[i] + j * pixel)) for i, v in enumerate(d)]
             transform = d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
             statements += [tirx.Bind(v, value) for v, value in zip(t, transform, strict=True)]
             for tap in reversed(range(3)):
@@ -89,7 +95,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
                 near, odd = e.vector(f"near_{c}"), e.vector(f"odd_{c}")
                 statements += [tirx.Bind(near, m[1] + m[2]), tirx.Bind(odd, m[1] - m[2])]
                 for r, value in enumerate((near + m[0], odd - m[3])):
-                    place = y_start + (r * e.y_row + c * y_pixel)
+                    place = y_places[c] + r * e.y_row
                     statements.append(e.store(e.y, e.activate(value, spec.activation), place))
         return sequence(statements)
 
@@ -115,7 +121,6 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
                 lambda column: (in_pair if row_pairs else in_tile)(
                     row, lines, channel, tile_start(column, spec.tile_columns, e.columns), weights, bias
                 ),
-                index=numbers,
             ),
         )
 
@@ -126,7 +131,7 @@ def emit(spec: DepthwiseKernel, symbol: str, target: Target) -> Any:
         return sequence(
             tirx.Bind(row, tile_start(index, spec.tile_rows, e.rows)),
             [tirx.Bind(line, start) for line, start in zip(lines, starts, strict=True)],
-            loop("vector", vectors, lambda vector: in_channels(row, lines, vector), index=numbers),
+            loop("vector", vectors, lambda vector: in_channels(row, lines, vector)),
         )
 
-    return e.function(symbol, loop("row_index", tile_count(e.rows, spec.tile_rows), in_row, index=numbers))
+    return e.function(symbol, loop("row_index", tile_count(e.rows, spec.tile_rows), in_row))

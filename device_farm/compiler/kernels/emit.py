@@ -14,13 +14,13 @@ from tvm import ir, tirx
 from tvm.tirx import ForKind
 
 from device_farm.compiler.graph import Activation
-from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, DepthwiseKernel, KernelSpec
+from device_farm.compiler.kernels.spec import FLOAT, INT, INTS_IN, KernelSpec
 from device_farm.compiler.sparsity import QUAD_CHANNELS
 from device_farm.compiler.target import Target
 
 Expr = Any
 Stmt = Any
-INDEX, SHORT_INDEX = "int64", "int32"
+INDEX = "int64"  # becomes an address without an instruction, where 32 bits would have to be extended
 ANY_LENGTH = 1 << 30  # TIR wants an extent; the callers know the real one
 
 
@@ -146,23 +146,19 @@ class Vectors:
 
 
 class Emitter(Vectors):
-    """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32.
+    """Expressions and statements of one kernel, in the element type of its target. `wide` is the same in float32."""
 
-    Indices of 64 bits become addresses without an instruction, those of 32 bits take fewer registers.
-    """
-
-    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None, index: str = INDEX) -> None:
+    def __init__(self, spec: KernelSpec, target: Target, *, lanes: int | None = None) -> None:
         lanes = target.simd_lanes if lanes is None else lanes
         super().__init__(target.element.value, lanes)
         self.wide = Vectors("float32", lanes)
-        self._index = index
         self.parameters: list[Any] = []
         self._declarations: list[Stmt] = []
         self._arguments: dict[str, Any] = {}
         for name, kind in spec.parameters:
             if kind in (INT, FLOAT):
                 number = tirx.Var(name, "int32" if kind == INT else "float32")
-                self._arguments[name] = tirx.Cast(index, number) if kind == INT else number
+                self._arguments[name] = tirx.Cast(INDEX, number) if kind == INT else number
                 self.parameters.append(number)
                 continue
             dtype = "int32" if kind == INTS_IN else self.dtype
@@ -191,7 +187,7 @@ class Emitter(Vectors):
         return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
 
     def integer(self, name: str) -> Any:
-        return tirx.Var(name, self._index)
+        return tirx.Var(name, INDEX)
 
     def quad(self, name: str) -> Any:
         """A variable for four adjacent numbers."""
@@ -202,7 +198,7 @@ class Emitter(Vectors):
 
     def scalar(self, buffer: Any, index: Expr) -> Expr:
         value = tirx.BufferLoad(buffer, [index])
-        return tirx.Cast(self._index, value) if buffer.dtype == "int32" else value
+        return tirx.Cast(INDEX, value) if buffer.dtype == "int32" else value
 
     def store_scalar(self, buffer: Any, value: Expr, index: Expr) -> Stmt:
         return tirx.BufferStore(buffer, value, [index])
@@ -247,11 +243,11 @@ def exponential(e: Vectors, value: Expr, *, sign: int = 1) -> Expr:
     return e.bound(e.clamp(value, -_LARGEST, _LARGEST), scaled)
 
 
-def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0, index: str = INDEX) -> Stmt:
+def loop(name: str, extent: Expr, body: Callable[[Any], Stmt], *, start: Expr = 0) -> Stmt:
     """for (name = start; name < start + extent; ++name) body(name)"""
-    variable = tirx.Var(name, index)
-    start = tirx.IntImm(index, start) if isinstance(start, int) else start
-    extent = tirx.IntImm(index, extent) if isinstance(extent, int) else extent
+    variable = tirx.Var(name, INDEX)
+    start = tirx.IntImm(INDEX, start) if isinstance(start, int) else start
+    extent = tirx.IntImm(INDEX, extent) if isinstance(extent, int) else extent
     return tirx.For(variable, start, extent, ForKind.SERIAL, body(variable))
 
 
@@ -280,18 +276,12 @@ def build_object(spec: KernelSpec, *, symbol: str, target: Target, path: str) ->
 def build_module(spec: KernelSpec, *, symbol: str, target: Target) -> Any:
     """The kernel as TVM's runtime module."""
     emitter = importlib.import_module(f"device_farm.compiler.kernels.{spec.emitter}")
-    # Two pipelines, by measurement. The functions are flat and scalar or explicitly vectorised already.
-    # FlattenBuffer leaves sums of ramps, which TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors
-    # of 256 bits, so LLVM would cut some stores; only the sliding window of a depthwise kernel is 15 % faster that way.
-    # LLVM takes five times as long to mend it, so a window that does not slide along its row goes without.
-    sliding = isinstance(spec, DepthwiseKernel) and spec.tile_columns > 1
-    features = ["-prefer-256-bit"] if target.simd_lanes == 16 and not sliding else []
+    # The functions are flat and scalar or explicitly vectorised already. FlattenBuffer would leave sums of ramps, which
+    # TVM's LLVM back end may store lane by lane; x86-64-v4 prefers vectors of 256 bits: LLVM would cut some stores.
+    features = ["-prefer-256-bit"] if target.simd_lanes == 16 else []
     llvm = tvm.target.Target(
         {"kind": "llvm", "mtriple": target.triple, "mcpu": target.mcpu, "mattr": features, "num-cores": 1}
     )
-    passes = [tirx.transform.FlattenBuffer()] if sliding else []
-    lower = tvm.ir.transform.Sequential(
-        [tirx.transform.BindTarget(llvm.with_host(llvm)), *passes, tirx.transform.LowerIntrin()]
-    )
+    lower = tvm.ir.transform.Sequential([tirx.transform.BindTarget(llvm.with_host(llvm)), tirx.transform.LowerIntrin()])
     module = lower(tvm.IRModule({symbol: emitter.emit(spec, symbol, target)}))
     return tvm.get_global_func("target.build.llvm")(module, llvm)

@@ -61,6 +61,21 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return line
 
 
+def resume_refused(capsys: pytest.CaptureFixture[str], config: Path, journal: Path) -> str:
+    """The same of a search that is resumed; a dry run foretells it, word for word, and leaves the journal alone."""
+    search = ("search", str(config), "--run-dir", str(journal.parent), "--resume")
+    before = journal.read_bytes()
+    foretold = refused(capsys, *search, "--dry-run")
+    assert journal.read_bytes() == before
+    assert refused(capsys, *search) == foretold
+    return foretold
+
+
+def test_a_dry_run_over_a_whole_journal(config: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", str(config), "--run-dir", str(journal.parent), "--resume", "--dry-run"]) == 0
+    assert "(to be resumed, 4 of " in capsys.readouterr().out
+
+
 OF_THE_SECOND = "key = (SELECT key FROM candidates WHERE ordinal = 2)"
 
 
@@ -85,7 +100,7 @@ def test_a_missing_middle(
     config: Path, journal: Path, capsys: pytest.CaptureFixture[str], statement: str, expected: str
 ) -> None:
     change(journal, statement)
-    line = refused(capsys, "search", str(config), "--run-dir", str(journal.parent), "--resume")
+    line = resume_refused(capsys, config, journal)
     assert line.startswith(f"npas: error: {journal} is damaged: ")
     assert expected in line
     assert "restore it from a copy" in line
@@ -107,7 +122,7 @@ def test_an_impossible_accuracy(
 ) -> None:
     evaluation = json.dumps({"accuracy": 0.0, "seed": 0, "epochs": 2}).replace("0.0", value)
     change(journal, f"UPDATE events SET data = '{evaluation}' WHERE kind = 'trained' AND {OF_THE_SECOND}")
-    line = refused(capsys, "search", str(config), "--run-dir", str(journal.parent), "--resume")
+    line = resume_refused(capsys, config, journal)
     assert line.startswith(f"npas: error: {journal} is damaged: ")
     assert expected in line
 
@@ -118,7 +133,7 @@ def test_an_impossible_latency(
 ) -> None:
     data = f'{{"model": "local", "measurement": {{"latency_ms": {value}, "ci_low_ms": 1, "ci_high_ms": 1}}}}'
     change(journal, f"UPDATE events SET data = '{data}' WHERE kind = 'measured' AND {OF_THE_SECOND}")
-    line = refused(capsys, "search", str(config), "--run-dir", str(journal.parent), "--resume")
+    line = resume_refused(capsys, config, journal)
     assert expected in line
 
 

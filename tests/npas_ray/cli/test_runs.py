@@ -95,7 +95,12 @@ def test_verify_says_what_was_found(
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["ray"].startswith("2.")
+    versions = json.loads(capsys.readouterr().out)
+    assert versions["ray"].startswith("2.")
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"npas {versions['npas'] or 'not installed'}\n"
 
 
 def test_help_imports_nothing_heavy() -> None:

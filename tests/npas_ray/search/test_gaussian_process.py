@@ -27,7 +27,7 @@ def test_posterior_equals_the_textbook() -> None:
     np.testing.assert_allclose(got_mean, mean, rtol=1e-6)
     np.testing.assert_allclose(got_std, np.sqrt(np.diag(joint)), rtol=1e-4)
     np.testing.assert_allclose(process.joint(_gram(z, x), _gram(z, z))[1], joint, atol=1e-9)
-    np.testing.assert_allclose(process.fitted, process.mean(_gram(x, x)), rtol=1e-12)
+    np.testing.assert_allclose(process.fitted, process.predict(_gram(x, x))[0], rtol=1e-12)
 
 
 def test_noise_and_kernel_are_found() -> None:

@@ -13,7 +13,7 @@ from npas_ray.networks.backbone import DIGITS
 from npas_ray.search.capacity import Capacity
 from npas_ray.search.encoding import Encoding
 from npas_ray.search.kernel_fit import KernelPosterior, fit_kernel
-from npas_ray.search.latency_surrogate import LearnedLatency, PredictedLatency
+from npas_ray.search.latency_surrogate import CostFeatures, LearnedLatency, PredictedLatency
 from npas_ray.search.moves import Moves
 from npas_ray.search.reward import Objective
 from npas_ray.search.soft_kernel import SoftKernel, SoftParameters
@@ -61,7 +61,7 @@ def test_soft_kernel_equals_its_definition() -> None:
     kernel, rows = SoftKernel(ENCODING, CAPACITY), ENCODING.encode(some)
     gram = kernel.gram(parameters, rows, rows)
     np.testing.assert_allclose(gram, expected, rtol=1e-12)
-    np.testing.assert_allclose(kernel.diagonal(parameters, rows), np.diag(gram), rtol=1e-12)
+    np.testing.assert_allclose(kernel.cross(parameters, rows).diagonal(rows), np.diag(gram), rtol=1e-12)
     assert np.linalg.eigvalsh(kernel.gram(parameters, *[MOVES.random(80, rng)] * 2)).min() > 0
 
 
@@ -117,6 +117,38 @@ def test_latency_is_learned_from_few_measurements() -> None:
     feasible = truth <= np.median(truth)
     probability = np.exp(surrogate.log_feasible(test))
     assert np.mean((probability > 0.5) == feasible) > 0.93
+
+
+def test_learned_latency_does_not_depend_on_when_it_was_asked() -> None:
+    rng = np.random.default_rng(0)
+    rows, test = MOVES.random(40, rng), MOVES.random(5, rng)
+    measured_ms = _true_ms(rows) * np.exp(rng.normal(0, 0.01, 40))
+    live, replayed = (LearnedLatency(Objective({"phone": 5.0}), ENCODING, DIGITS) for _ in range(2))
+    for row, latency_ms in zip(rows, measured_ms, strict=True):
+        for surrogate in (live, replayed):
+            surrogate.learn(row, {"phone": float(latency_ms)})
+        live.refresh()
+    replayed.refresh()
+    said, again = live.predict("phone", test), replayed.predict("phone", test)
+    assert said is not None and again is not None
+    np.testing.assert_array_equal(said, again)
+
+
+def test_features_of_latency_agree_with_their_products() -> None:
+    rows, features = MOVES.random(6, np.random.default_rng(0)), CostFeatures(ENCODING, DIGITS)
+    explicit = features(rows, 0.3)
+    np.testing.assert_allclose(features.gram(rows, 0.3), explicit @ explicit.T, rtol=1e-10)
+    np.testing.assert_allclose(features.diagonal(rows, 0.3), (explicit**2).sum(axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 200])
+def test_sums_of_a_row_are_the_same_in_any_company(columns: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, table = MOVES.random(50, rng), rng.normal(size=(int(ENCODING.sizes.sum()), columns))
+    starts = np.cumsum(ENCODING.sizes) - ENCODING.sizes
+    together = ENCODING.sums(rows, table)
+    np.testing.assert_allclose(together, table[rows + starts].sum(axis=1), rtol=1e-10)
+    np.testing.assert_array_equal(together[[7]], ENCODING.sums(rows[[7]], table))
 
 
 def test_nothing_is_known_of_latency_before_the_first_measurement() -> None:
