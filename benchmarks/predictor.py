@@ -174,7 +174,7 @@ def measure(
                 print(f"{name}: {len(journal.records)} of {len(cases)} measured, {quiet} quiet", flush=True)
 
         try:
-            collect(cases, submit, journal, at_once=1, attempts=attempts, told=told)
+            collect(cases, submit, journal, at_once=lambda: 1, attempts=attempts, told=told)
         finally:
             turn.give_back()
         return journal.records

@@ -45,7 +45,13 @@ class TransportError(FarmError):
 
 
 class DeviceGone(TransportError):
-    """The device or its link vanished."""
+    """The device or its link vanished.
+
+    `boot_id` is told where that cut off a program: the boot of the device (a new one after every restart) that it ran
+    in. Whoever meets the device again can see from it whether it restarted.
+    """
+
+    boot_id: str = ""
 
 
 class DeadlineExceeded(TransportError):

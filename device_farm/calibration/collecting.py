@@ -40,11 +40,13 @@ def collect(
     submit: Submit,
     journal: Journal,
     *,
-    at_once: int,
+    at_once: Callable[[], int],
     attempts: int = ATTEMPTS,
     told: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """Measures what the journal lacks. A core that was shared all the time is tried again later.
+    """Measures what the journal lacks, `at_once` under way, which may change meanwhile.
+
+    A core that was shared all the time is tried again later.
 
     A network that fails by its own fault is written down as that. Raises what the farm raises about itself (nothing
     that was measured is lost), and CalibrationError if half of the networks failed.
@@ -71,12 +73,14 @@ def _wanted(record: Record | None, attempt: int) -> bool:
     return record is None or (not record.is_final and record.attempt < attempt)
 
 
-def _measured(todo: Sequence[Case], submit: Submit, attempt: int, *, at_once: int, last: bool) -> Iterator[Record]:
+def _measured(
+    todo: Sequence[Case], submit: Submit, attempt: int, *, at_once: Callable[[], int], last: bool
+) -> Iterator[Record]:
     # Another seed for another attempt: a farm answers a repeated question from memory.
     under_way: deque[tuple[Case, Callable[[], Measurement]]] = deque()
     queue = deque(todo)
     while queue or under_way:
-        while queue and len(under_way) < at_once:
+        while queue and len(under_way) < at_once():
             case = queue.popleft()
             under_way.append((case, submit(case.graph(), attempt)))
         case, wait = under_way.popleft()

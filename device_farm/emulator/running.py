@@ -71,7 +71,7 @@ class _Program:
     async def run(self, arguments: Sequence[str], *, stdout: int) -> int:
         """To its end. Raises OSError, TooManyProcesses."""
         shell, phone = self._shell, self._phone
-        return await phone.processes.run(
+        status = await phone.processes.run(
             [*self._executable.before, self._executable.host_path, *(host_argument(shell, word) for word in arguments)],
             name=self._words[0],
             arguments=self._words,
@@ -83,6 +83,9 @@ class _Program:
             max_file_bytes=0 if phone.files.full else None,
             after_start=self._started,
         )
+        if status == 128 + signal.SIGPWR:  # what no program of a phone can do without taking the phone with it
+            phone.inject(PhoneFault.REBOOT)
+        return status
 
     def _started(self, run: Run) -> None:
         self._run = run

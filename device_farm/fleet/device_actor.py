@@ -38,6 +38,7 @@ class Greeting:
     instance: str
     pid: int
     facts: DeviceFacts | FarmError | None = None
+    boot_id: str = ""  # of the device; another one after every restart of it
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ class DeviceActor:
 
     def hello(self) -> Greeting:
         """Opens the device and tells its facts, under the farm's name for it."""
+        boot_id = ""
         try:
             facts: DeviceFacts | FarmError = self._facts()
+            boot_id = self._open().boot_id
         except FarmError as error:
             facts = error
-        return Greeting(self._instance, os.getpid(), facts)
+        return Greeting(self._instance, os.getpid(), facts, boot_id)
 
     def watch(self) -> None:
         """Never returns; its caller learns at once when this process is gone."""

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     STRUCK = "struck"  # one failure that speaks against the device
     COOLED = "cooled"
     UNFIT = "unfit"
+    RESTARTED = "restarted"  # it came back with another boot, and what follows from that
     STUCK = "stuck"  # in a state that should not last so long
     QUARANTINED = "quarantined"  # this and the next three tell the device's health as it is then
     PROBATION = "probation"
@@ -42,7 +43,7 @@ class Kind(StrEnum):
 # What a later life does not have to read.
 RESTORED = set(Kind) - {
     *(Kind.MEASURED, Kind.FAILED, Kind.JOINED, Kind.LEFT),
-    *(Kind.STRUCK, Kind.COOLED, Kind.UNFIT, Kind.STUCK),
+    *(Kind.STRUCK, Kind.COOLED, Kind.UNFIT, Kind.STUCK, Kind.RESTARTED),
 }
 
 

@@ -19,6 +19,7 @@ class Evidence:
         self._failures: OrderedDict[str, list[Failure]] = OrderedDict()
         self._running: defaultdict[str, dict[str, None]] = defaultdict(dict)  # artifact -> devices that run it now
         self._open: defaultdict[str, dict[str, None]] = defaultdict(dict)  # artifact -> keys of its open jobs
+        self._suspected: defaultdict[str, dict[str, None]] = defaultdict(dict)  # artifact -> devices; see restarts.py
 
     def of(self, artifact_key: str) -> tuple[Failure, ...]:
         return tuple(self._failures.get(artifact_key, ()))
@@ -44,12 +45,27 @@ class Evidence:
         return Failed("Poisoned", message, evidence, final=True)
 
     def exposed(self, artifact_key: str) -> set[str]:
-        """The devices that it has harmed, or that run it now and may come to harm, too."""
-        return self.accusers(artifact_key).union(self._running.get(artifact_key, ()))
+        """The devices that it has harmed, may have harmed, or that run it now and may come to harm, too."""
+        running, suspected = self._running.get(artifact_key, ()), self._suspected.get(artifact_key, ())
+        return self.accusers(artifact_key).union(running, suspected)
 
     def is_full(self, artifact_key: str) -> bool:
         """No further device may be exposed to it now."""
         return len(self.exposed(artifact_key)) >= self._policy.poison_devices
+
+    def suspect(self, artifact_key: str, serial: str) -> None:
+        """The device may have come to harm by it."""
+        self._suspected[artifact_key][serial] = None
+
+    def suspects(self, artifact_key: str) -> list[str]:
+        return list(self._suspected.get(artifact_key, ()))
+
+    def trust(self, artifact_key: str, serial: str) -> None:
+        """It has not, or has testified by now."""
+        suspected = self._suspected[artifact_key]
+        suspected.pop(serial, None)
+        if not suspected:
+            del self._suspected[artifact_key]
 
     def begin(self, artifact_key: str, serial: str) -> None:
         self._running[artifact_key][serial] = None

@@ -27,7 +27,8 @@ def fault_of(error: Exception) -> Fault:
         return Fault(Blame.LOST, "DeviceGone", f"its worker broke down: {type(error).__name__}: {error}")
     blame = next(_BLAMES[cls] for cls in type(error).__mro__ if cls in _BLAMES)
     retry_after_s = error.retry_after_s if isinstance(error, errors.Unfit) else 0.0
-    return Fault(blame, type(error).__name__, str(error), retry_after_s)
+    boot_id = error.boot_id if isinstance(error, errors.DeviceGone) else ""
+    return Fault(blame, type(error).__name__, str(error), retry_after_s, boot_id)
 
 
 def error_of(failed: Failed) -> errors.FarmError:

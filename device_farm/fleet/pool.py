@@ -37,6 +37,10 @@ class Worker(Protocol[P_contra, R_co]):
     @property
     def serial(self) -> str: ...
 
+    @property
+    def boot_id(self) -> str:
+        """Another one after every restart of the device, as seen when it was connected last; "" if it does not tell."""
+
     async def connect(self) -> str:
         """Make it ready, however often it was restarted; returns its model. Raises anything: it is tried again."""
 
@@ -222,7 +226,7 @@ class Pool(Generic[P, R]):
                 continue
             pause_s = _FIRST_RETRY_S
             self._complaints.pop(serial, None)
-            self._apply(self._fleet.join(serial, model, now=self._now()))
+            self._apply(self._fleet.join(serial, model, now=self._now(), boot_id=worker.boot_id))
             self._joined.set()
             self._joined = asyncio.Event()
             reason = await self._loss(worker, lost)

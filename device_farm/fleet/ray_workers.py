@@ -114,10 +114,15 @@ class _RayWorker:
         self._instance: str | None = None
         self._condemned: str | None = None
         self._died = False
+        self._boot_id = ""
 
     @property
     def serial(self) -> str:
         return self._serial
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_id
 
     async def connect(self) -> str:
         return self._employ(await self._greet())
@@ -140,7 +145,7 @@ class _RayWorker:
         if greeting.instance == self._condemned:
             self._kill()
             raise DeviceGone(f"the process that serves {self._serial} is being replaced")
-        self._instance, self._died = greeting.instance, False
+        self._instance, self._boot_id, self._died = greeting.instance, greeting.boot_id, False
         return greeting
 
     async def watch(self) -> None:

@@ -51,11 +51,16 @@ class RememberingFleet(Fleet[Measurement]):
     def submit(self, job: Job, *, now: float) -> _Actions:
         return self._told(super().submit(job, now=now))
 
-    def join(self, serial: str, model: str, *, now: float) -> _Actions:
+    def join(self, serial: str, model: str, *, now: float, boot_id: str = "") -> _Actions:
         lease = self.lease_of(serial)
-        actions = super().join(serial, model, now=now)
+        actions = super().join(serial, model, now=now, boot_id=boot_id)
         self._tell_lost(lease, "DeviceGone", "joined anew while it ran a job")
         self._tell(Entry(Kind.JOINED, serial=serial, data={"model": model}))
+        for action in actions:
+            if isinstance(action, Note) and action.what is Happening.ACCUSED:
+                (*_, failure) = self.evidence(action.subject)
+                failure = replace(failure, at_s=failure.at_s - now + time.time())
+                self._tell(Entry.failure(Kind.ACCUSED, action.subject, failure))
         return self._told(actions)
 
     def leave(self, serial: str, *, now: float, reason: str = "left the fleet") -> _Actions:
@@ -111,6 +116,8 @@ class RememberingFleet(Fleet[Measurement]):
             match action:
                 case Settle(key, outcome) if isinstance(outcome, Done) or outcome.final:
                     self._tell(Entry.answer(key, outcome))
+                case Note(Happening.RESTARTED, serial, reason):
+                    self._tell(Entry(Kind.RESTARTED, serial=serial, data={"reason": reason}))
                 case Note(what, subject, reason) if what in _NOTED:
                     self._tell_health(_NOTED[what], subject, reason)
                 case _:

@@ -26,6 +26,7 @@ from device_farm.fleet.evidence import Evidence
 from device_farm.fleet.health import Device
 from device_farm.fleet.jobs import Record, verdict
 from device_farm.fleet.memory import DeviceMemory, Memory, shifted
+from device_farm.fleet.restarts import Restarts
 from device_farm.fleet.roster import Model, Roster
 from device_farm.fleet.timers import Kind, Timer, Timers
 from device_farm.fleet.words import (
@@ -70,6 +71,7 @@ class Fleet(Generic[R]):
         self._dispatch = Dispatch(
             policy, roster=self._roster, evidence=self._evidence, timers=self._timers, fence=first_fence - 1
         )
+        self._restarts = Restarts(policy, evidence=self._evidence, timers=self._timers)
         self._answers: OrderedDict[str, Outcome[R]] = OrderedDict()
         if memory is not None:
             self._restore(memory, now=now)
@@ -103,6 +105,7 @@ class Fleet(Generic[R]):
             if accuser in self._roster.devices:
                 reason = f"failed {record.job.artifact_key[:12]}, which runs well on {serial}"
                 self._roster.strike(self._roster.devices[accuser], reason, now=self._now)
+        self._restarts.ran_well(record.job.artifact_key, serial)
         self._roster.refresh(device, now=self._now)
         actions: list[Action[R]] = []
         self._settle(record, Done(result), actions)
@@ -135,8 +138,11 @@ class Fleet(Generic[R]):
         self._roster.refresh(device, now=self._now)
         return self._grant([])
 
-    def join(self, serial: str, model: str, *, now: float) -> list[Action[R]]:
-        """A device is there, for the first time or again. Its strikes and its quarantine are remembered."""
+    def join(self, serial: str, model: str, *, now: float, boot_id: str = "") -> list[Action[R]]:
+        """A device is there, for the first time or again. Its strikes and its quarantine are remembered.
+
+        `boot_id` is another one after every restart of it, "" if it does not tell.
+        """
         self._advance(now)
         actions: list[Action[R]] = []
         device = self._roster.devices.setdefault(serial, Device(serial))
@@ -147,6 +153,7 @@ class Fleet(Generic[R]):
         self._roster.assign(device, model, now=self._now)
         device.present = device.expected = True
         self._roster.refresh(device, now=self._now)
+        self._hear(serial, boot_id, actions)
         return self._grant(actions)
 
     def leave(self, serial: str, *, now: float, reason: str = "left the fleet") -> list[Action[R]]:
@@ -298,22 +305,50 @@ class Fleet(Generic[R]):
             self._evidence.add(artifact_key, failure)
             actions.append(Note(Happening.ACCUSED, artifact_key, str(failure)))
         elif fault.blame.is_infrastructure:
+            if fault.blame is Blame.LOST:
+                self._restarts.lost(artifact_key, failure)
             device.present = fault.blame is not Blame.LOST
             self._roster.strike(device, reason, now=self._now)
         self._roster.refresh(device, now=self._now)
-        if self._evidence.is_poisoned(artifact_key):
-            for key in self._evidence.open_keys(artifact_key):
-                if self._dispatch.jobs[key].lease is None:
-                    self._settle(self._dispatch.jobs[key], self._evidence.poisoned(artifact_key), actions)
+        if self._settle_poisoned(artifact_key, actions):
             return
-        untried_left = self._dispatch.untried_left(record)
-        own = self._evidence.of(artifact_key)
-        outcome = verdict(record, failure, own=own, untried_left=untried_left, policy=self.policy)
+        outcome = self._verdict(record, failure)
         if outcome is None:
             self._enqueue(record, actions)
         else:
             self._settle(record, outcome, actions)
         self._dispatch.offer_exposed(artifact_key, now=self._now)
+
+    def _hear(self, serial: str, boot_id: str, actions: list[Action[R]]) -> None:
+        """A device that joins says whether what it was lost with made it restart."""
+        about = self._restarts.about(serial)
+        back = self._restarts.back(serial, boot_id, now=self._now)
+        if back is not None:
+            actions.append(Note(Happening.RESTARTED, serial, back.reason))
+        if back is not None and back.testimony is not None:
+            self._evidence.add(back.against, back.testimony)
+            actions.append(Note(Happening.ACCUSED, back.against, str(back.testimony)))
+            if not self._settle_poisoned(back.against, actions):
+                for key in self._evidence.open_keys(back.against):
+                    record = self._dispatch.jobs[key]
+                    if record.lease is None and (outcome := self._verdict(record, back.testimony)) is not None:
+                        self._settle(record, outcome, actions)
+        if about is not None:
+            self._dispatch.offer_exposed(about, now=self._now)
+
+    def _settle_poisoned(self, artifact_key: str, actions: list[Action[R]]) -> bool:
+        """Answers whoever waits for it, if it is poisoned."""
+        if not self._evidence.is_poisoned(artifact_key):
+            return False
+        for key in self._evidence.open_keys(artifact_key):
+            if self._dispatch.jobs[key].lease is None:
+                self._settle(self._dispatch.jobs[key], self._evidence.poisoned(artifact_key), actions)
+        return True
+
+    def _verdict(self, record: Record, last: Failure) -> Failed | None:
+        own = self._evidence.of(record.job.artifact_key)
+        untried_left = self._dispatch.untried_left(record)
+        return verdict(record, last, own=own, untried_left=untried_left, policy=self.policy)
 
     def _lose(self, device: Device, message: str, actions: list[Action[R]]) -> None:
         if device.lease is not None:
@@ -345,6 +380,8 @@ class Fleet(Generic[R]):
                 return self._roster.absent_too_long(self._roster.model(timer.name), timer.at_s)
             case Kind.UNFIT:
                 return self._roster.model(timer.name).unfit_alarm_s == timer.at_s
+            case Kind.SUSPICION:
+                return self._restarts.is_due(timer.name, timer.at_s)
 
     def _ring(self, timer: Timer, actions: list[Action[R]]) -> None:
         """Do what a timer was set for."""
@@ -364,6 +401,9 @@ class Fleet(Generic[R]):
                 self._give_up(model, "Unfit", self._roster.tell_unfit(model, now=self._now), actions)
                 # The devices go on trying with whatever is asked next, and that waits as long.
                 self._roster.set_unfit_alarm(model, now=self._now)
+            case Kind.SUSPICION:
+                if (artifact_key := self._restarts.drop(timer.name)) is not None:
+                    self._dispatch.offer_exposed(artifact_key, now=self._now)
 
     def _give_up(self, model: Model, error: str, message: str, actions: list[Action[R]]) -> None:
         """Nobody can serve what waits for the model."""

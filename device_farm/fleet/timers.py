@@ -13,6 +13,7 @@ class Kind(IntEnum):
     DEVICE = 1  # its state ends or has lasted too long
     ABSENT = 2  # a model without a usable device
     UNFIT = 3  # a model without a device fit to measure
+    SUSPICION = 4  # of a device that was lost in the middle of a program
 
 
 class Timer(NamedTuple):

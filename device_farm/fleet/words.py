@@ -37,6 +37,7 @@ class Fault:
     error: str
     message: str
     retry_after_s: float = 0.0  # of UNFIT: how long the device rests at least
+    boot_id: str = ""  # of LOST: the boot that the device was in while the job's own program ran, if it did
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Happening(StrEnum):
     STUCK = "stuck"  # of a device: its state has lasted longer than such a state should
     UNFIT = "unfit"  # of a model: none of its devices is fit to measure, so its jobs wait
     ACCUSED = "accused"  # of an artifact: one more failure of its own
+    RESTARTED = "restarted"  # of a device: it came back with another boot
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,11 @@ class Policy:
     one strike, or being unfit, quarantines it again for twice as long, at most `max_quarantine_s`. None of this befalls
     the last usable device of its model: with nothing to take its place nobody would gain.
 
+    **Restarts.** A device that was lost in the middle of a job's own program counts for `suspect_s` as one that the
+    artifact may have harmed. If it is back by then with another boot, that is a failure of the artifact's own; unless
+    it restarted by itself in the last `restart_memory_s`, or another device, which ran something else, was lost within
+    `together_s`.
+
     A device that is not reached within `connecting_s`, or is quarantined for `quarantine_note_s`, is told of, again and
     again.
     """
@@ -234,6 +241,9 @@ class Policy:
     cooling_s: float = 1800.0
     connecting_s: float = 120.0
     quarantine_note_s: float = 24 * 3600.0
+    suspect_s: float = 180.0
+    restart_memory_s: float = 3600.0
+    together_s: float = 1.0
     remember: int = 20_000  # finished keys answered from memory; the oldest are forgotten first
 
     def __post_init__(self) -> None:
@@ -260,6 +270,9 @@ _DURATIONS = (
     "cooling_s",
     "connecting_s",
     "quarantine_note_s",
+    "suspect_s",
+    "restart_memory_s",
+    "together_s",
 )
 _COUNTS = (
     "poison_devices",

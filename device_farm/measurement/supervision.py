@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_farm.compiler.artifact import Artifact
-from device_farm.errors import DeadlineExceeded, MeasurementError, RunnerFailed, Unfit, Unstable, WrongAnswer
+from device_farm.errors import (
+    DeadlineExceeded,
+    DeviceGone,
+    MeasurementError,
+    RunnerFailed,
+    Unfit,
+    Unstable,
+    WrongAnswer,
+)
 from device_farm.measurement.admission import AdmissionRules, admit
 from device_farm.measurement.codec import conditions_to_json
 from device_farm.measurement.conditioning import best_spin_ns, changed, clock_between, clock_changed, shared
@@ -204,6 +212,9 @@ class Supervisor:
         except (WrongAnswer, RunnerFailed) as error:
             self._last = None
             raise Unfit(f"it fails its sentinel: {error}", retry_after_s=_BROKEN_S) from error
+        except DeviceGone as error:
+            error.boot_id = ""  # if it restarts, then not by the program that it is asked to measure
+            raise
         except Unstable as error:
             self._last = None
             raise Unfit(f"its sentinel does not settle: {error}", retry_after_s=self._limits.cool_s) from error

@@ -15,6 +15,7 @@ _SENTINEL_S = 0.4
 _SENTINEL_NOISE = 0.004
 _NOISE = 0.005
 _SLOW_LINK = 10.0
+_BOOT_S = 40.0
 _CAPPED_CLOCK = 0.7
 # Where the temperature that it may work at again cannot be reached, somebody must move it.
 _TOO_WARM_S = 900.0
@@ -27,6 +28,7 @@ class Candidate:
     cost_ms: float
     seconds: float
     crashes: bool = False
+    restarts: bool = False  # the phone that runs it
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class SimulatedPhone:
         self._timer: asyncio.TimerHandle | None = None
         self.harmed_by: list[str] = []  # artifacts that crashed on it
         self.measured = 0
+        self._boots = 0
         self.unfit = 0  # times that it said so
 
     @property
@@ -98,6 +101,10 @@ class SimulatedPhone:
             raise Refused("unauthorized: accept the key on its screen")
         self._lost = asyncio.Event()
         return self._model.name
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self._serial}-{self._boots}"
 
     async def watch(self) -> None:
         await self._lost.wait()
@@ -125,11 +132,19 @@ class SimulatedPhone:
         begun_s = asyncio.get_running_loop().time()
         await self._spend(link_s + _SENTINEL_S)
         before, begun_c = self._admitted(), self._warm_c
+        boot_id = self.boot_id
+        try:
+            await self._spend(candidate.seconds / (2 if candidate.crashes or candidate.restarts else 1), works=True)
+            if candidate.restarts:
+                self.harmed_by.append(artifact_key)
+                self.befall(PhoneFault.REBOOT, spell_s=_BOOT_S)
+                raise DeviceGone(f"{self._serial}: its link closed")
+        except DeviceGone as error:
+            error.boot_id = boot_id
+            raise
         if candidate.crashes:
-            await self._spend(candidate.seconds / 2, works=True)
             self.harmed_by.append(artifact_key)
             raise RunnerFailed("signal 11")
-        await self._spend(candidate.seconds, works=True)
         if self._suffers(PhoneFault.FLIP):
             raise WrongAnswer("the output differs from the reference by 7")
         if self._suffers(PhoneFault.NOISY):
@@ -214,6 +229,7 @@ class SimulatedPhone:
                 pass
         if fault is PhoneFault.REBOOT:
             self._warm_c, self._at_s = self._ambient_c, now
+            self._boots += 1
         self._until_s[fault] = now + spell_s
 
     def _suffers(self, fault: PhoneFault) -> bool:

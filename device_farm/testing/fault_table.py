@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import TextIO
 
 from device_farm.testing.fault_scenarios import (
     CONFIG,
@@ -56,6 +57,13 @@ def row(seen: Seen) -> str:
 
 
 def main() -> None:
+    # Ray and its workers write to descriptor 1 whatever they like: it leads to stderr from here on.
+    with os.fdopen(os.dup(1), "w") as table:
+        os.dup2(2, 1)
+        _write(table)
+
+
+def _write(table: TextIO) -> None:
     import ray
 
     root = Path(__file__).resolve().parents[2]
@@ -68,17 +76,17 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             FaultLab(Path(folder), [MODEL] * PHONES, name="faults", pace=1.0, config=CONFIG) as lab,
         ):
-            print(_TEXT, end="", flush=True)
+            print(_TEXT, end="", file=table, flush=True)
             for scenario in SCENARIOS:
                 seen = lab.play(scenario)
-                print(row(seen), flush=True)
+                print(row(seen), file=table, flush=True)
                 print(scenario.name, seen.message[:120], file=sys.stderr)
                 if seen.message:
                     examples.append(_shortened(f"- **{scenario.name}**: {seen.message}"))
     finally:
         ray.shutdown()
-    print("\n## What it says\nThe first message of each, as it is in the journal (`Farm.history`):\n")
-    print("\n".join(examples))
+    print("\n## What it says\nThe first message of each, as it is in the journal (`Farm.history`):\n", file=table)
+    print("\n".join(examples), file=table)
 
 
 def _shortened(message: str, most: int = 320) -> str:

@@ -1,6 +1,7 @@
 /* A real network, small enough to read: 3x3 convolution (8x8x3 -> 8x8x8) + ReLU, global average, dense (8 -> 5).
  * -DTHREADS=n shares the rows of the convolution among n threads; -DFAULT_... makes it misbehave in one way each. device_farm.testing.tiny builds it and knows its answer. */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -116,6 +117,9 @@ static void classifier(const void *state) {
 #endif
 #ifdef FAULT_CRASH
   *(volatile int *)8 = 1;
+#endif
+#ifdef FAULT_RESTART
+  raise(SIGPWR); /* of an emulated phone: it restarts */
 #endif
 #ifdef FAULT_ILLEGAL
   __builtin_trap();

@@ -87,6 +87,11 @@ class Transport(ABC):
         """Whether a file is there, as far as is known without asking; None: nothing is known. It may be out of date."""
         return None
 
+    @property
+    def boot_id(self) -> str:
+        """Another one after every restart of the device, as last seen; "" where that is not known."""
+        return ""
+
     @abstractmethod
     def pull(self, remote_name: str, *, timeout_s: float = 30.0) -> bytes:
         """Content of a file that was pushed, or that a program wrote into its directory."""

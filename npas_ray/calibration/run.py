@@ -216,7 +216,11 @@ def _measure(
             def submit(graph: Graph, seed: int) -> Callable[[], Measurement]:
                 return farm.submit(graph, model=model, seed=seed).result
 
-            collect(cases, submit, journal, at_once=workers + 1 + len(devices), told=told)
+            def at_once() -> int:  # one entry of the configuration may stand for many phones, and they come and go
+                there = sum(d.facts is not None and d.facts.model == model for d in farm.devices())
+                return workers + 1 + max(len(devices), there)
+
+            collect(cases, submit, journal, at_once=at_once, told=told)
     except RayError as error:
         raise InfrastructureError(f"Ray failed: {in_a_line(error)}") from error
     finally:

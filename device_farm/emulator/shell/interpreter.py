@@ -179,14 +179,14 @@ class Interpreter:
             return 0
         if words[0] == "exec":
             if len(words) == 1:
-                for descriptor in saved.values():
-                    if descriptor is not None:
-                        os.close(descriptor)
+                _give_up(saved)
                 return 0
             try:
                 raise ShellExit(await self._shell.execute(words[1:], assigned, replaces_shell=True))
             finally:
                 self._shell.redirector.restore(saved)
+        if replaces_shell:
+            _give_up(saved)  # no shell comes back to them, and who holds them open holds others up
         try:
             return await self._shell.execute(words, assigned, replaces_shell=replaces_shell)
         except TooManyProcesses as problem:
@@ -217,6 +217,14 @@ class Interpreter:
             os.close(reader)
         self._shell.status = await asyncio.shield(task)
         return bytes(collected).replace(b"\0", b"").decode(errors="surrogateescape").rstrip("\n")
+
+
+def _give_up(saved: dict[int, int | None]) -> None:
+    """What was redirected stays so."""
+    for descriptor in saved.values():
+        if descriptor is not None:
+            os.close(descriptor)
+    saved.clear()
 
 
 def single_command(script: tree.List) -> tree.Simple | None:

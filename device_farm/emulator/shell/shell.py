@@ -137,6 +137,7 @@ class Shell:
             name=self.name,
         )
         child.exported = set(self.exported)
+        child.traps = {name: "" for name, script in self.traps.items() if not script}  # what is ignored, stays so
         child.status = self.status
         child.stops_at_error = self.stops_at_error
         child.descriptors = {n: os.dup(fd) for n, fd in (descriptors or self.descriptors).items()}

@@ -9,6 +9,7 @@ from device_farm.compiler.target import AVX2, AVX512, NEON, Precision, Target, a
 from device_farm.errors import CompileError, Refused
 from device_farm.measurement.types import DeviceFacts
 from device_farm.transport.adb.properties import clean, parse_cpu_features, parse_properties
+from device_farm.transport.adb.scripts import BOOT_ID
 from device_farm.transport.cores import parse_cpu_list
 
 _MAX_CORES = 1024
@@ -70,6 +71,15 @@ def parse_clusters(values: str) -> tuple[tuple[int, ...], ...]:
             groups.setdefault((khz, related.get(core, "")), []).append(core)
     fastest_first = sorted(groups, key=lambda group: (-group[0], groups[group][0]))
     return tuple(tuple(groups[group]) for group in fastest_first)
+
+
+def parse_boot_id(parts: Mapping[str, str]) -> str:
+    """From the answers to scripts.prepare: another one after every restart, "" if the phone does not tell."""
+    for line in parts.get("clusters", "").splitlines():
+        path, _, value = line.partition(" ")
+        if path == BOOT_ID and re.fullmatch(r"[0-9a-f-]{8,64}", value.strip()):
+            return value.strip()
+    return ""
 
 
 def make_facts(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from device_farm.transport.adb.quoting import quote, quote_all
 
 TOKEN_VARIABLE = "NPAS_RUN"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PROBLEMS = {  # first word on stdout of a run that did not start
     "no-file": "there is no such program on the phone",
     "no-program": "it is no program: it begins neither with ELF nor with #!",
@@ -17,14 +18,16 @@ _PROBLEMS = {  # first word on stdout of a run that did not start
 }
 
 
-def run(folder: str, argv: Sequence[str], token: str, *, then: str = "") -> str:
+def run(folder: str, argv: Sequence[str], token: str, *, most_s: int | None = None, then: str = "") -> str:
     """Runs a program of the folder in a group of its own, which nobody survives; `token` marks all its processes.
 
     First the shell prints "run PID" in a line of its own, or a word of `problem`. The program's input comes through a
     third descriptor, as a shell gives its background programs none. When the link is lost, adbd sends SIGHUP. `then` is
-    a script that goes on when the program has ended.
+    a script that goes on when the program has ended. After `most_s` seconds nothing of all that is left, whoever is
+    still there to see it.
     """
     name = quote(argv[0])
+    begin_watch, end_watch = ("", "") if most_s is None else (_watch(token, most_s), _END_WATCH)
     return (
         f"cd {folder} 2>/dev/null && [ -f ./{name} ] || {{ echo no-file; exit 127; }}\n"
         f"[ -x ./{name} ] || {{ echo no-right; exit 126; }}\n"
@@ -32,13 +35,39 @@ def run(folder: str, argv: Sequence[str], token: str, *, then: str = "") -> str:
         'if [ "${m#?ELF}" = "$m" ] && [ "${m#\\#!}" = "$m" ]; then echo no-program; exit 126; fi\n'
         "echo run $$\n"
         "trap 'kill -9 $! 2>/dev/null; kill -9 -$! 2>/dev/null; exit 129' HUP TERM\n"
+        f"{begin_watch}"
         "exec 3<&0\n"
         f"{TOKEN_VARIABLE}={token} setsid ./{name} {quote_all(argv[1:])} <&3 &\n"
         "wait $! 2>/dev/null\n"
         "s=$?\n"
         "kill -9 -$! 2>/dev/null\n"
-        f"{then}exit $s\n"
+        f"{then}{end_watch}exit $s\n"
     )
+
+
+# By its number, too: it may have had no time yet to become the first of a group.
+_END_WATCH = "kill $w 2>/dev/null; kill -15 -$w 2>/dev/null\n"
+
+
+def _watch(token: str, most_s: int) -> str:
+    """Begins a sleeper of its own session, number in `w`, that in the end kills (-9) whatever carries the token.
+
+    It outlives the shell, so a lost link does not matter, and a program that is stopped cannot escape. Once it kills,
+    the shell, which sees its program end, does not stop it half-way. A phone without `sleep` goes without.
+    """
+    text = f"sleep {most_s} && trap '' HUP TERM && {{ {_end_marked(token)} }}"
+    return f"setsid sh -c {quote(text)} </dev/null >/dev/null 2>&1 &\nw=$!\n"
+
+
+def _end_marked(token: str) -> str:
+    """Kills who carries the token in the environment or the command line, until nobody does; `n` is 0 then.
+
+    The pattern differs from the token, or the search would find itself.
+    """
+    pattern = quote(f"{token[:-1]}[{token[-1]}]")
+    marked = f"$(grep -l {pattern} /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null)"
+    kill = f"n=0; for f in {marked}; do p=${{f#/proc/}}; kill -9 ${{p%%/*}} 2>/dev/null && n=1; done"
+    return f"i=0\nwhile {kill}; [ $n = 1 ] && [ $i -lt 25 ]; do sleep 0.02; i=$((i + 1)); done\n"
 
 
 def problem(stdout: bytes) -> str | None:
@@ -49,14 +78,11 @@ def problem(stdout: bytes) -> str | None:
 def end_run(token: str, shell_pid: int | None) -> str:
     """Ends a run and waits until nothing of it is left; prints "ended" then, or "alive" after a second.
 
-    Its shell (if its number is still its own) is told as adbd does it; then whoever carries the token in the
-    environment or the command line is killed. The pattern differs from the token, or the search would find itself.
+    Its shell (if its number is still its own) is told as adbd does it; then whoever carries the token is killed.
     """
-    pattern = quote(f"{token[:-1]}[{token[-1]}]")
-    marked = f"$(grep -l {pattern} /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null)"
-    end_marked = f"n=0; for f in {marked}; do p=${{f#/proc/}}; kill -9 ${{p%%/*}} 2>/dev/null && n=1; done"
     end_shell = ""
     if shell_pid is not None:
+        pattern = quote(f"{token[:-1]}[{token[-1]}]")
         end_shell = (
             f"s={shell_pid}\n"
             f"if [ -r /proc/$s/cmdline ]; then grep -q {pattern} /proc/$s/cmdline 2>/dev/null || s=; fi\n"
@@ -66,11 +92,7 @@ def end_run(token: str, shell_pid: int | None) -> str:
             "kill -9 $s 2>/dev/null\n"
             "fi\n"
         )
-    return (
-        f"{end_shell}i=0\n"
-        f"while {end_marked}; [ $n = 1 ] && [ $i -lt 25 ]; do sleep 0.02; i=$((i + 1)); done\n"
-        "if [ $n = 0 ]; then echo ended; else echo alive; fi\n"
-    )
+    return f"{end_shell}{_end_marked(token)}if [ $n = 0 ]; then echo ended; else echo alive; fi\n"
 
 
 def push_done(folder: str, partial: str, name: str) -> str:
@@ -118,6 +140,7 @@ def prepare(base: str, folder: str, marker: str) -> str:
             "/sys/devices/system/cpu/online",
             "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq",
             "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/related_cpus",
+            BOOT_ID,
         )
         + f"echo {marker} end\n"
     )

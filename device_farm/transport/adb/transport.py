@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -18,7 +19,7 @@ from device_farm.errors import DeviceGone, Refused, TransportError
 from device_farm.measurement.types import DeviceConditions, DeviceFacts
 from device_farm.transport.adb import scripts
 from device_farm.transport.adb.conditions import make_conditions
-from device_farm.transport.adb.facts import make_facts
+from device_farm.transport.adb.facts import make_facts, parse_boot_id
 from device_farm.transport.adb.link import PhoneLink
 from device_farm.transport.adb.properties import clean
 from device_farm.transport.adb.quoting import check_folder, check_serial
@@ -30,6 +31,7 @@ from device_farm.transport.base import MAX_OUTPUT_BYTES, Completed, Deadline, Tr
 
 DEFAULT_FOLDER = "/data/local/tmp/npas"
 _KILL_S = 1.5  # beyond the deadline of a run, to end it and to see that it is ended
+_WATCH_S = 2.0  # beyond the deadline of a run, after which the phone itself ends what is left of it
 _CLOSE_S = 2.0
 _BUSY_S = 0.005
 _MOST_UNENDED = 20
@@ -82,6 +84,7 @@ class AdbTransport(Transport):
         self._lock = threading.Lock()
         self._facts: DeviceFacts | None = None
         self._identity = ""
+        self._boot_id = ""
         self._fresh = False  # whether the facts are those of the phone that answered last
         self._unended: dict[str, int | None] = {}  # runs that may still be there: token and number of the shell
         self._chores: dict[int, str] = {}  # what goes with the next script, in this order: it costs no call of its own
@@ -152,6 +155,10 @@ class AdbTransport(Transport):
 
     def holds(self, remote_name: str) -> bool | None:
         return remote_name in self._present
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_id
 
     def _started(self, name: str, deadline: Deadline, once: Callable[[], Completed]) -> Completed:
         """A run of a program that the phone could start. Raises Refused."""
@@ -224,6 +231,7 @@ class AdbTransport(Transport):
                 any_link=True,
             )
             self._have_done(chores)
+            self._boot_id = parse_boot_id(parts)  # no restart leaves a link as it is, so it is that of this one
             facts = make_facts(
                 parts,
                 serial=self._serial,
@@ -298,7 +306,8 @@ class AdbTransport(Transport):
     ) -> Completed:
         token = f"npas-{self._client}-{secrets.token_hex(8)}"
         chores = dict(self._chores)
-        script = _lines(chores) + scripts.run(self._folder, argv, token, then=then)
+        most_s = math.ceil(deadline.remaining_s + _WATCH_S)
+        script = _lines(chores) + scripts.run(self._folder, argv, token, most_s=most_s, then=then)
         session: ShellSession | None = None
         try:
             with self._link.session(
@@ -312,6 +321,8 @@ class AdbTransport(Transport):
             unopened = session is None and isinstance(error, DeviceGone | Refused | OtherLink)
             if not unopened and not self._end_now(token, _shell_pid(session)):
                 _say_more(error, "whether the program has ended is not known; it is ended before the next call")
+            if isinstance(error, DeviceGone) and _shell_pid(session) is not None:
+                error.boot_id = self._boot_id
             raise
         raise Refused(f"{deadline.what}: {problem}")
 

@@ -62,7 +62,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def test_every_network_is_measured_once_and_some_at_a_time(journal: Journal) -> None:
     device = Device(lambda name, seed: measured())
     told: list[str] = []
-    collect(cases("abcdef"), device.submit, journal, at_once=3, told=lambda record: told.append(record.label[0]))
+    collect(
+        cases("abcdef"), device.submit, journal, at_once=lambda: 3, told=lambda record: told.append(record.label[0])
+    )
     assert device.asked == {(name, 0): 1 for name in "abcdef"}
     assert device.most_waiting == 3
     assert told == list("abcdef")
@@ -72,9 +74,9 @@ def test_every_network_is_measured_once_and_some_at_a_time(journal: Journal) -> 
 
 
 def test_what_the_journal_knows_is_not_measured_again(journal: Journal) -> None:
-    collect(cases("abc"), Device(lambda name, seed: measured()).submit, journal, at_once=2)
+    collect(cases("abc"), Device(lambda name, seed: measured()).submit, journal, at_once=lambda: 2)
     device = Device(lambda name, seed: measured())
-    collect(cases("abcd"), device.submit, journal, at_once=2)
+    collect(cases("abcd"), device.submit, journal, at_once=lambda: 2)
     assert device.asked == {("d", 0): 1}
 
 
@@ -89,7 +91,7 @@ def test_a_shared_core_is_tried_again_with_another_seed(journal: Journal) -> Non
         return measured()
 
     device = Device(answer)
-    collect([*cases("abcdu"), Case(("never",), lambda: graph_of("never"))], device.submit, journal, at_once=2)
+    collect([*cases("abcdu"), Case(("never",), lambda: graph_of("never"))], device.submit, journal, at_once=lambda: 2)
     assert device.asked == {
         **{(name, 0): 1 for name in "acd"}, ("c", 1): 1,
         ("b", 0): 1, ("b", 1): 1,
@@ -112,7 +114,7 @@ def test_a_network_that_is_at_fault_is_written_down_as_that(journal: Journal) ->
         return measured()
 
     device = Device(answer)
-    collect(cases("abcd"), device.submit, journal, at_once=1)
+    collect(cases("abcd"), device.submit, journal, at_once=lambda: 1)
     assert journal.records[("b",)].failure == "WrongAnswer: output 3 is 7"
     assert device.asked["b", 0] == 1
 
@@ -124,10 +126,10 @@ def test_when_the_farm_breaks_nothing_measured_is_lost(journal: Journal) -> None
         return measured()
 
     with pytest.raises(DeviceGone):
-        collect(cases("abcde"), Device(answer).submit, journal, at_once=1)
+        collect(cases("abcde"), Device(answer).submit, journal, at_once=lambda: 1)
     assert list(journal.records) == [("a",), ("b",)]
     device = Device(lambda name, seed: measured())
-    collect(cases("abcde"), device.submit, journal, at_once=1)
+    collect(cases("abcde"), device.submit, journal, at_once=lambda: 1)
     assert set(device.asked) == {("c", 0), ("d", 0), ("e", 0)}
 
 
@@ -138,4 +140,4 @@ def test_failing_on_and_on_is_no_calibration(journal: Journal) -> None:
         return measured()
 
     with pytest.raises(CalibrationError, match=r"3 of 5 networks could not be measured.*nonsense"):
-        collect(cases("abcde"), Device(answer).submit, journal, at_once=1)
+        collect(cases("abcde"), Device(answer).submit, journal, at_once=lambda: 1)

@@ -85,6 +85,8 @@ class ScriptedDevice:
 class ScriptedTransport:
     device: ScriptedDevice
 
+    boot_id = ""
+
     def facts(self) -> DeviceFacts:
         return DeviceFacts(serial="by-the-transport", model="scripted", target=self.device.target)
 

@@ -139,6 +139,25 @@ def test_a_broker_that_was_killed_knows_what_it_knew(lab: Farm, lab_folder: Path
     assert (lab_folder / "compiled").read_text().splitlines().count("sentinel x86_64-avx2") == 2
 
 
+def test_a_broker_that_comes_back_without_its_journal_says_so(start_farm: StartFarm, tmp_path: Path) -> None:
+    """As where its node died and Ray began it on another one, which has another disk."""
+    farm = start_farm("d0", journal=tmp_path / "disk" / "farm.sqlite")
+    measure(farm, "before")
+    assert farm.status().complaints == {}
+    (tmp_path / "disk").rename(tmp_path / "the disk of a node that died")
+    kill_broker(farm)
+    until(lambda: "journal" in farm.status().complaints)
+    said = farm.status().complaints["journal"]
+    assert "began an empty one: what was measured and quarantined before is on the node that it was on" in said
+    assert str(tmp_path / "disk" / "farm.sqlite") in said and "stop the farm and start it there" in said
+    # It serves on, measures again what it does not know, and goes on saying so.
+    assert measure(farm, "before").artifact_key == "before-None-0"
+    assert runs(tmp_path, "before") == ["d0", "d0"] and farm.status().answers == 1
+    kill_broker(farm)  # this time the journal is where it was
+    until(lambda: farm.status().complaints == {})
+    assert farm.status().answers == 1
+
+
 def test_the_history_of_a_device(lab: Farm) -> None:
     lab.quarantine("d2", reason="a crack in its screen")
     lab.release("d2")

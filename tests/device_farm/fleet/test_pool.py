@@ -22,6 +22,7 @@ class Man:
     """A worker that answers with what its payload does. It keeps a count of everything."""
 
     serial: str
+    boot_id: str = ""
     refusals: int = 0
     restarts: int = 0
     connections: int = 0

@@ -48,6 +48,8 @@ POLICY = Policy(
     cooling_s=25,
     connecting_s=15,
     quarantine_note_s=200,
+    suspect_s=25,
+    restart_memory_s=60,
     infrastructure_attempts=3,
     max_attempts=6,
 )
@@ -74,7 +76,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.ended: list[Lease] = []
         self.last_fence = 0
         self.accused: defaultdict[str, set[str]] = defaultdict(set)
-        self.crashed_on: defaultdict[str, set[str]] = defaultdict(set)
+        self.boots: Counter[str] = Counter()  # restarts of each device
+        self.suspects: dict[str, tuple[str, float]] = {}  # serial -> the artifact that it was lost with, until when
 
     def apply(self, actions: list[Action[str]]) -> None:
         for action in actions:
@@ -115,7 +118,8 @@ class FleetMachine(RuleBasedStateMachine):
 
     def exposed(self, artifact: str) -> set[str]:
         running = {lease.serial for lease in self.live.values() if lease.job.artifact_key == artifact}
-        return self.accused[artifact] | running
+        suspected = {serial for serial, (key, _) in self.suspects.items() if key == artifact}
+        return self.accused[artifact] | running | suspected
 
     def end(self, lease: Lease, blame: Blame | None = None) -> None:
         del self.live[lease.fence]
@@ -153,7 +157,31 @@ class FleetMachine(RuleBasedStateMachine):
     def join(self, serial: str, model: str) -> None:
         self.drop(serial)
         self.model_of[serial] = model
-        self.apply(self.fleet.join(serial, model, now=self.now))
+        about, _ = self.suspects.pop(serial, ("", 0.0))
+        known = {artifact: self.accusers(artifact) for artifact in map(str, range(6))}
+        actions = self.fleet.join(serial, model, now=self.now, boot_id=f"boot {self.boots[serial]}")
+        for artifact, before in known.items():
+            if new := self.accusers(artifact) - before:
+                assert (new, artifact) == ({serial}, about)
+                self.accused[artifact] |= new
+        self.apply(actions)
+
+    def accusers(self, artifact: str) -> set[str]:
+        return {failure.serial for failure in self.fleet.evidence(artifact)}
+
+    @rule(serial=serials)
+    def restart(self, serial: str) -> None:
+        self.boots[serial] += 1
+
+    @precondition(lambda self: self.live)
+    @rule(pick=picks, restarts=st.booleans())
+    def lost_in_a_program(self, pick: int, restarts: bool) -> None:
+        lease = list(self.live.values())[pick % len(self.live)]
+        fault = Fault(Blame.LOST, "DeviceGone", "x", boot_id=f"boot {self.boots[lease.serial]}")
+        self.end(lease, Blame.LOST)
+        self.suspects[lease.serial] = lease.job.artifact_key, self.now + POLICY.suspect_s
+        self.boots[lease.serial] += restarts
+        self.apply(self.fleet.fail(lease.serial, lease.fence, fault=fault, now=self.now))
 
     @rule(serial=serials)
     def expect(self, serial: str) -> None:
@@ -171,9 +199,14 @@ class FleetMachine(RuleBasedStateMachine):
     def complete(self, pick: int) -> None:
         lease = list(self.live.values())[pick % len(self.live)]
         self.end(lease)
+        self.clear(lease.job.artifact_key)
         actions = self.fleet.complete(lease.serial, lease.fence, result=str(lease.fence), now=self.now)
         assert actions[0] == Settle(lease.job.key, Done(str(lease.fence)))
         self.apply(actions)
+
+    def clear(self, artifact: str) -> None:
+        """It runs well somewhere."""
+        self.suspects = {serial: about for serial, about in self.suspects.items() if about[0] != artifact}
 
     @precondition(lambda self: self.live)
     @rule(pick=picks, blame=blames, rest_s=st.sampled_from([0.0, 2.0, 12.0, math.nan, math.inf]))
@@ -217,6 +250,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def pass_to(self, now: float) -> None:
         self.now = now
+        self.suspects = {serial: about for serial, about in self.suspects.items() if about[1] > now}
         for lease in [lease for lease in self.live.values() if lease.deadline_s <= self.now]:
             self.end(lease, Blame.LOST)
         self.apply(self.fleet.tick(self.now))
@@ -241,6 +275,7 @@ class FleetMachine(RuleBasedStateMachine):
         before = self.fleet
         self.ended = []
         self.live = {}
+        self.suspects = {}
         self.attempts.clear()
         self.fleet = Fleet(POLICY, memory=before.memory(), now=self.now)
         for was in before.devices():
@@ -308,6 +343,7 @@ class FleetMachine(RuleBasedStateMachine):
         for _ in range(10 * (len(self.fleet.open_keys()) + 1)):
             for lease in list(self.live.values()):
                 self.end(lease)
+                self.clear(lease.job.artifact_key)
                 self.apply(self.fleet.complete(lease.serial, lease.fence, result=str(lease.fence), now=self.now))
             self.pass_to(self.now + 1)
         assert self.fleet.open_keys() == []

@@ -42,7 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], 
 
     cases = [case_of(CONFIG, architecture) for architecture in design(make_space(CONFIG), 6, seed=0)]
     with open_journal(folder / "journal", identity_of(CONFIG, "local")) as journal:
-        collect(cases, submit, journal, at_once=1, attempts=1)
+        collect(cases, submit, journal, at_once=lambda: 1, attempts=1)
         return dict(journal.records)
 
 

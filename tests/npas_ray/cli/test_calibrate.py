@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from device_farm.calibration.file import read_calibration
+from device_farm.emulator.faults import PhoneFault
+from device_farm.testing.phones import EmulatedPhones
+from device_farm.transport.adb.server import AdbServer
 from npas_ray.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -112,3 +115,38 @@ def test_killed_in_the_middle_it_goes_on_and_measures_nothing_twice(config: Path
     # nothing is left to measure: it only fits again
     assert main(["calibrate", str(config), "--out", str(out), "--json"]) == 0
     assert measured(journal) == after
+
+
+@pytest.mark.slow
+def test_phones_behind_adb_are_calibrated_all_at_once_and_one_may_go_and_come(tmp_path: Path) -> None:
+    out, model = tmp_path / "phones.json", "emu-x86-fast"
+    config, journal = tmp_path / "phones.yaml", out.with_name("phones.json.journal")
+    with (
+        AdbServer.start_private(home=tmp_path / "adb") as server,
+        EmulatedPhones([model] * 3, seed=0) as phones,
+    ):
+        for address in phones.addresses:
+            server.connect(address)
+        devices = f"devices: [{{kind: adb, model: {model}, server: '{server}'}}]\ncluster: {{cpus: 2}}\n"
+        config.write_text(CONFIG + devices)
+        running = start(config, out, "--candidates", "12", "--json")
+        deadline = time.monotonic() + 200
+        while not measured(journal):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        phones[0].inject(PhoneFault.UNPLUG)
+        phones[0].heal()
+        stdout, stderr = running.communicate(timeout=200)
+        assert running.returncode == 0, stderr
+        programs = [sum(run.arguments[1] == "bench" for run in phone.runs) for phone in phones]
+    result = json.loads(stdout)
+    wanted = result["candidates"]["wanted"]
+    assert result["candidates"] == {"wanted": wanted, "measured": wanted, "failed": 0} and wanted >= 8
+    assert set(Counter(measured(journal)).values()) == {1}
+    assert all(programs), "a phone of the model had nothing to do"
+    calibration = read_calibration(out)
+    assert calibration.identity.device_model == model and calibration.device["emulated"]
+    # The phones' time is a model of multiply-adds, so what is pruned is told apart by it, and predicted.
+    assert result["left_out_of_fits"]["rank_correlation"] > 0.8
+    assert result["left_out_of_fits"]["median_error"] < 0.1

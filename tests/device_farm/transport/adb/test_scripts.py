@@ -15,6 +15,7 @@ import pytest
 
 from device_farm.transport.adb import scripts
 from device_farm.transport.adb.conditions import parse_frequencies
+from device_farm.transport.adb.quoting import quote
 
 _DAY_S = 86_400
 _SHELLS = ["/bin/sh", *(path for name in ("mksh", "bash") if (path := shutil.which(name)))]
@@ -140,10 +141,7 @@ def test_nothing_survives_a_run_that_is_ended(tmp_path: Path, shell: str, how: s
             assert done.stdout == b"ended\n"
             assert _alive(token) == []
         running.wait(5)
-        end = time.monotonic() + 5
-        while _alive(token):  # the kernel takes its time with those that are killed
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        assert _gone(token)
 
 
 def test_ending_a_run_spares_who_has_got_its_shells_number(tmp_path: Path) -> None:
@@ -151,3 +149,111 @@ def test_ending_a_run_spares_who_has_got_its_shells_number(tmp_path: Path) -> No
         assert _sh(scripts.end_run("npas-test-none", stranger.pid)).stdout == b"ended\n"
         assert stranger.poll() is None
         stranger.kill()
+
+
+def _gone(token: str, *, within_s: float = 5.0) -> bool:
+    """The kernel takes its time with those that are killed."""
+    end = time.monotonic() + within_s
+    while _alive(token) and time.monotonic() < end:
+        time.sleep(0.01)
+    return not _alive(token)
+
+
+def _watchers(token: str) -> list[int]:
+    """Of this run: they carry the token only as a pattern."""
+    pattern = f"{token[:-1]}[{token[-1]}]".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] == [b"sh", b"-c"] and pattern in words[2]:
+            found.append(int(path.parts[2]))
+    return found
+
+
+@pytest.mark.parametrize("shell_dies", [False, True], ids=["the shell waits", "the shell is killed"])
+def test_what_nobody_ends_is_ended_by_the_phone_itself(tmp_path: Path, shell: str, shell_dies: bool) -> None:
+    """A program that is stopped, with a child in a session of its own; no signal and no second call ever come."""
+    token = f"npas-test-{secrets.token_hex(8)}"
+    _program(tmp_path, "setsid sleep 60 &\nkill -STOP $$\nsleep 60")
+    script = scripts.run(str(tmp_path), ["program"], token, most_s=2)
+    with subprocess.Popen(
+        [shell, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith(b"run ")
+        began = time.monotonic()
+        while len(_alive(token)) < 2:
+            assert time.monotonic() - began < 1.5
+            time.sleep(0.01)
+        if shell_dies:
+            running.kill()
+        assert time.monotonic() - began < 2
+        assert _gone(token)
+        assert time.monotonic() - began >= 1.5
+        running.wait(5)
+    end = time.monotonic() + 5
+    while _watchers(token):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_run_that_ends_in_time_takes_its_watcher_with_it(tmp_path: Path, shell: str) -> None:
+    token = f"npas-test-{secrets.token_hex(8)}"
+    _program(tmp_path, "read line; exit 7")
+    script = scripts.run(str(tmp_path), ["program"], token, most_s=60, then="echo then\n")
+    with subprocess.Popen([shell, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline().startswith(b"run ")
+        end = time.monotonic() + 5
+        while len(_watchers(token)) != 1:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (watcher,) = _watchers(token)
+        assert os.getsid(watcher) == watcher, "what ends the shell's session must not end it"
+        running.stdin.close()
+        assert running.stdout.read() == b"then\n"  # nobody else holds the output
+        assert running.wait(5) == 7
+    end = time.monotonic() + 5
+    while Path("/proc", str(watcher)).exists() or _sleepers_of(watcher):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _sleepers_of(session: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(path.name)) == session:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("lacks", ["sleep", "its watcher"])
+def test_a_phone_that_cannot_watch_goes_without(tmp_path: Path, shell: str, lacks: str) -> None:
+    """A watcher that cannot sleep must not take that for the end of its time; one that was killed kills nobody."""
+    token = f"npas-test-{secrets.token_hex(8)}"
+    _program(tmp_path, "read line; echo done; exit 7")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "setsid", "grep", "kill"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    script = scripts.run(str(tmp_path), ["program"], token, most_s=60)
+    if lacks == "sleep":
+        command = f"(/bin/sleep 0.5; echo) | {shell} -c {quote(script)}"
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=20, env={"PATH": str(tools)})
+        assert (done.stdout.split(b"\n", 1)[1], done.returncode) == (b"done\n", 7)
+        return
+    with subprocess.Popen([shell, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None and running.stdout is not None
+        while not (watchers := _watchers(token)):
+            time.sleep(0.01)
+        os.kill(watchers[0], signal.SIGKILL)
+        time.sleep(0.2)
+        running.stdin.close()
+        assert running.stdout.read().endswith(b"done\n")
+        assert running.wait(5) == 7

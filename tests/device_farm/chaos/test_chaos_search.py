@@ -1,9 +1,6 @@
 """A search of 60 candidates on eight emulated phones, while phones, their adb server and the broker go wrong.
 
-Not collected by itself, as its last line does not hold yet: a program that hung on a phone which was away when the
-search ended stays there until somebody connects that phone again. All before it holds. Run it by
-
-    python -m pytest -m slow tests/device_farm/chaos/chaos_search.py
+More seeds find more: NPAS_CHAOS_SEEDS=10 python -m pytest -m slow tests/device_farm/chaos/test_chaos_search.py
 """
 
 from __future__ import annotations
@@ -29,7 +26,6 @@ FAULTS = (
     *(PhoneFault.CRASH, PhoneFault.FLIPPED),
 )
 THROTTLED_PHONE, THROTTLED_TO, THROTTLED_S = 5, 0.8, 20.0
-# More find more: NPAS_CHAOS_SEEDS=10 python -m pytest -m slow tests/device_farm/chaos/chaos_search.py
 SEEDS = range(int(os.environ.get("NPAS_CHAOS_SEEDS", "1")))
 
 
@@ -38,11 +34,19 @@ def clean(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> dict[str
     """The same search on the same phones when nothing goes wrong."""
     with a_lab(tmp_path_factory.mktemp("clean"), cache_dir) as lab:
         lab.start()
-        assert lab.finish(900) == 0, lab.log.read_text()[-3000:]
+        # What it does after its last candidate (seeds of the winner, the report) is not compared.
+        lab.until(
+            lambda: (lab.count("measured") >= 2 * CANDIDATES and is_told(lab)) or not lab.is_running(), timeout_s=900
+        )
         found = {candidate.key: candidate for candidate in lab.candidates()}
-        assert len(found) == CANDIDATES
+        assert len(found) == CANDIDATES, lab.log.read_text()[-3000:]
         assert all(set(candidate.latency_ms) == {FAST, SLOW} for candidate in found.values())
         return found
+
+
+def is_told(lab: SearchLab) -> bool:
+    candidates = lab.candidates()
+    return len(candidates) == CANDIDATES and all(len(candidate.latency_ms) == 2 for candidate in candidates)
 
 
 def a_lab(folder: Path, cache_dir: Path) -> SearchLab:

@@ -1,0 +1,105 @@
+"""A candidate whose program makes phones restart, on emulated phones behind the real adb server."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from device_farm.emulator.faults import PhoneFault
+from device_farm.errors import Poisoned
+from device_farm.fleet.entries import Kind
+from device_farm.measurement.types import Protocol
+from device_farm.testing.phone_lab import PhoneLab
+from device_farm.testing.tiny_farm import tiny_network
+
+MODEL = "emu-x86-fast"
+PHONES = range(4)
+
+
+@pytest.fixture(scope="module")
+def lab(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLab]:
+    config = {
+        "compile_with": "device_farm.testing.tiny_farm:compile_tiny",
+        "protocol": Protocol(warmup_s=0.01, min_time_s=0.3, max_time_s=0.5, deadline_s=20.0),
+    }
+    models = [MODEL] * len(PHONES)
+    with PhoneLab(tmp_path_factory.mktemp("lab"), models, name="restarts", pace=1.0, config=config) as made:
+        yield made
+
+
+def all_well(lab: PhoneLab) -> None:
+    lab.until(lambda: lab.are_well(*PHONES), timeout_s=120)
+
+
+def told(lab: PhoneLab, kind: Kind) -> list[str]:
+    """By which phones, in no particular order."""
+    return [entry.serial for number in PHONES for entry in lab.history(number) if entry.kind is kind]
+
+
+@contextlib.contextmanager
+def again_and_again(what: Callable[[], None], *, every_s: float) -> Iterator[None]:
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(every_s):
+            what()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_restarts_two_phones_is_poisoned_and_meets_no_third(lab: PhoneLab) -> None:
+    all_well(lab)
+    boots_before = told(lab, Kind.RESTARTED)
+    assert boots_before == []
+    with pytest.raises(Poisoned, match="failed on 2 different devices") as caught:
+        lab.farm.measure(tiny_network(2, "FAULT_RESTART"), model=MODEL, timeout_s=240)
+    notes = "\n".join(caught.value.__notes__)
+    assert notes.count("RunnerFailed: the device restarted while it ran") == 2
+    restarted = told(lab, Kind.RESTARTED)
+    assert len(restarted) == len(set(restarted)) == 2
+    assert sorted(told(lab, Kind.ACCUSED)) == sorted(restarted)
+    # It is kept over a death of the broker, nobody is punished for it, and the phones serve on.
+    all_well(lab)
+    lab.kill_broker()
+    with pytest.raises(Poisoned):
+        lab.farm.measure(tiny_network(2, "FAULT_RESTART"), model=MODEL, replicate=9, timeout_s=120)
+    all_well(lab)
+    assert lab.farm.measure(tiny_network(1), model=MODEL, timeout_s=120).latency_ms > 0
+    assert told(lab, Kind.RESTARTED) == restarted
+
+
+def test_a_phone_that_restarts_by_itself_poisons_nothing(lab: PhoneLab) -> None:
+    all_well(lab)
+    before = told(lab, Kind.RESTARTED)
+    with again_and_again(lambda: lab.phones[0].inject(PhoneFault.REBOOT, value=0.3), every_s=2.0):
+        pending = [lab.farm.submit(tiny_network(10 + n), model=MODEL) for n in range(12)]
+        assert all(job.result(240).latency_ms > 0 for job in pending)
+        lab.until(lambda: len(told(lab, Kind.RESTARTED)) > len(before))
+    assert set(told(lab, Kind.RESTARTED)[:]) - set(before) <= {lab.phones.addresses[0]}
+
+
+def test_phones_that_are_unplugged_again_and_again_accuse_nobody(lab: PhoneLab) -> None:
+    lab.heal()
+    all_well(lab)
+    before = told(lab, Kind.ACCUSED), told(lab, Kind.RESTARTED)
+    lost = len(told(lab, Kind.STRUCK))
+
+    def unplug() -> None:
+        lab.phones[1].inject(PhoneFault.UNPLUG)
+        lab.phones[1].heal()
+
+    with again_and_again(unplug, every_s=1.0):
+        pending = [lab.farm.submit(tiny_network(30 + n), model=MODEL) for n in range(12)]
+        assert all(job.result(240).latency_ms > 0 for job in pending)
+    assert len(told(lab, Kind.STRUCK)) > lost
+    assert (told(lab, Kind.ACCUSED), told(lab, Kind.RESTARTED)) == before
