@@ -6,11 +6,13 @@ compile actor would pay it. Images are (height, width, channels).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from device_farm.compiler.element import Element
 from device_farm.compiler.graph import (
@@ -61,7 +63,8 @@ def reference_output(
         return array if stored is Element.FLOAT32 else array.astype(stored.value).astype(dtype)
 
     last_use = {name: op.name for op in graph.ops for name in op.inputs}
-    with np.errstate(all="ignore"):  # what leaves the range becomes infinite, as on the device
+    # One thread: more of them on the one core of a pinned compiler wait for each other, ten times as long as it takes.
+    with _blas().limit(limits=1), np.errstate(all="ignore"):  # what leaves the range becomes infinite, as on the device
         arrays = {
             name: array if array.dtype == np.int32 else kept(array.astype(dtype, copy=False))
             for name, array in checked_weights(graph, weights).items()
@@ -75,6 +78,11 @@ def reference_output(
                 if last_use[name] == op.name:
                     del values[name]
         return np.ascontiguousarray(values[graph.output.name], np.float32)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _compute(op: Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
