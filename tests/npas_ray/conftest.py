@@ -15,9 +15,12 @@ import pytest
 
 from npas_ray.config import SearchConfig
 from npas_ray.journal import Journal
+from npas_ray.networks.backbone import DIGITS
 from npas_ray.search.policy import Status
 from npas_ray.space.choices import Architecture, LayerChoice, Operator, Scheme
+from npas_ray.space.search_space import SearchSpace
 
+SPACE = SearchSpace(DIGITS)
 MakeRun = Callable[..., Path]
 NOBODY = 65534
 
@@ -64,7 +67,8 @@ def measurement(latency_ms: float, *, model: str, emulated: bool = False, half_w
     }
 
 
-def random_architecture(rng: random.Random, layers: int = 7) -> Architecture:
+def random_architecture(rng: random.Random) -> Architecture:
+    """Of the space of the examples."""
     fitting = {
         Operator.CONV1X1: (Scheme.FILTER, Scheme.BLOCK_BASED),
         Operator.CONV3X3: (Scheme.FILTER, Scheme.PATTERN, Scheme.BLOCK_PUNCHED),
@@ -72,15 +76,17 @@ def random_architecture(rng: random.Random, layers: int = 7) -> Architecture:
         Operator.CONV1X1_DW3X3_CONV1X1: (Scheme.FILTER, Scheme.BLOCK_BASED),
     }
 
-    def choice() -> LayerChoice:
+    def choice(layer: int) -> LayerChoice:
         operator = rng.choice([*fitting, Operator.SKIP])
         rate = rng.choice((1.0, 2.0, 2.5, 3.0, 5.0, 7.0, 10.0))
+        if operator is Operator.SKIP and LayerChoice(operator) not in SPACE.choices(layer):
+            operator = Operator.CONV1X1
         if operator is Operator.SKIP or rate == 1:
             return LayerChoice(operator)
         scheme = rng.choice(fitting[operator])
         return LayerChoice(operator, scheme, max(rate, 2.5) if scheme is Scheme.PATTERN else rate)
 
-    return Architecture(tuple(choice() for _ in range(layers)))
+    return Architecture(tuple(choice(layer) for layer in range(SPACE.layers)))
 
 
 def build_run(
