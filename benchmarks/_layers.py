@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from device_farm.compiler.graph import (
     NO_PADDING,
     Activation,
+    BlockSparsity,
     Conv2d,
     DepthwiseConv2d,
     Graph,
@@ -16,6 +17,7 @@ from device_farm.compiler.graph import (
     Pool2d,
     Shape,
 )
+from device_farm.compiler.testing import chain
 
 NAME = "layer"  # of the operator in question in a layer's graph
 
@@ -66,6 +68,18 @@ class Layer:
         ops: tuple[Op, ...] = (image, op)
         height, width, _ = Graph(ops).shapes[NAME]
         return Graph(ops if height == width == 1 else (*ops, Pool2d("mean", (NAME,), kernel=(height, width))))
+
+    def chained(self, rate: float, height: int) -> Graph:
+        """The layer, a 1x1, pruned in blocks of so many filters, between two others of its kind."""
+
+        def pruned(name: str, channels: int, filters: int, rate: float) -> Conv2d:
+            blocks = BlockSparsity(height, (max(1, round(channels / rate)),) * (filters // height))
+            return Conv2d(name, (), filters, activation=self.activation, sparsity=blocks)
+
+        before = pruned("before", self.channels, self.channels, 10.0)
+        layer = pruned(NAME, self.channels, self.filters, rate)
+        after = pruned("after", self.filters, 2 * height, 10.0)
+        return chain((self.size, self.size, self.channels), before, layer, after)
 
 
 def _pointwise(network: str, *shapes: tuple[int, int, int], linear: bool = False) -> list[Layer]:

@@ -10,7 +10,10 @@ divided by the rate that was really reached (whole taps survive). `share` is the
 multiply-adds reached in the same run; those of the plain convolution are counted, so Winograd may exceed it.
 
 Schemes: `block h` keeps whole taps of blocks of h filters (block-punched, block-based), `kernel h` all positions of the
-channels that it keeps, `pattern` 4 of 9 positions of every channel of a block, shared by its filters. References that
+channels that it keeps, `pattern` 4 of 9 positions of every channel of a block, shared by its filters. `chained h`, of
+1x1 layers, is the same as `block h` between two other such layers, where input and output stay planes, one a channel
+(docs/neon.md): what a layer takes within a network, not alone; of layers that would not keep them, there is no figure.
+References that
 are not for speed, compiled as they are (the union of the taps of a block survives): `pattern per kernel` and
 `unstructured 5x`.
 
@@ -43,6 +46,7 @@ from benchmarks._nodes import OnnxRuntimeNodes, build_peak, peak_gflops
 from benchmarks._onnx import to_onnx
 from device_farm.compiler import Artifact, Graph, Target, compile_network, host_target
 from device_farm.compiler.graph import BlockSparsity, Conv2d
+from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.passes import sparsify
 from device_farm.compiler.sparsity import TapUnit
 from device_farm.compiler.weights import seeded_weights
@@ -65,6 +69,7 @@ class Bench:
         self.graph = layer.graph()
         self.weights = seeded_weights(self.graph, seed=0)
         self.artifacts: dict[str, Artifact] = {}
+        self.kept_macs: dict[str, int] = {}  # of the layer
         self.rates: dict[str, float] = {}  # really reached
 
     def build(self, rates: Sequence[float], heights: Sequence[int]) -> None:
@@ -86,6 +91,11 @@ class Bench:
             for rate in rates:
                 pruned = sparsify(self.graph, rate, height, layers=[NAME], unit=unit)
                 self._compile(f"{name} {height} {rate:g}x", pruned)
+        if self.layer.kind == "1x1" and (low := self.target.tiles[-1].height) in heights:
+            for rate in rates:
+                chained = self.layer.chained(rate, low)
+                if {"before", NAME} <= plan_memory(chained, self.target).tiled.keys():
+                    self._compile(f"chained {low} {rate:g}x", chained)
 
     def measure(self, *, rounds: int, seconds: float) -> tuple[dict[str, list[float]], list[float]]:
         """us of every round of ours and of ONNX Runtime's, in turns on the core that is idlest in a round."""
@@ -135,8 +145,10 @@ class Bench:
             weights=weights,
             by_winograd=by_winograd,
         )
+        others = sum(op.kept_macs(*graph.input_shapes(op)) for op in graph.ops if op.name != NAME)
         (macs,) = [op.macs(*graph.input_shapes(op)) for op in graph.ops if op.name == NAME]
-        self.artifacts[label], self.rates[label] = artifact, macs / artifact.kept_macs
+        self.artifacts[label], self.kept_macs[label] = artifact, artifact.kept_macs - others
+        self.rates[label] = macs / self.kept_macs[label]
 
 
 def result(bench: Bench, ours: Mapping[str, list[float]], peer: list[float], peak: float) -> dict[str, Any]:
@@ -146,7 +158,7 @@ def result(bench: Bench, ours: Mapping[str, list[float]], peer: list[float], pea
         label: {
             "us": min(times),
             "rate": bench.rates[label],
-            "share_of_peak": 2e-3 * bench.artifacts[label].kept_macs / min(times) / peak,
+            "share_of_peak": 2e-3 * bench.kept_macs[label] / min(times) / peak,
         }
         for label, times in ours.items()
     }
@@ -212,9 +224,10 @@ def show(results: Sequence[dict[str, Any]]) -> None:
         columns = [label for label in pruned if _scheme(label) == scheme]
         rows = []
         for one in results:
-            if columns[0] in one["variants"]:
-                figures = [one["variants"][label] for label in columns]
-                rows.append((one["layer"], *[f"{f['over_direct']:.2f} {f['share_of_peak']:.0%}" for f in figures]))
+            figures = [one["variants"].get(label) for label in columns]
+            if any(figures):
+                cells = [f"{f['over_direct']:.2f} {f['share_of_peak']:.0%}" if f else "-" for f in figures]
+                rows.append((one["layer"], *cells))
         print("\n" + table((f"{scheme}: x direct, share", *[label.split()[-1] for label in columns]), rows))
     kinds = [*dict.fromkeys(one["class"] for one in results), "all"]
     lines: list[tuple[str, dict[str, float]]] = [

@@ -10,7 +10,7 @@ from device_farm.compiler.kernels.spec import ConvKernel, PlanarKernel, PlanesKe
 from device_farm.compiler.ordering import Work, plan
 from device_farm.compiler.packing import Group, PackedConv
 from device_farm.compiler.planar import PlanarImage
-from device_farm.compiler.steps import Call, Place, Table, View
+from device_farm.compiler.steps import Argument, Call, Place, Table, TiledView, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import Tiling, conv_pixels, conv_tiling, part_taps, prefetches_weights, tap_unroll
@@ -110,42 +110,63 @@ def planar_calls(
     group: Group,
     image: PlanarImage,
     *,
-    x: View,
-    y: View,
-    residual: View | None,
+    x: View | TiledView,
+    y: View | TiledView,
+    residual: View | TiledView | None,
     planes: Place,
 ) -> Iterator[Call]:
-    """Band by band: its input as planes, and what is computed from them."""
+    """Band by band: its input as planes, unless it is kept so, and what is computed from them."""
     lanes, others = image.tile.lanes, residual or y
-    sources, targets = Table(image.sources(x.layout)), Table(image.targets(y.layout))
-    r_targets = Table(image.targets(others.layout))
+    spec = PlanarKernel(
+        image.tile.vectors,
+        image.tile.singles,
+        op.activation,
+        residual is not None,
+        *(isinstance(view, TiledView) for view in (x, y, others)),
+    )
+    always: dict[str, Argument] = {
+        "weights": Place("parameters", group.weights),
+        "bias": Place("parameters", packed.bias + group.first_filter),
+        "taps": Place("parameters", group.taps),
+        "pointers": Place("parameters", group.pointers),
+        "targets": _places(image, y),
+        "r_targets": _places(image, others),
+        "blocks": len(group.kept),
+        "pixels": image.pixels,
+        "apart": 0,
+        **{
+            f"{name}_{what}": getattr(view.planes, what) if isinstance(view, TiledView) else 0
+            for name, view in (("x", x), ("y", y), ("r", others))
+            for what in ("tile", "singles")
+        },
+    }
+    sources = Table(image.sources(x.layout)) if isinstance(x, View) else None
     for start in image.starts:
-        yield Call(
-            PlanesKernel(),
-            {
-                "x": x.at(start * op.stride[0] - op.padding.top, -op.padding.left),
-                "y": planes,
-                "sources": sources,
-                "groups": image.groups,
-                "vectors": math.ceil(image.channels / lanes),
-                "plane": image.plane,
-            },
-        )
-        yield Call(
-            PlanarKernel(image.tile.vectors, image.tile.singles, op.activation, residual is not None),
-            {
-                "x": planes,
-                "y": y.at(start, channel=group.first_filter),
-                "weights": Place("parameters", group.weights),
-                "bias": Place("parameters", packed.bias + group.first_filter),
-                "residual": others.at(start, channel=group.first_filter),
-                "taps": Place("parameters", group.taps),
-                "pointers": Place("parameters", group.pointers),
-                "targets": targets,
-                "r_targets": r_targets,
-                "blocks": len(group.kept),
-                "pixels": image.pixels,
-                "apart": 0,
-            },
-            block_taps=group.kept,
-        )
+        if sources is not None:
+            assert isinstance(x, View)
+            yield Call(
+                PlanesKernel(),
+                {
+                    "x": x.at(start * op.stride[0] - op.padding.top, -op.padding.left),
+                    "y": planes,
+                    "sources": sources,
+                    "groups": image.groups,
+                    "vectors": math.ceil(image.channels / lanes),
+                    "plane": image.plane,
+                },
+            )
+        places: dict[str, Argument] = {
+            "x": x.at() if isinstance(x, TiledView) else planes,
+            "y": _row(y, start, image),
+            "residual": _row(others, start, image),
+        }
+        yield Call(spec, always | places, block_taps=group.kept)
+
+
+def _places(image: PlanarImage, view: View | TiledView) -> Table:
+    """Where each pixel of a band lies; nobody asks where it is kept as planes."""
+    return Table(image.targets(view.layout) if isinstance(view, View) else ())
+
+
+def _row(view: View | TiledView, row: int, image: PlanarImage) -> Place:
+    return view.at(row) if isinstance(view, View) else view.at(row * image.columns)

@@ -158,9 +158,14 @@ def _planar(call: Call, spec: PlanarKernel, target: Target) -> Cuttable:
     a_tile = height * pixels / target.simd_lanes
 
     def piece(first: int, last: int) -> tuple[Call, ...]:
-        skipped = first * height
-        places = moved(call, y=skipped, residual=skipped, bias=skipped, pointers=first)
-        cut = call.replaced(**places, blocks=last - first)
+        skipped, vector_pixels = first * height, spec.vectors * target.simd_lanes
+        y, r = (skipped * (vector_pixels if tiled else 1) for tiled in (spec.y_tiled, spec.r_tiled))
+        places = moved(call, y=y, residual=r, bias=skipped, pointers=first)
+        singles = {
+            "y_singles": number(call, "y_singles") + skipped - y,
+            "r_singles": number(call, "r_singles") + skipped - r,
+        }
+        cut = call.replaced(**places, **singles, blocks=last - first)
         return (dataclasses.replace(cut, block_taps=call.block_taps[first:last]),)
 
     return Cuttable([tiles * (taps * (a_tile + TILE_OVERHEAD) + STORED * a_tile) for taps in call.block_taps], piece)

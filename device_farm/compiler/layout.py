@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from device_farm.compiler import planar, winograd
+from device_farm.compiler.blocking import lowest_only
+from device_farm.compiler.chaining import kept_planes
 from device_farm.compiler.fusing import FusedBlock, scratch_floats
 from device_farm.compiler.graph import Conv2d, DepthwiseConv2d, Graph, Op, Padding
 from device_farm.compiler.planar import PlanarImage
-from device_farm.compiler.strides import ALIGNMENT, Layout, pad_channels, spread
+from device_farm.compiler.strides import ALIGNMENT, Layout, TiledPlanes, pad_channels, spread
 from device_farm.compiler.target import Target
 from device_farm.compiler.winograd import LivingBlock, Winograd
 
@@ -30,6 +32,7 @@ class Memory:
     scratch_floats: int = 0  # of one thread; each has its own, one behind the other
     winograd: Mapping[str, Winograd] = field(default_factory=dict)  # the layers that are computed so
     planar: Mapping[str, PlanarImage] = field(default_factory=dict)  # the layers whose input becomes planes
+    tiled: Mapping[str, TiledPlanes] = field(default_factory=dict)  # the outputs that are kept as planes
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,21 @@ def plan_memory(
     layouts = {op.name: _layout(graph, op, target) for op in graph.ops}
     inner = {op.name for block in blocks for op in block.inner}
     fused = inner | {block.project.name for block in blocks}
-    sizes = {name: _aligned(layout.elements) for name, layout in layouts.items() if name not in inner}
     ways = {
         op.name: way
         for op in graph.ops
         if isinstance(op, Conv2d) and living is not None
         if (way := winograd.choose(op, layouts[op.inputs[0]], target, living.get(op.name, ()))) is not None
     }
-    planes = {
-        op.name: image
+    low = {
+        op.name: op
         for op in graph.ops
         if isinstance(op, Conv2d) and op.name not in ways and op.name not in fused
-        if (image := planar.choose(op, _layouts_of(op, layouts), target)) is not None
+        if target.planar_tiles and lowest_only(op, target)
+    }
+    planes, tiled = kept_planes(graph, layouts, low, target)
+    sizes = {
+        name: _aligned((tiled.get(name) or layout).elements) for name, layout in layouts.items() if name not in inner
     }
     scratch = max(
         max((image.elements for image in planes.values()), default=0),
@@ -90,22 +96,20 @@ def plan_memory(
         scratch_floats=scratch,
         winograd=ways,
         planar=planes,
+        tiled=tiled,
     )
 
 
 def tap_places(op: Conv2d, memory: Memory) -> TapPlaces:
     """Where the taps of a direct convolution lie in what its kernel reads."""
     image = memory.planar.get(op.name)
+    if op.inputs[0] in memory.tiled:
+        return TapPlaces((0,), 1)
     if image is not None:
         return TapPlaces(image.positions, image.plane)
     layout, (kh, kw), (dy, dx) = memory.layouts[op.inputs[0]], op.kernel, op.dilation
     positions = (y * dy * layout.row_stride + x * dx * layout.pixel_stride for y in range(kh) for x in range(kw))
     return TapPlaces(tuple(positions), 1)
-
-
-def _layouts_of(op: Op, layouts: Mapping[str, Layout]) -> tuple[Layout, ...]:
-    """Of its first input, its output and its further inputs."""
-    return layouts[op.inputs[0]], layouts[op.name], *(layouts[name] for name in op.inputs[1:])
 
 
 def _layout(graph: Graph, op: Op, target: Target) -> Layout:

@@ -45,7 +45,7 @@ from device_farm.compiler.kernels.spec import (
 )
 from device_farm.compiler.layout import Memory
 from device_farm.compiler.packing import Group, Packed, PackedConv, PackedDepthwise, PackedScatter, PackedWinograd
-from device_farm.compiler.steps import Argument, Call, Place, Step, View
+from device_farm.compiler.steps import Argument, Call, Place, Step, TiledView, View
 from device_farm.compiler.strides import Layout
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import depthwise_tiling, part_taps
@@ -147,13 +147,20 @@ class _Lowering:
     def _view(self, name: str) -> View:
         return View(self._layout(name), self.memory.offsets[name])
 
+    def _kept(self, name: str) -> View | TiledView:
+        planes = self.memory.tiled.get(name)
+        return self._view(name) if planes is None else TiledView(planes, self.memory.offsets[name])
+
     def _conv(self, op: Conv2d, packed: PackedConv) -> Iterator[Call]:
-        residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
-        x, y, image = self._view(op.inputs[0]), self._view(op.name), self.memory.planar.get(op.name)
+        image = self.memory.planar.get(op.name)
         if image is not None:
+            others = self._kept(op.inputs[1]) if len(op.inputs) == 2 else None
             (group,), planes = packed.groups, Place("arena", self.memory.scratch)
-            yield from planar_calls(op, packed, group, image, x=x, y=y, residual=residual, planes=planes)
+            x, y = self._kept(op.inputs[0]), self._kept(op.name)
+            yield from planar_calls(op, packed, group, image, x=x, y=y, residual=others, planes=planes)
             return
+        x, y = self._view(op.inputs[0]), self._view(op.name)
+        residual = self._view(op.inputs[1]) if len(op.inputs) == 2 else None
         for group in packed.groups:
             yield conv_call(op, packed, group, x=x, y=y, residual=residual, target=self.target)
 
@@ -300,8 +307,17 @@ class _Lowering:
         a, b, y = (self._layout(name) for name in (op.inputs[0], op.inputs[-1], op.name))
         repeats = b.shape != y.shape  # one vector for all pixels: then a row is walked pixel by pixel
         operation = {"add": Elementwise.ADD, "multiply": Elementwise.MULTIPLY}.get(op.kind, Elementwise.NOTHING)
+        spec = ElementwiseKernel(operation, op.activation)
+        if (planes := self.memory.tiled.get(op.name)) is not None:
+            tile: dict[str, Argument] = dict.fromkeys(("a_row", "b_row", "y_row"), planes.tile)
+            images: dict[str, Argument] = {
+                name: Place("arena", self.memory.offsets[image])
+                for name, image in (("a", op.inputs[0]), ("b", op.inputs[-1]), ("y", op.name))
+            }
+            vectors = planes.tile // self.target.simd_lanes
+            return Call(spec, images | tile | {"rows": planes.tiles, "columns": 1, "vectors": vectors, "pixel": 0})
         return Call(
-            ElementwiseKernel(operation, op.activation),
+            spec,
             {
                 "a": self._at(op.inputs[0]),
                 "b": self._at(op.inputs[-1]),

@@ -10,6 +10,8 @@ for all that windows can begin at, the numbers in the order of the output's pixe
 whatever rows, read 16 adjacent numbers. There are two ways to have that with a kernel of several columns. `apart`: each
 column of the kernel has a copy of the image of its own. Else they share one whose rows are a few columns longer, and
 what is computed there for nothing is written where the next row's first pixel follows.
+
+An input that is kept as planes from the layer before (chaining.py) is read as it lies, and needs no bands.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_farm.compiler.blocking import lowest_only
 from device_farm.compiler.graph import Conv2d
@@ -28,6 +31,7 @@ from device_farm.compiler.target import PlanarTile, Target
 WRITTEN = 0.36  # a number of a plane
 TAP, STORED = 0.4, 2.1  # a tap of a tile beside its multiply-adds, a pixel of a block
 FAR_STORED = 1.1  # the same in addition where the output leaves the second level
+KEPT, FAR_KEPT = 0.4, 0.5  # both, where the output is kept as planes
 FAR_TAP, FAR_SHARE = 1.3, 0.75  # times a tap where the planes take more than that share of the second level
 HALF_TAP, HALF_STORED, HALF_PIXELS = 0.58, 2.2, 28  # a tap and a pixel of blocks of half a vector; a tile's pixels
 FAR_LINE = 1.0  # a line that half vectors read from beyond the first level
@@ -63,7 +67,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class PlanarImage:
-    """The planes of one band of `rows` x `columns` output pixels, and the tile that computes it."""
+    """The planes of one band of `rows` x `columns` output pixels, and the tile that computes it.
+
+    Without streams the input is planes already.
+    """
 
     streams: tuple[Stream, ...]
     positions: tuple[int, ...]  # where each position of the kernel begins in a plane
@@ -94,7 +101,15 @@ class PlanarImage:
         return (self.groups | 1) * self.tile.lanes
 
     @property
+    def whole(self) -> bool:
+        """Whether its tiles, and those of every band, are those of an activation that is kept as planes."""
+        pixels = (self.rows * self.columns, *(start * self.columns for start in self.starts))
+        return self.pitch == self.columns and not any(count % self.tile.pixels for count in pixels)
+
+    @property
     def elements(self) -> int:
+        if not self.streams:
+            return 0
         return math.ceil(self.channels / self.tile.lanes) * self.tile.lanes * self.plane
 
     def sources(self, layout: Layout) -> tuple[int, ...]:
@@ -112,16 +127,43 @@ class PlanarImage:
         return tuple(places)
 
 
-def choose(op: Conv2d, layouts: tuple[Layout, ...], target: Target) -> PlanarImage | None:
-    """The planes of a layer that becomes faster by them; `layouts` of its input and output."""
-    if not target.planar_tiles or not lowest_only(op, target):
-        return None
-    x, y = layouts[:2]
+class Kept(NamedTuple):
+    """Which activations of a layer are kept as planes."""
+
+    x: bool = False
+    y: bool = False
+    residual: bool = False
+
+
+NOTHING_KEPT = Kept()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a layer in lowest blocks is computed, in half vectors if there is no image; `cycles` by the model."""
+
+    cycles: float
+    image: PlanarImage | None
+
+
+def choose(op: Conv2d, x: Layout, y: Layout, target: Target, kept: Kept = NOTHING_KEPT) -> Way | None:
+    """The fastest way for a layer from x to y; None where there is none, as the layer cannot keep what it should."""
     taps, blocks = block_taps(op, x.shape.channels, target)
-    image = min(planar_images(op, x, y, target), key=lambda image: cycles(image, y, taps, blocks, target), default=None)
-    if image is None:
-        return None
-    return image if cycles(image, y, taps, blocks, target) < half_cycles(op, x, y, taps, blocks, target) else None
+    images = iter((kept_image(x, y, target),)) if kept.x else planar_images(op, x, y, target)
+    ways = [
+        Way(cycles(image, y, taps, blocks, target, kept=kept.y), image)
+        for image in images
+        if kept == NOTHING_KEPT or (image.whole and image.tile == target.planar_tiles[0])
+    ]
+    if kept == NOTHING_KEPT:
+        ways.append(Way(half_cycles(op, x, y, taps, blocks, target), None))
+    return min(ways, key=lambda way: way.cycles, default=None)
+
+
+def kept_image(x: Layout, y: Layout, target: Target) -> PlanarImage:
+    """Of a 1x1 layer whose input is kept as planes."""
+    height, width, _ = y.shape
+    return PlanarImage((), (0,), x.shape.channels, height, width, width, (0,), target.planar_tiles[0])
 
 
 def block_taps(op: Conv2d, channels: int, target: Target) -> tuple[float, int]:
@@ -134,13 +176,16 @@ def block_taps(op: Conv2d, channels: int, target: Target) -> tuple[float, int]:
     return taps, blocks
 
 
-def cycles(image: PlanarImage, y: Layout, taps: float, blocks: int, target: Target) -> float:
-    """A model. Planes beyond the second level are read from there by every tap."""
+def cycles(
+    image: PlanarImage, y: Layout, taps: float, blocks: int, target: Target, *, kept: bool = False
+) -> float:
+    """A model. Planes beyond the second level are read from there by every tap. `kept`: the output stays planes."""
     tile, bands = image.tile, len(image.starts)
     a_tap = tile.cycles + TAP
     if image.elements * target.element.bytes > FAR_SHARE * target.far_bytes:
         a_tap *= FAR_TAP
-    stored = STORED + (FAR_STORED if y.elements * target.element.bytes > target.far_bytes else 0.0)
+    near, far = (KEPT, FAR_KEPT) if kept else (STORED, FAR_STORED)
+    stored = near + (far if y.elements * target.element.bytes > target.far_bytes else 0.0)
     tiles = image.tiles * (taps * a_tap + blocks * stored * tile.pixels)
     return bands * (tiles + WRITTEN * image.channels * image.groups * tile.lanes)
 

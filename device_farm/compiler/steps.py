@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from device_farm.compiler.graph import Op
 from device_farm.compiler.kernels.spec import KernelSpec
-from device_farm.compiler.strides import Layout
+from device_farm.compiler.strides import Layout, TiledPlanes
 
 
 class Variable(StrEnum):
@@ -63,6 +63,18 @@ class View:
 
     def at(self, y: int = 0, x: int = 0, channel: int = 0) -> Place:
         return Place("arena", self.start + self.layout.offset(y, x) + channel)
+
+
+@dataclass(frozen=True)
+class TiledView:
+    """The same of an activation that is kept as planes."""
+
+    planes: TiledPlanes
+    start: int
+
+    def at(self, pixel: int = 0) -> Place:
+        """Of the tile that begins at that pixel."""
+        return Place("arena", self.start + pixel * self.planes.channels)
 
 
 @dataclass(frozen=True)

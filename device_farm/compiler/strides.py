@@ -46,6 +46,41 @@ class Layout:
         return self.border.left == self.border.right == 0
 
 
+@dataclass(frozen=True)
+class TiledPlanes:
+    """One activation as planes, for layers that read it so (chaining.py): tiles of 49 pixels, each by itself.
+
+    A tile holds `vector_pixels` pixels of every channel, channel after channel, and behind them the last pixel of every
+    channel. So vectors are aligned, a tile of the next layer reads what one tile wrote, and no pages are far apart.
+    """
+
+    pixels: int  # of the image, whole tiles of them
+    tile_pixels: int
+    channels: int  # whole vectors of them
+
+    @property
+    def vector_pixels(self) -> int:
+        return self.tile_pixels - 1
+
+    @property
+    def tile(self) -> int:
+        """Elements from one tile to the next."""
+        return self.channels * self.tile_pixels
+
+    @property
+    def singles(self) -> int:
+        """Elements from the beginning of a tile to the last pixels."""
+        return self.channels * self.vector_pixels
+
+    @property
+    def tiles(self) -> int:
+        return self.pixels // self.tile_pixels
+
+    @property
+    def elements(self) -> int:
+        return self.channels * self.pixels
+
+
 def pad_channels(channels: int, target: Target) -> int:
     """Floats a pixel: whole vectors, and a cache line more where neighbours would meet in a few sets of the cache.
 

@@ -98,12 +98,18 @@ class PlanarKernel(KernelSpec):
     x holds planes (compiler/planar.py): a tap is an offset from there, pixels follow one another. Pixel i of `pixels`
     goes to targets[i] in y and has its residual at r_targets[i]; the last tile is shifted back to fit. `apart` is 0, of
     which the compiler must not know.
+
+    Or x, y or the residual are tiled (TiledPlanes): `_tile` elements a tile, of which the single pixels begin `_singles`
+    elements from its beginning; a tap then is a channel. Tiles are never shifted back, if any of them is tiled.
     """
 
     vectors: int
     singles: int
     activation: Activation
     residual: bool
+    x_tiled: bool = False
+    y_tiled: bool = False
+    r_tiled: bool = False
 
     emitter: ClassVar[str] = "planar"
     parameters: ClassVar[Parameters] = (
@@ -111,7 +117,7 @@ class PlanarKernel(KernelSpec):
         + _signature(FLOATS_OUT, "y")
         + _signature(FLOATS_IN, "weights bias residual")
         + _signature(INTS_IN, "taps pointers targets r_targets")
-        + _signature(INT, "blocks pixels apart")
+        + _signature(INT, "blocks pixels apart x_tile x_singles y_tile y_singles r_tile r_singles")
     )
 
 
