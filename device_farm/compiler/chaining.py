@@ -112,7 +112,9 @@ class _Chains:
         return written and op != self.graph.output and height * width % self.target.planar_tiles[0].pixels == 0
 
     def _legal(self, name: str, kept: frozenset[str]) -> bool:
-        return self._writes(self.ops[name], kept) and all(self._reads(reader, name, kept) for reader in self.readers[name])
+        return self._writes(self.ops[name], kept) and all(
+            self._reads(reader, name, kept) for reader in self.readers[name]
+        )
 
     def _writes(self, op: Op, kept: frozenset[str]) -> bool:
         """Whether it can write planes."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from device_farm.compiler import planar, winograd
+from device_farm.compiler import winograd
 from device_farm.compiler.blocking import lowest_only
 from device_farm.compiler.chaining import kept_planes
 from device_farm.compiler.fusing import FusedBlock, scratch_floats

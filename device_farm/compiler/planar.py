@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from device_farm.compiler.blocking import lowest_only
 from device_farm.compiler.graph import Conv2d
 from device_farm.compiler.ordering import USABLE
 from device_farm.compiler.strides import Layout
@@ -176,9 +175,7 @@ def block_taps(op: Conv2d, channels: int, target: Target) -> tuple[float, int]:
     return taps, blocks
 
 
-def cycles(
-    image: PlanarImage, y: Layout, taps: float, blocks: int, target: Target, *, kept: bool = False
-) -> float:
+def cycles(image: PlanarImage, y: Layout, taps: float, blocks: int, target: Target, *, kept: bool = False) -> float:
     """A model. Planes beyond the second level are read from there by every tap. `kept`: the output stays planes."""
     tile, bands = image.tile, len(image.starts)
     a_tap = tile.cycles + TAP

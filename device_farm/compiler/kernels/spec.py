@@ -99,8 +99,8 @@ class PlanarKernel(KernelSpec):
     goes to targets[i] in y and has its residual at r_targets[i]; the last tile is shifted back to fit. `apart` is 0, of
     which the compiler must not know.
 
-    Or x, y or the residual are tiled (TiledPlanes): `_tile` elements a tile, of which the single pixels begin `_singles`
-    elements from its beginning; a tap then is a channel. Tiles are never shifted back, if any of them is tiled.
+    x, y or the residual may be tiled (TiledPlanes): they have `_tile` elements a tile, whose single pixels begin
+    `_singles` elements behind its beginning; a tap of a tiled x is a channel. If any is tiled, no tile is shifted back.
     """
 
     vectors: int

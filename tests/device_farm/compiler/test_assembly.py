@@ -70,6 +70,19 @@ def test_vectors_of_pixels_take_weights_from_memory(tile: PlanarTile) -> None:
     )
 
 
+def test_planes_that_are_kept_are_read_and_written_in_whole_vectors() -> None:
+    tile = AVX512.planar_tiles[0]
+    kept = dict.fromkeys(("x_tiled", "y_tiled", "r_tiled"), True)
+    text = kernel_assembly(PlanarKernel(tile.vectors, tile.singles, Activation.RELU6, residual=True, **kept), AVX512)
+    (loop,) = [loop for loop in inner_loops(text) if loop.multiply_adds]
+    check_registers((loop,))
+    assert loop.multiply_adds == 8 * tile.vectors + tile.singles
+    assert sum("1to16" in line for line in loop.instructions) == 8 * tile.vectors
+    assert not any(word in text for word in ("vperm", "vshuf", "vunpck")), "nothing is transposed"
+    stored = [line for line in text.splitlines() if line.strip().startswith("vmovup") and line.rstrip().endswith(")")]
+    assert sum("%zmm" in line for line in stored) == 8 * tile.vectors
+
+
 def test_blocks_of_two_vectors_on_avx512_take_every_number_from_memory() -> None:
     (loop,) = loops_of(AVX512, AVX512.tiles[0], 1)
     assert sum("1to16" in line for line in loop.instructions) == loop.multiply_adds == 14

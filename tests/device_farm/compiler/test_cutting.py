@@ -31,6 +31,8 @@ from device_farm.compiler.graph import (
 from device_farm.compiler.kernels.spec import (
     ConvKernel,
     DepthwiseKernel,
+    PlanarKernel,
+    PlanesKernel,
     PoolKernel,
     WinogradInput,
     WinogradOutput,
@@ -67,6 +69,20 @@ def work(call: Call, target: Target) -> Iterator[Work]:
                     at["y"] + r * n["y_row"] + c * n["y_pixel"] + filters,
                     at["residual"] + r * n["r_row"] + c * n["r_pixel"] + filters if spec.residual else None,
                     at["bias"] + filters, at["weights"], at["taps"], at["pointers"] + block, call.block_taps[block],
+                )  # fmt: skip
+        case PlanesKernel():
+            for v in range(n["vectors"]):
+                yield at["x"] + v * lanes, at["y"] + v * lanes * n["plane"], n["groups"]
+        case PlanarKernel() as spec:
+            for tile, block in itertools.product(range(n["pixels"] // 49), range(n["blocks"])):
+                places = []
+                for name, tiled in (("y", spec.y_tiled), ("residual", spec.r_tiled)):
+                    place = at[name] + block * 8 * (48 if tiled else 1) + tile * n[f"{name[0]}_tile"]
+                    single = at[name] + n[f"{name[0]}_singles"] + block * 8 if tiled else 0
+                    places += [place, single + tile * n[f"{name[0]}_tile"] if tiled else 0]
+                yield (
+                    spec, at["x"], tile, *places, at["bias"] + block * 8, at["weights"], at["taps"],
+                    at["pointers"] + block, call.block_taps[block],
                 )  # fmt: skip
         case DepthwiseKernel() as spec:
             assert n["rows"] >= spec.tile_rows
@@ -161,12 +177,29 @@ def test_parts_do_every_piece_of_work_once(target: Target, data: st.DataObject) 
 
 
 STEPS = {target.name: steps_of(NETWORK, target) for target in TARGETS.values()}
+LOW = BlockSparsity(8, (9, 0, 25, 3, 64, 7, 12, 30))
+STEPS[AVX512.name] += steps_of(
+    Graph(
+        (
+            Input("x", (), Shape(14, 14, 100)),
+            Conv2d("a", ("x",), filters=64, sparsity=LOW),
+            Conv2d("b", ("a",), filters=64, sparsity=LOW),
+            Conv2d("c", ("b", "a"), filters=64, sparsity=LOW),
+            Add("sum", ("c", "b")),
+            Conv2d("d", ("sum", "c"), filters=64, sparsity=LOW),
+        )
+    ),
+    AVX512,
+)
 
 
 def test_all_kinds_of_kernels_were_cut() -> None:
     kinds = {type(call.spec).__name__ for step in STEPS[AVX512.name] for call in step.calls}
     assert {"ConvKernel", "DepthwiseKernel", "PoolKernel", "WinogradProduct", "ElementwiseKernel"} <= kinds
-    assert {"ResizeKernel", "ShuffleKernel", "SoftmaxKernel"} <= kinds
+    assert {"ResizeKernel", "ShuffleKernel", "SoftmaxKernel", "PlanesKernel"} <= kinds
+    specs = [call.spec for step in STEPS[AVX512.name] for call in step.calls]
+    kept = {(spec.x_tiled, spec.y_tiled, spec.r_tiled) for spec in specs if isinstance(spec, PlanarKernel)}
+    assert {(False, True, True), (True, True, True), (True, False, True)} <= kept
 
 
 def test_ways_of_a_call_cost_the_same() -> None:
