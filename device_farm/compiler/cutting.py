@@ -29,7 +29,7 @@ from device_farm.compiler.kernels.spec import (
     WinogradProduct,
 )
 from device_farm.compiler.runs import rectangles
-from device_farm.compiler.steps import Call, Place
+from device_farm.compiler.steps import Call, Place, Table
 from device_farm.compiler.target import Target
 from device_farm.compiler.tiling import DEPTHWISE_OVERHEAD, FEWEST_SUMS, TILE_OVERHEAD
 from device_farm.compiler.winograd import costs
@@ -62,7 +62,7 @@ def cuttable(call: Call, target: Target) -> tuple[Cuttable, ...]:
         case ConvKernel() as spec:
             return _conv(call, spec, target)
         case PlanarKernel() as spec:
-            return (_planar(call, spec, target),)
+            return _planar(call, spec, target)
         case PlanesKernel():
             return (_planes_of_image(call, target),)
         case DepthwiseKernel() as spec:
@@ -151,8 +151,9 @@ def _conv(call: Call, spec: ConvKernel, target: Target) -> tuple[Cuttable, ...]:
     return strips_first + filters_first if few_weights else filters_first + strips_first
 
 
-def _planar(call: Call, spec: PlanarKernel, target: Target) -> Cuttable:
-    """By blocks of filters. Pixels between rows must be overwritten by those behind them, so pixels stay together."""
+def _planar(call: Call, spec: PlanarKernel, target: Target) -> tuple[Cuttable, ...]:
+    """By blocks of filters; and by tiles, if the input is tiled. Else pixels between rows must be overwritten by those
+    behind them, so pixels stay together."""
     height, pixels = target.tiles[-1].height, spec.vectors * target.simd_lanes + spec.singles
     tiles = math.ceil(number(call, "pixels") / pixels)
     a_tile = height * pixels / target.simd_lanes
@@ -168,7 +169,19 @@ def _planar(call: Call, spec: PlanarKernel, target: Target) -> Cuttable:
         cut = call.replaced(**places, **singles, blocks=last - first)
         return (dataclasses.replace(cut, block_taps=call.block_taps[first:last]),)
 
-    return Cuttable([tiles * (taps * (a_tile + TILE_OVERHEAD) + STORED * a_tile) for taps in call.block_taps], piece)
+    def tiled_piece(first: int, last: int) -> tuple[Call, ...]:
+        moves, tables = {"x": first * number(call, "x_tile")}, {}
+        for name, tiled, table in (("y", spec.y_tiled, "targets"), ("residual", spec.r_tiled, "r_targets")):
+            if tiled:
+                moves[name] = first * number(call, f"{name[0]}_tile")
+            else:
+                places = cast(Table, call.arguments[table])
+                tables[table] = dataclasses.replace(places, first=places.first + first * pixels)
+        return (call.replaced(**moved(call, **moves), **tables, pixels=(last - first) * pixels),)
+
+    blocks = [taps * (a_tile + TILE_OVERHEAD) + STORED * a_tile for taps in call.block_taps]
+    by_blocks = Cuttable([tiles * cost for cost in blocks], piece)
+    return (Cuttable([sum(blocks)] * tiles, tiled_piece), by_blocks) if spec.x_tiled else (by_blocks,)
 
 
 def _planes_of_image(call: Call, target: Target) -> Cuttable:

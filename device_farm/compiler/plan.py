@@ -166,8 +166,8 @@ def _put_argument(tape: Tape, argument: Argument, kind: str, plan: Plan) -> None
             tape.put(offset << 16 | len(moves) << 8 | place)
             for variable, stride in moves:
                 tape.put(_NUMBERS[variable], stride)
-        case Table(numbers):
-            tape.put(plan.tables[numbers] << 16 | _TABLE)
+        case Table(numbers, first):
+            tape.put((plan.tables[numbers] + first) << 16 | _TABLE)
         case Variable():
             tape.put(1 << 8 | _INTEGER, _NUMBERS[argument], 1)
         case float():

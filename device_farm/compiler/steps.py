@@ -34,9 +34,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Table:
-    """A pointer to numbers that the plan itself holds."""
+    """A pointer to numbers that the plan itself holds, the first of them or a later one."""
 
     numbers: tuple[int, ...]
+    first: int = 0
 
 
 Argument = Place | Table | Variable | int | float

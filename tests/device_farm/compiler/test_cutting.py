@@ -42,7 +42,7 @@ from device_farm.compiler.layout import plan_memory
 from device_farm.compiler.living import living_blocks
 from device_farm.compiler.lowering import lower
 from device_farm.compiler.packing import pack
-from device_farm.compiler.steps import Call, Place, Step
+from device_farm.compiler.steps import Call, Place, Step, Table
 from device_farm.compiler.target import AVX512, NEON, TARGETS, Target
 
 Work = tuple[object, ...]
@@ -75,14 +75,17 @@ def work(call: Call, target: Target) -> Iterator[Work]:
                 yield at["x"] + v * lanes, at["y"] + v * lanes * n["plane"], n["groups"]
         case PlanarKernel() as spec:
             for tile, block in itertools.product(range(n["pixels"] // 49), range(n["blocks"])):
-                places = []
+                places: list[object] = [at["x"] + tile * n["x_tile"]]
                 for name, tiled in (("y", spec.y_tiled), ("residual", spec.r_tiled)):
-                    place = at[name] + block * 8 * (48 if tiled else 1) + tile * n[f"{name[0]}_tile"]
-                    single = at[name] + n[f"{name[0]}_singles"] + block * 8 if tiled else 0
-                    places += [place, single + tile * n[f"{name[0]}_tile"] if tiled else 0]
+                    begin, table = at[name] + tile * n[f"{name[0]}_tile"], call.arguments["targets"]
+                    assert isinstance(table, Table)
+                    if tiled:
+                        places += [begin + block * 8 * 48, begin + n[f"{name[0]}_singles"] + block * 8]
+                    else:
+                        places += [begin + block * 8, table.numbers[table.first + tile * 49 :][:49]]
                 yield (
-                    spec, at["x"], tile, *places, at["bias"] + block * 8, at["weights"], at["taps"],
-                    at["pointers"] + block, call.block_taps[block],
+                    spec, *places, at["bias"] + block * 8, at["weights"], at["taps"], at["pointers"] + block,
+                    call.block_taps[block],
                 )  # fmt: skip
         case DepthwiseKernel() as spec:
             assert n["rows"] >= spec.tile_rows
