@@ -146,6 +146,10 @@ class PhoneLab:
         device = self.device(number)
         return None if device is None else device.state
 
+    def has_job(self, number: int) -> bool:
+        device = self.device(number)
+        return device is not None and device.job_key is not None
+
     def are_well(self, *numbers: int) -> bool:
         wanted = {self.phones.addresses[number] for number in numbers}
         well = {device.serial for device in self.farm.devices() if device.state is DeviceState.HEALTHY}
