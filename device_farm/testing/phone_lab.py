@@ -178,7 +178,7 @@ class PhoneLab:
         broker: Any = ray.get_actor(self._name, namespace=NAMESPACE)
         pid: int = ray.get(broker.pid.remote())
         os.kill(pid, signal.SIGKILL)
-        self.until(lambda: any(map(self.are_well, range(len(self.phones)))))
+        self.until(lambda: any(map(self.are_well, range(len(self.phones)))), timeout_s=self._start_timeout_s)
 
     def kill_server(self) -> None:
         """The adb server at the port dies at once, whoever started it."""
