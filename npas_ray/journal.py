@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._closing = weakref.finalize(self, connection.close)  # whoever lets go of a journal has closed it
 
     @classmethod
     def create(cls, path: Path, *, config: Mapping[str, Any]) -> Journal:
@@ -133,13 +135,12 @@ class Journal:
         scratch = path.with_name(path.name + ".new")
         for leftover in (scratch, Path(f"{scratch}-wal"), Path(f"{scratch}-shm"), Path(f"{scratch}-journal")):
             leftover.unlink(missing_ok=True)
-        with cls._guard(path), sqlite3.connect(scratch, isolation_level=None) as connection:
+        with cls._guard(path), closing(sqlite3.connect(scratch, isolation_level=None)) as connection:
             connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
                 [("format", str(FORMAT)), ("config", json.dumps(config)), ("created_at", repr(time.time()))],
             )
-        connection.close()
         scratch.rename(path)
         return cls.open(path)
 
@@ -152,18 +153,26 @@ class Journal:
             mode = "ro" if read_only else "rw"
             uri = f"file:{path.resolve().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={mode}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-            connection.row_factory = sqlite3.Row
-            if not read_only:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-            verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
-            if verdict != "ok":
-                raise JournalError(f"{path} is damaged ({verdict}); restore it from a copy or start a new run")
-            journal = cls(path, connection)
-            found = journal.meta("format")
-            if found != str(FORMAT):
-                raise JournalError(f"{path} has format {found!r}, this version reads {FORMAT}")
-            return journal
+            try:
+                return cls._checked(path, connection, read_only=read_only)
+            except BaseException:
+                connection.close()
+                raise
+
+    @classmethod
+    def _checked(cls, path: Path, connection: sqlite3.Connection, *, read_only: bool) -> Journal:
+        connection.row_factory = sqlite3.Row
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
+        if verdict != "ok":
+            raise JournalError(f"{path} is damaged ({verdict}); restore it from a copy or start a new run")
+        journal = cls(path, connection)
+        found = journal.meta("format")
+        if found != str(FORMAT):
+            raise JournalError(f"{path} has format {found!r}, this version reads {FORMAT}")
+        return journal
 
     @staticmethod
     @contextmanager
@@ -175,7 +184,7 @@ class Journal:
             raise JournalError(f"{path}: {error}; {way_out}") from error
 
     def close(self) -> None:
-        self._connection.close()
+        self._closing()
 
     def __enter__(self) -> Journal:
         return self

@@ -146,6 +146,10 @@ class PhoneLab:
         device = self.device(number)
         return None if device is None else device.state
 
+    def has_job(self, number: int) -> bool:
+        device = self.device(number)
+        return device is not None and device.job_key is not None
+
     def are_well(self, *numbers: int) -> bool:
         wanted = {self.phones.addresses[number] for number in numbers}
         well = {device.serial for device in self.farm.devices() if device.state is DeviceState.HEALTHY}
@@ -174,7 +178,7 @@ class PhoneLab:
         broker: Any = ray.get_actor(self._name, namespace=NAMESPACE)
         pid: int = ray.get(broker.pid.remote())
         os.kill(pid, signal.SIGKILL)
-        self.until(lambda: any(map(self.are_well, range(len(self.phones)))))
+        self.until(lambda: any(map(self.are_well, range(len(self.phones)))), timeout_s=self._start_timeout_s)
 
     def kill_server(self) -> None:
         """The adb server at the port dies at once, whoever started it."""

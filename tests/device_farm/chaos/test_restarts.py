@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +18,7 @@ from device_farm.testing.tiny_farm import tiny_network
 
 MODEL = "emu-x86-fast"
 PHONES = range(4)
+DELAYS_S, JOBS = (0.0, 0.2, 0.4, 0.6), 8
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +41,20 @@ def told(lab: PhoneLab, kind: Kind) -> list[str]:
     return [entry.serial for number in PHONES for entry in lab.history(number) if entry.kind is kind]
 
 
-@contextlib.contextmanager
-def again_and_again(what: Callable[[], None], *, every_s: float) -> Iterator[None]:
-    over = threading.Event()
+def befall_at_work(lab: PhoneLab, number: int, befall: Callable[[], None], *, first_network: int) -> None:
+    """Several times, at different moments of a job that the phone has; what it had is measured all the same.
 
-    def run() -> None:
-        while not over.wait(every_s):
-            what()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    It has to last: between two calls of a job, a phone may be gone for a moment and nobody sees it.
+    """
+    for round_number, delay_s in enumerate(DELAYS_S):
+        lab.farm.release(lab.phones.addresses[number])
+        lab.until(lambda: lab.are_well(number), timeout_s=120)
+        first = first_network + round_number * JOBS
+        pending = [lab.farm.submit(tiny_network(first + n), model=MODEL) for n in range(JOBS)]
+        lab.until(lambda: lab.has_job(number))
+        time.sleep(delay_s)
+        befall()
+        assert all(job.result(240).latency_ms > 0 for job in pending)
 
 
 def test_what_restarts_two_phones_is_poisoned_and_meets_no_third(lab: PhoneLab) -> None:
@@ -80,12 +80,10 @@ def test_what_restarts_two_phones_is_poisoned_and_meets_no_third(lab: PhoneLab) 
 
 def test_a_phone_that_restarts_by_itself_poisons_nothing(lab: PhoneLab) -> None:
     all_well(lab)
-    before = told(lab, Kind.RESTARTED)
-    with again_and_again(lambda: lab.phones[0].inject(PhoneFault.REBOOT, value=0.3), every_s=2.0):
-        pending = [lab.farm.submit(tiny_network(10 + n), model=MODEL) for n in range(12)]
-        assert all(job.result(240).latency_ms > 0 for job in pending)
-        lab.until(lambda: len(told(lab, Kind.RESTARTED)) > len(before))
-    assert set(told(lab, Kind.RESTARTED)[:]) - set(before) <= {lab.phones.addresses[0]}
+    before = Counter(told(lab, Kind.RESTARTED))
+    befall_at_work(lab, 0, lambda: lab.phones[0].inject(PhoneFault.REBOOT, value=2.0), first_network=100)
+    lab.until(lambda: len(told(lab, Kind.RESTARTED)) > before.total())
+    assert set(Counter(told(lab, Kind.RESTARTED)) - before) == {lab.phones.addresses[0]}
 
 
 def test_phones_that_are_unplugged_again_and_again_accuse_nobody(lab: PhoneLab) -> None:
@@ -96,10 +94,9 @@ def test_phones_that_are_unplugged_again_and_again_accuse_nobody(lab: PhoneLab) 
 
     def unplug() -> None:
         lab.phones[1].inject(PhoneFault.UNPLUG)
+        time.sleep(1.5)
         lab.phones[1].heal()
 
-    with again_and_again(unplug, every_s=1.0):
-        pending = [lab.farm.submit(tiny_network(30 + n), model=MODEL) for n in range(12)]
-        assert all(job.result(240).latency_ms > 0 for job in pending)
+    befall_at_work(lab, 1, unplug, first_network=200)
     assert len(told(lab, Kind.STRUCK)) > lost
     assert (told(lab, Kind.ACCUSED), told(lab, Kind.RESTARTED)) == before
