@@ -25,7 +25,12 @@ HERE = Path(__file__).resolve().parent
 CHAPTERS: dict[str, Callable[[Mapping[str, Any]], Chapter]] = {  # by result, in the order of the page
     "networks": networks.chapter,
     "kernels": kernels.chapter,
-    "small_blocks": partial(plain.chapter, title="Small filter blocks", words="Blocks of 8 and 16 filters against 32."),
+    "kept_planes": partial(
+        plain.chapter,
+        title="Blocks of 8 filters: activations that stay planes",
+        words="Whole networks in blocks of 8 whose activations stay planes between 1x1 layers, beside the same networks "
+        "turned back to NHWC behind every layer. Single layers in such a chain: [neon.md](neon.md).",
+    ),
     "threads": partial(plain.chapter, title="Threads", words="The runner's own pool on 1, 2 and 4 threads."),
     "compile": partial(plain.chapter, title="Compile time", words="From a network to an executable; link included."),
     "predictor": partial(
@@ -43,23 +48,31 @@ CHAPTERS: dict[str, Callable[[Mapping[str, Any]], Chapter]] = {  # by result, in
 
 def write_page(results: Path, docs: Path) -> list[str]:
     """Write the page; returns the names of its chapters. A result that is not there is named in the page."""
-    documents: dict[str, dict[str, Any]] = {
-        name: json.loads(path.read_text()) for name in CHAPTERS if (path := results / f"{name}.json").exists()
+    documents: dict[str, list[dict[str, Any]]] = {
+        name: [json.loads(path.read_text()) for path in found]
+        for name in CHAPTERS
+        if (found := _results(results, name))
     }
     if {"networks", "kernels"} <= documents.keys():  # a network's share is of the peak that the layers' run measured
-        peak = max(layer["peak_gflops"] for layer in documents["kernels"]["results"])
-        documents["networks"]["peak_gflops"] = peak
-    chapters = {name: CHAPTERS[name](document) for name, document in documents.items()}
-    text = [(HERE / "pages" / "performance.md").read_text().strip(), *[made.text for made in chapters.values()]]
-    if missing := [name for name in CHAPTERS if name not in chapters]:
+        peak = max(layer["peak_gflops"] for document in documents["kernels"] for layer in document["results"])
+        for document in documents["networks"]:
+            document["peak_gflops"] = peak
+    chapters = [CHAPTERS[name](document) for name, found in documents.items() for document in found]
+    text = [(HERE / "pages" / "performance.md").read_text().strip(), *[made.text for made in chapters]]
+    if missing := [name for name in CHAPTERS if name not in documents]:
         text.append("Not measured yet: " + ", ".join(f"`benchmarks/{name}.py`" for name in missing) + ".")
     (docs / "performance.md").write_text("\n\n".join(text) + "\n")
     folder = docs / "performance"
     folder.mkdir(exist_ok=True)
-    for made in chapters.values():
+    for made in chapters:
         for name, svg in made.plots.items():
             (folder / name).write_text(svg)
-    return list(chapters)
+    return list(documents)
+
+
+def _results(folder: Path, name: str) -> list[Path]:
+    """Of one benchmark: `name.json`, or several `name-part.json`."""
+    return [path for path in (folder / f"{name}.json", *sorted(folder.glob(f"{name}-*.json"))) if path.exists()]
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,15 +13,15 @@ COLUMNS = 10
 
 
 def chapter(document: Mapping[str, Any], *, title: str, words: str) -> Chapter:
-    """Every list of records becomes a table, and single figures one together."""
+    """Single figures, and lists of them as median, least and greatest, in one table; every list of records in its own."""
     body = {key: value for key, value in document.items() if key not in ENVELOPE}
-    return Chapter("\n\n".join([f"## {title}", words, machine(document), command(document), *_tables(body)]))
+    parts = [f"## {title}", words, machine(document), command(document)]
+    if figures := list(_flat(body, " / ")):
+        parts.append(table(("figure", "value"), [(name, _shown(figure)) for name, figure in figures]))
+    return Chapter("\n\n".join([*parts, *_tables(body)]))
 
 
 def _tables(value: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    single = {key: figure for key, figure in value.items() if _is_figure(figure)}
-    if single:
-        yield table(("figure", "value"), [(f"{path}{key}", _shown(figure)) for key, figure in single.items()])
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _tables(inner, f"{path}{key} / ")
@@ -29,18 +30,18 @@ def _tables(value: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def _records(records: list[Mapping[str, Any]], path: str) -> Iterator[str]:
-    flat = [dict(_flat(record)) for record in records]
+    flat = [{name: value for name, value in _flat(record, ".") if not isinstance(value, list)} for record in records]
     columns = list(dict.fromkeys(key for record in flat for key in record))[:COLUMNS]
     if columns:
         rows = [[_shown(record.get(column, "-")) for column in columns] for record in flat]
         yield f"**{path}**\n\n" + table(columns, rows)
 
 
-def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(record: Mapping[str, Any], between: str, path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        elif _is_figure(value):
+            yield from _flat(value, between, f"{path}{key}{between}")
+        elif _is_figure(value) or (isinstance(value, list) and value and all(map(_is_number, value))):
             yield f"{path}{key}", value
 
 
@@ -48,5 +49,11 @@ def _is_figure(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _shown(value: object) -> str:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{_shown(float(statistics.median(value)))} ({_shown(min(value))} to {_shown(max(value))})"
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -96,6 +96,16 @@ def test_the_page_has_a_chapter_for_every_result_that_is_there(tmp_path: Path) -
     assert write_page(tmp_path, docs) == []
 
 
+def test_a_benchmark_in_parts_and_figures_that_were_taken_several_times(tmp_path: Path) -> None:
+    for part, error in (("digits", 0.01), ("mobile", 0.03)):
+        (tmp_path / f"predictor-{part}.json").write_text(document("predictor", spaces={part: {"median_error": error}}))
+    (tmp_path / "compile.json").write_text(document("compile", seconds={"cold": [3.5, 3.25, 4.0]}))
+    assert write_page(tmp_path, tmp_path) == ["compile", "predictor"]
+    page = (tmp_path / "performance.md").read_text()
+    assert "| spaces / digits / median_error | 0.01 |" in page and "| spaces / mobile / median_error | 0.03 |" in page
+    assert "| seconds / cold | 3.5 (3.25 to 4) |" in page
+
+
 def test_plots_escape_and_scale() -> None:
     svg = ElementTree.fromstring(_svg.bars("a < b", {"g & h": {"ours": 1.0, "peer": 2.0}}, unit="x", mark=1.0))
     widths = [float(rect.attrib["width"]) for rect in svg.iter(f"{SVG}rect") if rect.attrib["height"] == "12"]
