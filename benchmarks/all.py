@@ -23,7 +23,9 @@ from benchmarks.plots import CHAPTERS, write_page
 
 HERE = Path(__file__).resolve().parent
 # Those that other pages tell of.
-OTHERS = ("adb_calls", "fast_evaluation", "float16", "microkernels", "protocol", "repeatability", "searchers", "small_blocks")
+OTHERS = (
+    "adb_calls", "fast_evaluation", "float16", "microkernels", "protocol", "repeatability", "searchers", "small_blocks",
+)  # fmt: skip
 FULL_LIMIT_MIN, QUICK_LIMIT_MIN = 240.0, 60.0
 
 

@@ -28,7 +28,7 @@ CHAPTERS: dict[str, Callable[[Mapping[str, Any]], Chapter]] = {  # by result, in
     "kept_planes": partial(
         plain.chapter,
         title="Blocks of 8 filters: activations that stay planes",
-        words="Whole networks in blocks of 8 whose activations stay planes between 1x1 layers, beside the same networks "
+        words="Whole networks in blocks of 8 whose activations stay planes between 1x1 layers, beside the same ones "
         "turned back to NHWC behind every layer. Single layers in such a chain: [neon.md](neon.md).",
     ),
     "threads": partial(plain.chapter, title="Threads", words="The runner's own pool on 1, 2 and 4 threads."),

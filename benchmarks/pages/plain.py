@@ -13,7 +13,7 @@ COLUMNS = 10
 
 
 def chapter(document: Mapping[str, Any], *, title: str, words: str) -> Chapter:
-    """Single figures, and lists of them as median, least and greatest, in one table; every list of records in its own."""
+    """Single figures, and lists of them as median, least and greatest, in one table; lists of records in their own."""
     body = {key: value for key, value in document.items() if key not in ENVELOPE}
     parts = [f"## {title}", words, machine(document), command(document)]
     if figures := list(_flat(body, " / ")):
