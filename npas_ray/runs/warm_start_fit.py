@@ -17,6 +17,7 @@ from typing import Any
 from npas_ray.config import SearchConfig
 from npas_ray.runs.warm_start_sources import Found, Source
 from npas_ray.search.policy import Observation, Status
+from npas_ray.search.registry import policy_class
 from npas_ray.search.reward import Mode, Objective
 from npas_ray.space.choices import Architecture, LayerChoice
 from npas_ray.space.search_space import SearchSpace
@@ -54,7 +55,8 @@ def fit(
 
     `dense` is the dense network on this search's devices, None before it was measured: then nothing is said of
     latencies, and none are taken. `start_with` is how many of its best are to be measured first; by default
-    START_WITH of a run, and all of what somebody chose one by one.
+    START_WITH of a run, and all of what somebody chose one by one. None of a run whose latencies do not hold, if the
+    policy has something better to begin with: what was best there, on another device, is over the budget here.
     """
     fitting, misfits = _fitting(source, space)
     said = [_said_of_fit(source, fitting, misfits, space)]
@@ -68,7 +70,9 @@ def fit(
     if source.config is not None and fitting:
         said.append(_said_of_accuracies(prior, why_not, config.training.epochs))
         said += said_of_latencies
-    wanted = start_with if start_with is not None else len(source.found) if source.chosen else START_WITH
+    learned = any(observation.status is Status.DONE for observation in prior)
+    opens = learned and _opens_by_accuracy(config, objective, models)
+    wanted = start_with if start_with is not None else _usual_start(source, opens=opens)
     best = [found.architecture for found in _best(source, objective, models, wanted)]
     chosen = dict.fromkeys(_nearest(space, architecture) for architecture in best)
     moved = sum(architecture not in chosen for architecture in best)
@@ -77,7 +81,21 @@ def fit(
     if first or wanted:
         also = f", {moved} of them as the nearest candidate that this space has" if moved and first else ""
         said.append(f"{len(first)} {'is' if len(first) == 1 else 'are'} measured here first{also}")
+    elif opens and start_with is None and dense is not None:
+        said.append("nobody knows where the budgets are among them: what is measured first is chosen by the accuracies")
     return Fit(tuple(prior), tuple(first), tuple(said))
+
+
+def _usual_start(source: Source, *, opens: bool) -> int:
+    if source.chosen:
+        return len(source.found)
+    return 0 if opens else START_WITH
+
+
+def _opens_by_accuracy(config: SearchConfig, objective: Objective, models: Sequence[str]) -> bool:
+    """Whether the policy begins by what it believes of accuracies, as budgets stand on latencies that are unknown."""
+    unknown = set(objective.budgets_ms) - set(models)
+    return objective.mode is Mode.BEST and bool(unknown) and policy_class(config.search.policy).opens_by_accuracy
 
 
 # --- which candidates ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from npas_ray.search.evolved_pool import evolve
 from npas_ray.search.front_acquisition import CostBeliefs, FrontAcquisition, spread_start
 from npas_ray.search.latency_surrogate import LatencyPredictor, latency_surrogate
 from npas_ray.search.moves import Moves
+from npas_ray.search.opening import best_within, spread_over
 from npas_ray.search.policy import Observation, Status
 from npas_ray.search.q_learning import QLearning, QLearningSettings
 from npas_ray.search.replayable import ReplayablePolicy
@@ -50,6 +51,7 @@ class NpasPolicy(ReplayablePolicy):
     """
 
     name = "npas"
+    opens_by_accuracy = True
 
     def __init__(
         self,
@@ -130,16 +132,29 @@ class NpasPolicy(ReplayablePolicy):
         elif self._latency.known:
             rows = self._improvements(count, rng)
         else:
-            rows = self._spread_over_work(count, rng)
+            rows = self._opening(count, rng)
         return [self._encoding.decode(row) for row in rows]
 
-    def _spread_over_work(self, count: int, rng: np.random.Generator) -> IntArray:
-        """Random rows whose work is spread evenly, so that some keep the budgets whatever these mean."""
+    def _opening(self, count: int, rng: np.random.Generator) -> IntArray:
+        """Rows whose work is spread evenly, so that some keep the budgets whatever these mean.
+
+        Random ones; or where accuracies are known from elsewhere, the best that is believed to be had for that work.
+        """
         rows = self._moves.random(20 * count, rng)
-        order = np.argsort(self._macs(rows), kind="stable")
-        picks = order[np.unique(np.linspace(0, len(order) / 2, count).astype(np.int64))]
-        chosen: IntArray = rows[np.concatenate([picks, np.setdiff1d(order, picks)])]
-        return chosen
+        spread = rows[spread_over(self._macs(rows), count)]
+        belief = self._accuracy.belief()
+        if not len(belief.rows):
+            return spread
+        best = belief.rows[np.argsort(-belief.fitted, kind="stable")[: self._pool_size // 4]]
+        return best_within(
+            self._macs(spread[:count]),
+            moves=self._moves,
+            start=np.concatenate([rows, best, self._moves.mutate(best, rng)]),
+            work=self._macs,
+            value=lambda some: belief.predict(some)[0],
+            known=self._known(),
+            rng=rng,
+        )
 
     def _improvements(self, count: int, rng: np.random.Generator) -> IntArray:
         """`count` rows with the best expected improvement within the budgets, chosen together."""

@@ -44,7 +44,7 @@ _COMMON = {"self", "space", "objective", "seed"}
 
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a policy with their defaults. Raises ConfigError for an unknown name."""
-    parameters = inspect.signature(_policy(name)).parameters.values()
+    parameters = inspect.signature(policy_class(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _COMMON}
 
 
@@ -55,7 +55,7 @@ def make_policy(
 
     Settings of the paper's agent are a mapping: {"q_learning": {"learning_rate": 0.05}}.
     """
-    policy, given = _policy(name), dict(settings or {})
+    policy, given = policy_class(name), dict(settings or {})
     _refuse_unknown(given, settings_of(name), f"searcher {name!r}")
     agent = given.get("q_learning")
     if agent is not None and not isinstance(agent, Mapping | QLearningSettings):
@@ -71,7 +71,8 @@ def make_policy(
         raise ConfigError(f"settings of searcher {name!r}: {error}") from error
 
 
-def _policy(name: str) -> type[ReplayablePolicy]:
+def policy_class(name: str) -> type[ReplayablePolicy]:
+    """The class of a policy. Raises ConfigError for an unknown name."""
     every = POLICIES | GUESTS
     if name not in every:
         raise ConfigError(f"unknown searcher {name!r}{_nearest(name, list(every))}; known: {', '.join(every)}")

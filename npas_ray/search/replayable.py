@@ -43,6 +43,9 @@ class ReplayablePolicy(Policy):
     #: how many the caller should ask for at a time, if it can
     batch_size: int = 5
 
+    #: whether accuracies of a prior are enough for it to say what to measure first, where latencies are unknown
+    opens_by_accuracy: bool = False
+
     #: which of some architectures are not worth an evaluation, whatever they may be; belongs to the settings, so it is
     #: set before the first proposal. What it refuses is proposed only if nothing else can be found
     veto: Veto | None = None

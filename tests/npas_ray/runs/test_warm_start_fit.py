@@ -45,7 +45,7 @@ def test_the_same_search_takes_everything(other: Path) -> None:
 
 def test_of_another_device_accuracies_only(other: Path) -> None:
     changed = {"processor": "Another"} | {"cores": 4}
-    found = taken(config_with({"run": str(other)}), other, dense_ms(details=changed))
+    found = taken(config_with({"run": str(other), "start_with": 5}), other, dense_ms(details=changed))
     assert len(found.prior) == 38
     assert not any(observation.latency_ms for observation in found.prior)
     assert "  latencies on local are ignored: another device, its processor differs" in found.said
@@ -57,6 +57,19 @@ def test_of_another_device_accuracies_only(other: Path) -> None:
     assert [latency[a] for a in chosen] == sorted((latency[a] for a in chosen), reverse=True)
     for a in chosen:
         assert not any(accuracy[b] > accuracy[a] and latency[b] < latency[a] for b in accuracy)
+
+
+def test_of_another_device_the_best_are_not_first_where_the_policy_knows_better(other: Path) -> None:
+    changed = dense_ms(details={"processor": "Another"})
+    source = {"run": str(other)}
+    found = taken(config_with(source), other, changed)
+    assert len(found.prior) == 38
+    assert not found.start_with
+    assert "what is measured first is chosen by the accuracies" in found.said[-1]
+    assert len(taken(config_with(source, search={"policy": "evolution"}), other, changed).start_with) == 5
+    assert len(taken(config_with(source), other, changed, objective=Objective()).start_with) == 5  # without a budget
+    another_task = config_with(source, task={"train_images": 500})
+    assert len(taken(another_task, other, changed).start_with) == 5  # no accuracies to choose by
 
 
 @pytest.mark.parametrize(
