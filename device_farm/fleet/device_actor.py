@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _TIDY_S = 1.0  # beyond the protocol's deadline
+_LOOK_EVERY_S, _MISSED_LOOKS = 5.0, 2  # at an idle device's link
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,19 @@ class DeviceActor:
         return Greeting(self._instance, os.getpid(), facts, boot_id)
 
     def watch(self) -> None:
-        """Never returns; its caller learns at once when this process is gone."""
-        threading.Event().wait()
+        """Returns when the link of an idle device is gone; its caller learns at once when this process is.
+
+        A job finds out by itself. A link that is missing once may just be coming back.
+        """
+        missed = 0
+        while missed < _MISSED_LOOKS:
+            time.sleep(_LOOK_EVERY_S)
+            if self._lock.acquire(blocking=False):
+                try:
+                    is_there = self._transport is None or self._transport.is_linked()
+                finally:
+                    self._lock.release()
+                missed = 0 if is_there else missed + 1
 
     def watch_over(
         self, artifact: Artifact, program: bytes, baseline: Baseline | None, model_ms: float | None

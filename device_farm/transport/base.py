@@ -92,6 +92,10 @@ class Transport(ABC):
         """Another one after every restart of the device, as last seen; "" where that is not known."""
         return ""
 
+    def is_linked(self, *, timeout_s: float = 2.0) -> bool:
+        """Whether the way to the device is there, as far as can be told without asking the device. Raises nothing."""
+        return True
+
     @abstractmethod
     def pull(self, remote_name: str, *, timeout_s: float = 30.0) -> bytes:
         """Content of a file that was pushed, or that a program wrote into its directory."""

@@ -138,6 +138,13 @@ class PhoneLink:
             time.sleep(_POLL_S)
         return state
 
+    def is_ready(self, deadline: Deadline) -> bool:
+        """Whether the server lists it as ready. Mends nothing, raises nothing."""
+        try:
+            return self._state(deadline) == "device"
+        except TransportError:
+            return False
+
     def _state(self, deadline: Deadline) -> str:
         """As the server lists it; empty if it does not."""
         found = self._listed(deadline)

@@ -160,6 +160,10 @@ class AdbTransport(Transport):
     def boot_id(self) -> str:
         return self._boot_id
 
+    def is_linked(self, *, timeout_s: float = 2.0) -> bool:
+        """As the adb server lists it; a mute phone is linked."""
+        return not self._closed and self._link.is_ready(Deadline(timeout_s, f"look at {self._serial!r}"))
+
     def _started(self, name: str, deadline: Deadline, once: Callable[[], Completed]) -> Completed:
         """A run of a program that the phone could start. Raises Refused."""
         while True:

@@ -93,6 +93,21 @@ def test_a_network_is_measured_on_each_model_beside_its_sentinel(lab: Lab) -> No
     assert any(entry.kind is Kind.BASELINE for entry in lab.history(2))
 
 
+def test_an_idle_phone_that_is_unplugged_is_seen_to_be_gone_and_says_why(lab: Lab) -> None:
+    """No job finds it out: adb keeps a phone by TCP in its list."""
+    until(lambda: all(lab.state(n) is DeviceState.HEALTHY for n in range(3)))
+    serial = lab.phones.addresses[0]
+
+    def reason() -> str:
+        return next(device.reason for device in lab.farm.devices() if device.serial == serial)
+
+    lab.phones[0].inject(PhoneFault.UNPLUG)
+    until(lambda: lab.state(0) is DeviceState.GONE, timeout_s=60)
+    until(lambda: "cannot be connected" in reason(), timeout_s=60)
+    lab.phones[0].heal()
+    until(lambda: lab.state(0) is DeviceState.HEALTHY, timeout_s=60)
+
+
 def test_an_unplugged_phone_is_gone_and_comes_back(lab: Lab) -> None:
     until(lambda: all(lab.state(n) is DeviceState.HEALTHY for n in range(3)))
     lab.phones[0].inject(PhoneFault.UNPLUG)
