@@ -87,6 +87,9 @@ class ScriptedTransport:
 
     boot_id = ""
 
+    def is_linked(self) -> bool:
+        return True
+
     def facts(self) -> DeviceFacts:
         return DeviceFacts(serial="by-the-transport", model="scripted", target=self.device.target)
 
