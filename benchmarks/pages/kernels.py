@@ -35,7 +35,8 @@ def chapter(document: Mapping[str, Any]) -> Chapter:
         machine(document), command(document),
         "![Share of the measured peak](performance/kernels.svg)",
         table(("layer", "network", "ONNX Runtime us", "ours us", "of peak", "x ONNX Runtime"), rows),
-        "Pruned, geometric means over the layers; efficiency is speed-up over the rate that was really reached:",
+        "Pruned, geometric means over the layers, each standing alone; efficiency is speed-up over the rate that was "
+        "really reached:",
         table(("scheme, block height, rate", "x direct dense", "efficiency", "of peak"), means),
     ]  # fmt: skip
     return Chapter("\n\n".join(parts), {"kernels.svg": _plot(results)})
