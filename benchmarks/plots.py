@@ -37,7 +37,7 @@ CHAPTERS: dict[str, Callable[[Mapping[str, Any]], Chapter]] = {  # by result, in
         plain.chapter,
         title="Latency predictor",
         words="Fitted by `npas calibrate` to a design, judged on candidates that it has not seen. Errors, ranks "
-        "and coverage are of those whose measurement was quiet; `within_10_percent_of_all` counts the disturbed ones, too.",
+        "and coverage are of those whose measurement was quiet; `within_10_percent_of_all` counts all.",
     ),
     "neon": partial(
         plain.chapter,
