@@ -29,6 +29,7 @@ from device_farm.errors import (
     UnsupportedOperator,
     WrongAnswer,
 )
+from device_farm.fleet.entries import Kind
 from device_farm.fleet.farm import Farm, FarmConfig, FarmDevice, LocalDevice
 from device_farm.fleet.membership import check_admissible
 from device_farm.fleet.words import DeviceState, Failed
@@ -68,6 +69,11 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 def device(farm: Farm, serial: str) -> FarmDevice:
     return next(device for device in farm.devices() if device.serial == serial)
+
+
+def times(farm: Farm, serial: str, kind: Kind) -> int:
+    """How often the journal tells this of a device."""
+    return [entry.kind for entry in farm.history(serial, limit=10_000)].count(kind)
 
 
 def processes() -> dict[int, str]:
@@ -138,8 +144,10 @@ def test_a_killed_device_actor_comes_back_and_the_job_is_done(solo: Farm, at_sol
 def test_an_idle_device_actor_that_dies_is_noticed_without_a_job(solo: Farm) -> None:
     pid = measure(solo, "idle").conditions["pid"]
     failed = device(solo, "d0").failed
+    joined = times(solo, "d0", Kind.JOINED)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: "lost" in device(solo, "d0").reason and device(solo, "d0").state is DeviceState.HEALTHY)
+    # By the journal: the device itself looks the same before the loss is noticed and after it was made good.
+    until(lambda: times(solo, "d0", Kind.JOINED) > joined and device(solo, "d0").state is DeviceState.HEALTHY)
     assert measure(solo, "idle again").conditions["pid"] != pid
     assert device(solo, "d0").failed == failed
 
