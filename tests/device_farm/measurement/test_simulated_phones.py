@@ -340,7 +340,8 @@ def test_a_phone_that_is_not_itself_is_unfit_and_not_late(make: Make) -> None:
     began = time.monotonic()
     with pytest.raises(Unfit, match=r"not itself .*no time was left for another") as unfit:
         meter.measure(make("network", 2.0), protocol)
-    assert unfit.value.retry_after_s == RULES.cool_s and time.monotonic() - began < 0.9
+    # Twenty attempts would take seven seconds.
+    assert unfit.value.retry_after_s == RULES.cool_s and time.monotonic() - began < 3
 
 
 def test_samples_that_never_agree_are_unstable_and_not_late(make: Make) -> None:

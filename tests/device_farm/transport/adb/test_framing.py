@@ -62,7 +62,7 @@ def test_a_server_that_says_nothing_is_a_deadline() -> None:
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"not done within 0\.3 s"):
             server.version(timeout_s=0.3)
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 5
 
 
 def test_a_server_that_dribbles_is_a_deadline_too() -> None:
@@ -79,7 +79,7 @@ def test_a_server_that_dribbles_is_a_deadline_too() -> None:
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             server.version(timeout_s=0.3)
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 5
 
 
 def test_an_old_server_is_asked_in_the_old_way() -> None:
@@ -158,7 +158,7 @@ def test_endless_output_takes_neither_time_nor_memory(frame: bytes) -> None:
         begin = time.monotonic()
         with pytest.raises(Refused, match="more than 100000 bytes"):
             _run(server, limit=100_000)
-        assert time.monotonic() - begin < 2.0
+        assert time.monotonic() - begin < 5
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
         tracemalloc.stop()
 

@@ -178,7 +178,7 @@ def test_what_nobody_ends_is_ended_by_the_phone_itself(tmp_path: Path, shell: st
     """A program that is stopped, with a child in a session of its own; no signal and no second call ever come."""
     token = f"npas-test-{secrets.token_hex(8)}"
     _program(tmp_path, "setsid sleep 60 &\nkill -STOP $$\nsleep 60")
-    script = scripts.run(str(tmp_path), ["program"], token, most_s=2)
+    script = scripts.run(str(tmp_path), ["program"], token, most_s=4)
     with subprocess.Popen(
         [shell, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as running:
@@ -186,13 +186,13 @@ def test_what_nobody_ends_is_ended_by_the_phone_itself(tmp_path: Path, shell: st
         assert running.stdout.readline().startswith(b"run ")
         began = time.monotonic()
         while len(_alive(token)) < 2:
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 3.5
             time.sleep(0.01)
         if shell_dies:
             running.kill()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
         assert _gone(token)
-        assert time.monotonic() - began >= 1.5
+        assert time.monotonic() - began >= 3.5
         running.wait(5)
     end = time.monotonic() + 5
     while _watchers(token):
