@@ -12,8 +12,18 @@ import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from device_farm.errors import InvalidGraph
+
+# The same examples every time, and a busy machine is no failure. `--hypothesis-profile=explore` looks for new ones.
+_patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("npas", _patient, derandomize=True)
+settings.register_profile("explore", _patient, max_examples=2000)
+settings.load_profile("npas")
+
+# Programs that tests start inherit what `nohup make test` ignores, and some tests hang up on them.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _libm = ctypes.CDLL("libm.so.6")
 _DEFAULT_ENVIRONMENT = ctypes.c_void_p(-1)  # FE_DFL_ENV

@@ -161,7 +161,7 @@ NETWORK = Graph(
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=str)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_do_every_piece_of_work_once(target: Target, data: st.DataObject) -> None:
     calls = [call for step in STEPS[target.name] for call in step.calls]
     call = data.draw(st.sampled_from(calls))

@@ -86,7 +86,7 @@ def latency_ns(timed: Modelled) -> float:
     return summarise([believed(timed).session()], min_samples=5).latency_ns
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     model=st.sampled_from(sorted(MODELS)),
     macs=st.lists(st.floats(0, 1e9), min_size=1, max_size=4),

@@ -41,7 +41,7 @@ def served(
     return got
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(weights=weights, lengths=st.lists(st.floats(1.0, 30.0), min_size=4, max_size=4), devices=st.integers(1, 8))
 def test_shares_converge_to_the_weights_whatever_the_leases_last(
     weights: dict[str, float], lengths: list[float], devices: int
@@ -57,7 +57,7 @@ def test_shares_converge_to_the_weights_whatever_the_leases_last(
         assert abs(got[client] - fair_s) <= 0.02 * fair_s + 3 * devices * max(lengths)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(weights=weights, seed=st.integers(0, 100))
 def test_nobody_waits_longer_than_the_others_need_for_their_shares(weights: dict[str, float], seed: int) -> None:
     """Random lengths, one device: between two leases of a client the others get what their weights allow."""

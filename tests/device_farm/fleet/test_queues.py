@@ -34,7 +34,7 @@ def test_the_higher_priority_goes_first_while_nobody_has_waited_long() -> None:
     assert order == ["2/1", "2/3", "1/2", "0/0", "0/4"]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     levels=st.sets(st.integers(-3, 10), min_size=2, max_size=5),
     every=st.integers(1, 10),

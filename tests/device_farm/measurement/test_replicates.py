@@ -150,7 +150,7 @@ def test_what_is_not_comparable_is_refused() -> None:
         plan_next([measured("a", 5.0)], asked=0.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.5, 50)), min_size=1, max_size=15))
 def test_an_estimate_lies_among_what_was_measured(pairs: Sequence[tuple[str, float]]) -> None:
     measurements = [measured(serial, ms) for serial, ms in pairs]

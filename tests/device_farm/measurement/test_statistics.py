@@ -110,7 +110,7 @@ def test_single_samples_would_promise_too_much() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=5), min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_interval_holds_the_latency(windows: list[list[int]]) -> None:
     summary = summarise([session([QUIET_PROBE] * (len(windows) + 1), windows)], min_samples=20)
     assert summary.ci_low_ns < summary.latency_ns < summary.ci_high_ns

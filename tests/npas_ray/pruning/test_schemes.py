@@ -50,7 +50,7 @@ def expected_weights(shape: tuple[int, ...], scheme: Scheme, rate: float, height
     return max(1, round(filters * taps / rate))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(cases())
 @example((torch.ones(1, 1, 1, 1), Scheme.BLOCK_BASED, 10.0, 32))
 @example((torch.ones(1, 1, 3, 3), Scheme.PATTERN, 10.0, 32))
@@ -79,7 +79,7 @@ def test_kept_counts_are_exact(case: tuple[Tensor, Scheme, float, int]) -> None:
     assert len(set(counts)) == 1, "blocks are loaded equally"
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(cases().filter(lambda case: case[1] in BLOCK_SCHEMES))
 def test_filters_of_a_block_live_on_the_same_taps(case: tuple[Tensor, Scheme, float, int]) -> None:
     weight, scheme, rate, height = case
@@ -90,7 +90,7 @@ def test_filters_of_a_block_live_on_the_same_taps(case: tuple[Tensor, Scheme, fl
             assert (block == block[0]).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(cases().filter(lambda case: case[1] in BLOCK_SCHEMES))
 def test_layer_balance_keeps_an_exact_total_and_the_best_units(case: tuple[Tensor, Scheme, float, int]) -> None:
     weight, scheme, rate, height = case
@@ -105,7 +105,7 @@ def test_layer_balance_keeps_an_exact_total_and_the_best_units(case: tuple[Tenso
     assert sum(count_taps(mask, height)) == expected
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(cases().filter(lambda case: case[1] in (Scheme.BLOCK_PUNCHED, Scheme.UNSTRUCTURED, Scheme.FILTER)))
 def test_nothing_pruned_scores_above_anything_kept(case: tuple[Tensor, Scheme, float, int]) -> None:
     weight, scheme, rate, height = case
@@ -122,7 +122,7 @@ def test_nothing_pruned_scores_above_anything_kept(case: tuple[Tensor, Scheme, f
             assert norms[~alive].max() <= norms[alive].min() + 1e-5
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(cases().filter(lambda case: case[1] is Scheme.PATTERN))
 def test_every_kernel_has_a_library_pattern_or_nothing(case: tuple[Tensor, Scheme, float, int]) -> None:
     weight, scheme, rate, height = case
@@ -131,7 +131,7 @@ def test_every_kernel_has_a_library_pattern_or_nothing(case: tuple[Tensor, Schem
     assert kernels <= {(), *PATTERNS}
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(cases().filter(lambda case: case[1] is Scheme.KERNEL_BLOCK))
 def test_kernel_blocks_keep_the_strongest_kernels_whole(case: tuple[Tensor, Scheme, float, int]) -> None:
     weight, scheme, rate, height = case

@@ -24,13 +24,13 @@ def counted(points: list[list[int]]) -> int:
     return sum(any(all(p <= c for p, c in zip(point, cell, strict=True)) for point in points) for cell in cells)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tables())
 def test_the_volume_is_the_counted_one(points: list[list[int]]) -> None:
     assert hypervolume(points, [GRID] * len(points[0])) == pytest.approx(counted(points))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables(), st.randoms(use_true_random=False))
 def test_order_repetition_and_dominated_points_do_not_matter(points: list[list[int]], random: object) -> None:
     reference = [GRID] * len(points[0])
@@ -51,7 +51,7 @@ def test_the_front_is_what_nothing_dominates(points: list[list[int]]) -> None:
     assert nondominated(points).tolist() == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tables(5))
 def test_a_contribution_is_what_is_lost(points: list[list[int]]) -> None:
     reference = [GRID] * len(points[0])

@@ -55,7 +55,7 @@ def _kernel(some: list[LabelledGraph], depth: int) -> tuple[WLKernel, list[Any]]
 
 
 @given(st.lists(graphs(), min_size=1, max_size=6), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_brute_force_and_is_psd(some: list[LabelledGraph], depth: int) -> None:
     kernel, names = _kernel(some, depth)
     grams = kernel.grams(names)
@@ -67,7 +67,7 @@ def test_equals_brute_force_and_is_psd(some: list[LabelledGraph], depth: int) ->
 
 
 @given(graphs(), st.randoms(use_true_random=False), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_does_not_depend_on_the_order_of_nodes(graph: LabelledGraph, random: Random, depth: int) -> None:
     order = list(range(len(graph.labels)))
     random.shuffle(order)

@@ -228,7 +228,7 @@ def test_a_truncated_model(cut: int, tmp_path: Path) -> None:
 VALID = network().SerializeToString()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(changes=st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_whatever_bytes_change_it_is_imported_or_refused(
     changes: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory

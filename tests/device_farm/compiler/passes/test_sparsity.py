@@ -75,7 +75,7 @@ def test_kept_taps_reach_at_most_the_rate(taps: int, rate: float) -> None:
     assert kept >= taps / rate > kept - 1 or math.isclose(kept, taps / rate)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from((1.0, 2.0, 2.5, 3.0, 5.0, 7.0, 10.0)),
     height=st.sampled_from((1, 4, 8, 32)),
@@ -154,7 +154,7 @@ def test_whole_kernels_and_quads_are_asked_for() -> None:
     assert len({graph.key for graph in (kernels, quads, sparsify(GRAPH, {"block": 3.0}, 8))}) == 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     unit=st.sampled_from((TapUnit.KERNEL, TapUnit.QUAD)),
     rate=st.sampled_from((1.0, 2.0, 3.0, 7.0)),

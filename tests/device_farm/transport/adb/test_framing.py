@@ -141,7 +141,7 @@ def test_what_is_no_frame_is_refused(answer: bytes) -> None:
             _run(server)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=60))
 def test_any_answer_has_an_end(answer: bytes) -> None:
     with server_that(pipes(answer)) as server:

@@ -11,7 +11,7 @@ from device_farm.transport.adb.quoting import check_folder, check_serial, quote,
 _WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30), max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(_WORDS)
 @example(["", "it's", "''", "\\'", "$(id)`id`", "a\nb", "*", "~", "!", "#", "-n", "a;b|c&d>e<f", '"', "ä", "\r\t\x01"])
 def test_a_shell_reads_exactly_the_words(words: list[str]) -> None:
