@@ -55,6 +55,18 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
+def eventually(check: Callable[[], None], timeout_s: float = 60) -> None:
+    """What the check asserts comes true; its last failure, if not."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return check()
+        except (AssertionError, KeyError):
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.2)
+
+
 def state(farm: Farm, serial: str) -> DeviceState | None:
     return next((device.state for device in farm.devices() if device.serial == serial), None)
 
@@ -199,20 +211,21 @@ def test_prometheus_sees_the_farm(lab: Farm) -> None:
                         )
         return found
 
-    until(lambda: "faults_total device Refused" in samples(), timeout_s=40)
-    until(lambda: samples().get("devices scripted healthy") == 3, timeout_s=40)  # they rested for the refusals
-    now = samples()
-    assert now["faults_total device Refused"] >= 3
-    assert now["measurements_total scripted"] >= 1
-    assert now["devices scripted healthy"] == 3
-    assert now["queue_jobs scripted measure"] == 0 and now["leases measure"] == 0
-    assert now["utilisation scripted"] == 0 and now["clients"] >= 1
-    assert sum(now[f"busy_seconds_total {serial}"] for serial in ("d0", "d1", "d2")) > 0.1
-    assert now["measurement_seconds_count scripted"] >= 1
-    drifts = [now[f"sentinel_drift {serial}"] for serial in ("d0", "d1", "d2") if f"sentinel_drift {serial}" in now]
-    assert drifts == pytest.approx([0.01] * len(drifts)) and drifts
-    assert 31.5 in (now.get(f"temperature_celsius {serial} skin") for serial in ("d0", "d1", "d2"))
-    assert any(name.startswith("device_events_total joined") for name in now)
+    def tells_it_all() -> None:
+        now = samples()
+        assert now["faults_total device Refused"] >= 3
+        assert now["measurements_total scripted"] >= 1
+        assert now["devices scripted healthy"] == 3
+        assert now["queue_jobs scripted measure"] == 0 and now["leases measure"] == 0
+        assert now["utilisation scripted"] == 0 and now["clients"] >= 1
+        assert sum(now[f"busy_seconds_total {serial}"] for serial in ("d0", "d1", "d2")) > 0.1
+        assert now["measurement_seconds_count scripted"] >= 1
+        drifts = [now[f"sentinel_drift {serial}"] for serial in ("d0", "d1", "d2") if f"sentinel_drift {serial}" in now]
+        assert drifts == pytest.approx([0.01] * len(drifts)) and drifts
+        assert 31.5 in (now.get(f"temperature_celsius {serial} skin") for serial in ("d0", "d1", "d2"))
+        assert any(name.startswith("device_events_total joined") for name in now)
+
+    eventually(tells_it_all)  # Ray tells its metrics every few seconds, and the devices rested for the refusals
 
 
 def test_what_nobody_waits_for_any_more_is_not_measured(lab: Farm, lab_folder: Path, ray_cluster: Any) -> None:
@@ -244,15 +257,17 @@ time.sleep(1000)
 
 def test_a_search_that_comes_later_does_not_wait_for_the_other_to_end(lab: Farm, lab_folder: Path) -> None:
     first, second = (Farm.connect("lab", namespace="npas-tests", client=name) for name in ("first", "second"))
-    pending = [first.submit(network(f"first{n}", seconds=0.1), model=MODEL) for n in range(30)]
+    pending = [first.submit(network(f"first{n}", seconds=0.1), model=MODEL) for n in range(60)]
     until(lambda: bool(runs(lab_folder, "first3")))
     pending += [second.submit(network(f"second{n}", seconds=0.1), model=MODEL) for n in range(6)]
     for p in pending:
         p.result(60)
     keys = [line.split()[1].removesuffix("-None-0") for line in (lab_folder / "log").read_text().splitlines()]
     order = [key for key in keys if key.startswith(("first", "second"))]
-    assert order.index("second5") < order.index("first29")
-    assert sum(key.startswith("second") for key in order[-6:]) == 0, " ".join(order)
+    begin, end = order.index("second0"), order.index("second5")
+    # Turn by turn; three devices are at work at once, and what is not compiled yet misses a turn.
+    assert end - begin <= 20, " ".join(order)
+    assert len(order) - end > 10, " ".join(order)
 
 
 def test_a_device_is_attached_detached_and_attached_elsewhere(lab: Farm, lab_folder: Path) -> None:
