@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import ray
 
 from device_farm.emulator.faults import PhoneFault
 from device_farm.errors import Poisoned
 from device_farm.fleet.entries import Kind
+from device_farm.fleet.farm import PendingMeasurement
 from device_farm.measurement.types import Protocol
 from device_farm.testing.phone_lab import PhoneLab
 from device_farm.testing.tiny_farm import tiny_network
@@ -46,12 +49,18 @@ def befall_at_work(lab: PhoneLab, number: int, befall: Callable[[], None], *, fi
 
     It has to last: between two calls of a job, a phone may be gone for a moment and nobody sees it.
     """
-    for round_number, delay_s in enumerate(DELAYS_S):
+    new = itertools.count(first_network)
+
+    def submit() -> PendingMeasurement:
+        return lab.farm.submit(tiny_network(next(new)), model=MODEL)
+
+    for delay_s in DELAYS_S:
         lab.farm.release(lab.phones.addresses[number])
         lab.until(lambda: lab.are_well(number), timeout_s=120)
-        first = first_network + round_number * JOBS
-        pending = [lab.farm.submit(tiny_network(first + n), model=MODEL) for n in range(JOBS)]
-        lab.until(lambda: lab.has_job(number))
+        pending = [submit() for _ in range(JOBS)]
+        while not lab.has_job(number):  # the others may be so quick that nothing is left for it
+            if len(ray.wait([job.ref for job in pending], num_returns=JOBS, timeout=0.05)[0]) == JOBS:
+                pending = [submit() for _ in range(JOBS)]
         time.sleep(delay_s)
         befall()
         assert all(job.result(240).latency_ms > 0 for job in pending)

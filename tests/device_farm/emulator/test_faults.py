@@ -216,7 +216,7 @@ def test_crash(adb: Adb, phone: EmulatedPhones) -> None:
     serial = phone.addresses[0]
     program = sleeper(adb, serial)
     phone[0].inject(PhoneFault.CRASH, times=2)
-    assert [adb.shell(serial, f"{program} 0").returncode for _ in range(3)] == [134, 134, 0]
+    assert [adb.shell(serial, f"{program} 1").returncode for _ in range(3)] == [134, 134, 0]
 
 
 def test_garbage(adb: Adb, phone: EmulatedPhones, tmp_path: Path) -> None:

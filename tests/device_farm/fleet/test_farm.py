@@ -257,7 +257,7 @@ def test_a_farm_is_found_again_until_it_is_stopped(start_farm: StartFarm, tmp_pa
 
 def test_devices_that_do_not_start_are_named_with_their_reason(start_farm: StartFarm) -> None:
     with pytest.raises(NoSuchDevice, match=r"d0: Refused: unauthorized: accept the key.*Ray has .* d7 wants 0 CPU"):
-        start_farm("d0", "d7", opens="refused", start_timeout_s=8)
+        start_farm("d0", "d7", opens="refused", start_timeout_s=15)
 
 
 @pytest.mark.parametrize(
