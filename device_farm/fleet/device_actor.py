@@ -85,17 +85,19 @@ class DeviceActor:
     def watch(self) -> None:
         """Returns when the link of an idle device is gone; its caller learns at once when this process is.
 
-        A job finds out by itself. A link that is missing once may just be coming back.
+        A job finds out by itself. A link that is missing once, or before a job and after it, may just be coming back.
         """
         missed = 0
         while missed < _MISSED_LOOKS:
             time.sleep(_LOOK_EVERY_S)
-            if self._lock.acquire(blocking=False):
-                try:
-                    is_there = self._transport is None or self._transport.is_linked()
-                finally:
-                    self._lock.release()
-                missed = 0 if is_there else missed + 1
+            if not self._lock.acquire(blocking=False):
+                missed = 0
+                continue
+            try:
+                is_there = self._transport is None or self._transport.is_linked()
+            finally:
+                self._lock.release()
+            missed = 0 if is_there else missed + 1
 
     def watch_over(
         self, artifact: Artifact, program: bytes, baseline: Baseline | None, model_ms: float | None
